@@ -1,0 +1,286 @@
+"""One frozen Config from flags, environment and file; every path of a server derives from it.
+
+A setting is looked for as a flag, as LAZYCLOUD_<NAME> in the environment, in `config.toml` of the home
+folder, and has a default. Nothing else of lazycloud reads the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lazycloud.errors import BadInput
+from lazycloud.hosts import Addresses, app_name, is_app_name
+
+SOCKET_PATH_LENGTH = 100  # sun_path holds 108 bytes on Linux; the longest name we add has 7
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where the routers accept: an address and a port, 0 for any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        return ipaddress.ip_address(self.host).is_loopback
+
+
+@dataclass(frozen=True)
+class AppSource:
+    """A repository to serve: `source` is an absolute path or a clone URL; "" where the default holds."""
+
+    source: str
+    name: str = ""
+    domain: str = ""
+    production: str = ""
+    follow: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A server's settings. Times are in seconds."""
+
+    home: Path
+    listen: tuple[Listen, ...] = (Listen("127.0.0.1", 8000), Listen("::1", 8000))
+    domain: str = "localhost"
+    public_url: str = ""  # what browsers see when a front stands before us, such as https://example.com
+    apps: tuple[AppSource, ...] = ()
+    routers: int = 1
+    builds: int = field(default_factory=lambda: max(2, os.cpu_count() or 1))  # deploys at work at a time
+    public_previews: bool = False
+    hold_timeout: float = 300.0  # how long a request that is no page view waits for its worker
+    held_max: int = 1024  # held requests at a time, over all apps
+    fetch_every: float = 30.0  # how often a followed branch of a remote repository is looked at
+    drain_timeout: float = 30.0  # what running requests get when their worker is to stop
+
+    @property
+    def is_public(self) -> bool:
+        return not all(listen.is_loopback for listen in self.listen)
+
+    @property
+    def previews_need_login(self) -> bool:
+        return self.is_public and not self.public_previews
+
+    @property
+    def addresses(self) -> Addresses:
+        if self.public_url:
+            url = urlsplit(self.public_url)
+            return Addresses(url.scheme, self.domain, url.port or 0)
+        port = self.listen[0].port
+        return Addresses("http", self.domain, 0 if port == 80 else port)
+
+    @property
+    def run_folder(self) -> Path:
+        """Sockets, which live only as long as the server; outside the home if that path is too long."""
+        folder = self.home / "run"
+        if len(os.fsencode(folder)) < SOCKET_PATH_LENGTH - 8:
+            return folder
+        digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"lazycloud-{os.getuid()}-{digest}"
+
+    @property
+    def api_socket(self) -> Path:
+        """Control's API for the command line: whoever can open it is the owner (mode 0600)."""
+        return self.run_folder / "api"
+
+    @property
+    def control_socket(self) -> Path:
+        """Control as an upstream of the routers: what comes here is as trusted as any visitor."""
+        return self.run_folder / "control"
+
+    @property
+    def link_socket(self) -> Path:
+        return self.run_folder / "link"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.home / "lock"
+
+    @property
+    def token_file(self) -> Path:
+        return self.home / "token"
+
+    @property
+    def key_file(self) -> Path:
+        return self.home / "key"
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.home / 'state.sqlite'}"
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.home / "cache"
+
+    @property
+    def log_file(self) -> Path:
+        return self.home / "server.log"
+
+    def app_folder(self, app: str) -> Path:
+        return self.home / "apps" / app
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        data = json.loads(text)
+        return cls(
+            **data
+            | {
+                "home": Path(data["home"]),
+                "listen": tuple(Listen(**listen) for listen in data["listen"]),
+                "apps": tuple(AppSource(**app) for app in data["apps"]),
+            }
+        )
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """LAZYCLOUD_HOME, else `lazycloud` in the user's data folder (XDG base directory specification)."""
+    if home := environ.get("LAZYCLOUD_HOME"):
+        return Path(home).absolute()
+    data = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME", "/")) / ".local/share")
+    return Path(data) / "lazycloud"
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence[AppSource] = ()) -> Config:
+    """The Config of a server. `flags` has what was given on the command line, None where nothing was.
+
+    `sources` are the apps of the command line; they come before those of the file. Raises BadInput.
+    """
+    home = Path(flags.get("home") or default_home(environ)).absolute()
+    settings = _from_file(home / "config.toml")
+    apps = [_app(name, table) for name, table in settings.pop("apps", {}).items()]
+    for name in SETTINGS:
+        if (text := environ.get(f"LAZYCLOUD_{name.upper()}")) is not None:
+            settings[name] = text
+        if flags.get(name) not in (None, (), []):
+            settings[name] = flags[name]
+    values = {name: SETTINGS[name](name, value) for name, value in settings.items()}
+    if url := values.get("public_url"):
+        values.setdefault("domain", urlsplit(url).hostname or "")
+    return Config(home=home, apps=(*sources, *apps), **values)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise BadInput(f"{path} is not valid TOML: {problem}.") from problem
+    for name in settings:
+        if name not in SETTINGS and name != "apps":
+            near = get_close_matches(name, [*SETTINGS, "apps"], 1)
+            raise BadInput(f"{path}: unknown setting `{name}`.", f"Did you mean `{near[0]}`?" if near else "")
+    return settings
+
+
+def _app(name: str, table: Any) -> AppSource:
+    allowed = [one.name for one in fields(AppSource) if one.name != "name"]
+    if not is_app_name(name):
+        raise BadInput(
+            f"config.toml: [apps.{name}] is no name for an app.", f"`{app_name(name)}` would be one."
+        )
+    if not isinstance(table, dict) or not table.get("source"):
+        raise BadInput(f"config.toml: [apps.{name}] needs a `source`: a path or a clone URL.")
+    for key, value in table.items():
+        if key not in allowed or not isinstance(value, str):
+            raise BadInput(
+                f"config.toml: [apps.{name}] takes {', '.join(allowed)}, each a string; not `{key}`."
+            )
+    return AppSource(name=name, **table | {"source": locate(table["source"])})
+
+
+def locate(source: str) -> str:
+    """A clone URL as it is, a path made absolute. `user@host:path` is a URL as it is for git."""
+    if "://" in source or (":" in source.partition("/")[0] and not Path(source).exists()):
+        return source
+    return str(Path(source).expanduser().absolute())
+
+
+def parse_listen(text: str) -> tuple[Listen, ...]:
+    """`8000`, `:8000`, `localhost:8000`, `0.0.0.0:80`, `[::]:8000`; localhost is both loopback addresses."""
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]") or ("0.0.0.0" if text.startswith(":") else "localhost")  # noqa: S104
+    if not port.isdecimal() or int(port) > 65535:
+        raise BadInput(f"--listen {text}: “{port}” is no port.", "Give ADDRESS:PORT, such as localhost:8000.")
+    if host == "localhost":
+        return (Listen("127.0.0.1", int(port)), Listen("::1", int(port)))
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise BadInput(
+            f"--listen {text}: “{host}” is no IP address.", "Give ADDRESS:PORT; the name goes to --domain."
+        ) from None
+    return (Listen(host, int(port)),)
+
+
+def _listens(name: str, value: Any) -> tuple[Listen, ...]:
+    texts = value.split(",") if isinstance(value, str) else list(value)
+    return tuple(listen for text in texts for listen in parse_listen(str(text).strip()))
+
+
+def _text(name: str, value: Any) -> str:
+    return str(value).strip().lower().rstrip(".")
+
+
+def _url(name: str, value: Any) -> str:
+    url = urlsplit(str(value))
+    if url.scheme not in ("http", "https") or not url.hostname or url.path not in ("", "/"):
+        raise BadInput(f"{name}: “{value}” is no base URL.", "Give one such as https://example.com.")
+    return str(value).rstrip("/")
+
+
+def _count(name: str, value: Any) -> int:
+    return int(_seconds(name, value))
+
+
+def _seconds(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise BadInput(f"{name}: “{value}” is no number.") from None
+    if not number > 0:
+        raise BadInput(f"{name}: must be more than 0, not {value}.")
+    return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("1", "true", "yes", "on"):
+        return True
+    if str(value).lower() in ("0", "false", "no", "off", ""):
+        return False
+    raise BadInput(f"{name}: “{value}” is neither true nor false.")
+
+
+SETTINGS: dict[str, Callable[[str, Any], Any]] = {
+    "listen": _listens,
+    "domain": _text,
+    "public_url": _url,
+    "routers": _count,
+    "builds": _count,
+    "public_previews": _flag,
+    "hold_timeout": _seconds,
+    "held_max": _count,
+    "fetch_every": _seconds,
+    "drain_timeout": _seconds,
+}
+"""What may be set, and how its text or TOML value is read. The names are those of Config."""

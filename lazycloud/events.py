@@ -1,0 +1,337 @@
+"""Facts, one frozen dataclass each, and the log that numbers, keeps and publishes them.
+
+A fact is published after the transaction that holds it has committed, and can be followed from any number.
+The log does no I/O itself: how to write and read is given to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+log = logging.getLogger(__name__)
+
+RECENT = 4096  # facts kept in memory: followers that are up to date never touch the database
+UNWRITTEN = 10_000  # facts kept while the disk takes none; the oldest go first
+
+_kinds: dict[str, type[Event]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """The base of all facts. `app` and `deployment` are "" where a fact belongs to none."""
+
+    kind: ClassVar[str] = ""
+    app: str = ""
+    deployment: str = ""
+
+    def __init_subclass__(cls) -> None:
+        cls.kind = "".join(f"_{c.lower()}" if c.isupper() else c for c in cls.__name__).lstrip("_")
+        _kinds[cls.kind] = cls
+
+    def sentence(self) -> str:
+        """What happened, for a person; "" for facts that are only of use to programs."""
+        return ""
+
+    def data(self) -> dict[str, Any]:
+        """The fields of its own, without those every fact has."""
+        return {name: value for name, value in asdict(self).items() if name not in ("app", "deployment")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerStarted(Event):
+    version: str
+    address: str
+
+    def sentence(self) -> str:
+        return f"lazycloud {self.version} started at {self.address}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerStopped(Event):
+    def sentence(self) -> str:
+        return "lazycloud stopped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppAdded(Event):
+    source: str
+    address: str
+
+    def sentence(self) -> str:
+        return f"{self.app} is served from {self.source} at {self.address}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitAnnounced(Event):
+    """A new head of a branch or tag: said by a hook, or seen in the repository."""
+
+    commit: str
+    ref: str
+    subject: str
+    address: str
+    action: str
+
+    def sentence(self) -> str:
+        return f"{self.ref} is now at {self.commit[:10]} “{self.subject}”"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateChanged(Event):
+    """`failure` is that of a deployment's `Failure` as a dict, or None; `ahead` its place in the queue."""
+
+    attempt: int
+    before: str
+    after: str
+    reason: str
+    commit: str
+    version: str
+    failure: dict[str, Any] | None = None
+    ahead: int = 0
+
+    def sentence(self) -> str:
+        what = f"{self.commit[:10]} of {self.app}"
+        what += " (production)" if self.version == "production" else ""
+        if self.failure:
+            return f"{what} failed: {self.failure['sentence']}"
+        return f"{what} is {self.after}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepStarted(Event):
+    attempt: int
+    step: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFinished(Event):
+    """`outcome` is done, reused, skipped or failed."""
+
+    attempt: int
+    step: str
+    outcome: str
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Event):
+    """What a step wrote: some lines, ANSI colours included."""
+
+    attempt: int
+    step: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerStarted(Event):
+    pid: int
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerEnded(Event):
+    pid: int
+    how: str
+    expected: bool
+
+    def sentence(self) -> str:
+        return "" if self.expected else f"The worker of {self.deployment} {self.how}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionForked(Event):
+    version: str
+    source: str
+    size: int
+    seconds: float
+
+    def sentence(self) -> str:
+        origin = f"forked from {self.source[:10]}" if self.source else "made empty"
+        return f"The data of {self.version[:10]} of {self.app} was {origin}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionDropped(Event):
+    version: str
+    why: str
+
+    def sentence(self) -> str:
+        return f"The data of {self.version[:10]} of {self.app} was removed: {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promoted(Event):
+    commit: str
+    before: str
+    who: str
+    why: str
+
+    def sentence(self) -> str:
+        return f"{self.commit[:10]} is production of {self.app}, by {self.who}" + (
+            f": {self.why}" if self.why else ""
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromoteFailed(Event):
+    commit: str
+    who: str
+    problem: str
+    advice: str = ""
+
+    def sentence(self) -> str:
+        return f"{self.commit[:10]} did not become production of {self.app}: {self.problem}"
+
+
+def revive(kind: str, app: str, deployment: str, data: dict[str, Any]) -> Event | None:
+    """The fact that was written; None for a kind that this version of lazycloud does not know."""
+    cls = _kinds.get(kind)
+    if cls is None:
+        return None
+    known = {one.name for one in fields(cls)}
+    return cls(app=app, deployment=deployment, **{name: data[name] for name in data.keys() & known})
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A fact with its number and time (unix seconds). `changes` are rows that go into its transaction."""
+
+    number: int
+    at: float
+    event: Event
+    changes: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What followers are sent: number, kind, at, app, deployment, sentence and the fact's own fields."""
+        event = self.event
+        return {
+            "number": self.number,
+            "kind": event.kind,
+            "at": self.at,
+            "app": event.app,
+            "deployment": event.deployment,
+            **event.data(),
+            "sentence": event.sentence(),
+        }
+
+
+Write = Callable[[Sequence[Recorded]], None]
+Read = Callable[[int, int], list[Recorded]]
+
+
+class EventLog:
+    """Numbers facts at once, writes them in batches off the loop, publishes them once they are on disk.
+
+    `write(batch)` commits facts with their changes in one transaction; `read(after, limit)` gives older ones.
+    A disk that takes nothing does not blind those who watch: facts are then published all the same, kept,
+    and written when it can be done again.
+    """
+
+    def __init__(self, last: int, write: Write, read: Read, clock: Callable[[], float] = time.time) -> None:
+        self._last = last
+        self._published = last
+        self._write = write
+        self._read = read
+        self._clock = clock
+        self._pending: deque[Recorded] = deque(maxlen=UNWRITTEN)
+        self._recent: deque[Recorded] = deque(maxlen=RECENT)
+        self._wake = asyncio.Event()
+        self._news = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._problem: Exception | None = None
+        self._closing = False
+
+    @property
+    def last(self) -> int:
+        """The number of the newest fact, on disk or not."""
+        return self._last
+
+    def start(self) -> None:
+        self._writer = asyncio.create_task(self._write_on(), name="event log")
+
+    async def close(self) -> None:
+        """Write what is left and end every follower. Idempotent."""
+        self._closing = True
+        self._wake.set()
+        if self._writer:
+            await asyncio.gather(self._writer, return_exceptions=True)
+            self._writer = None
+        self._tell()
+
+    def append(self, event: Event, *changes: Any) -> Recorded:
+        """Number a fact. `changes` (SQL statements) are made in the transaction that writes it."""
+        self._last += 1
+        recorded = Recorded(self._last, self._clock(), event, changes)
+        self._pending.append(recorded)
+        self._wake.set()
+        return recorded
+
+    async def flush(self) -> None:
+        """Return when all that was appended is on disk; raises what kept the disk from taking it."""
+        number = self._last
+        while (self._pending and self._pending[0].number <= number) or self._published < number:
+            news = self._news
+            await news.wait()
+            if self._problem:
+                raise self._problem
+
+    async def follow(self, after: int, wanted: Callable[[Event], bool]) -> AsyncIterator[Recorded]:
+        """The facts with a number above `after` that are wanted: first the past, then as they happen."""
+        while True:
+            news = self._news
+            batch = await self._since(after)
+            for recorded in batch:
+                after = recorded.number
+                if wanted(recorded.event):
+                    yield recorded
+            if not batch:
+                if self._closing:
+                    return
+                await news.wait()
+
+    async def _since(self, after: int) -> list[Recorded]:
+        if after >= self._published:
+            return []
+        if self._recent and self._recent[0].number <= after + 1:
+            return [recorded for recorded in self._recent if recorded.number > after]
+        older = await asyncio.to_thread(self._read, after, 1000)
+        return older or [recorded for recorded in self._recent if recorded.number > after]
+
+    async def _write_on(self) -> None:
+        while not (self._closing and not self._pending):
+            await self._wake.wait()
+            self._wake.clear()
+            if self._pending:
+                await self._write_batch(list(self._pending))
+                if self._problem and self._closing:
+                    return
+
+    async def _write_batch(self, batch: list[Recorded]) -> None:
+        try:
+            await asyncio.to_thread(self._write, batch)
+        except Exception as problem:
+            if self._problem is None:
+                log.exception("The event log cannot be written; facts are kept in memory meanwhile")
+            self._problem = problem
+        else:
+            self._problem = None
+            while self._pending and self._pending[0].number <= batch[-1].number:
+                self._pending.popleft()
+        self._publish(batch)
+
+    def _publish(self, batch: Iterable[Recorded]) -> None:
+        for recorded in batch:
+            if recorded.number > self._published:
+                self._recent.append(Recorded(recorded.number, recorded.at, recorded.event))
+                self._published = recorded.number
+        self._tell()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()

@@ -1,0 +1,309 @@
+"""Processes: run a command to its end, know one again later, end a whole group.
+
+Every process that lazycloud starts leads a session of its own, so that its group can be ended as a whole and
+a Ctrl-C in the terminal of `lazycloud up` reaches only the parent. Linux: reads /proc.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import errno
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from lazycloud.errors import StepFailed
+
+Output = Callable[[str], None]
+"""Takes text as a command writes it: any number of lines, the last perhaps unfinished, with ANSI colours."""
+
+LAST_LINES = 20  # what fits on a landing page without scrolling
+READ_SIZE = 65536
+SESSION_POLL = 0.02  # seconds; a look through /proc costs a millisecond or two
+
+
+class CommandFailed(StepFailed):
+    """A command that did not succeed. `ended_with`: its status, negative for a signal, None at a timeout."""
+
+    def __init__(self, command: str, status: int | None, last: Sequence[str], seconds: float = 0) -> None:
+        how = f"did not end within {seconds:g} s" if status is None else ending_in_words(status)
+        super().__init__(f"`{command}` {how}.", last=last)
+        self.command = command
+        self.ended_with = status
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A process that can be told from a later one with its pid: `started` is in clock ticks since boot."""
+
+    pid: int
+    started: int
+    boot: str
+
+
+def identify(pid: int) -> Identity | None:
+    """The identity of a process that runs now; None if there is none, or only its zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return Identity(pid, int(fields[19]), boot_id())
+
+
+def boot_id() -> str:
+    """Changes with each boot of the machine: a pid recorded under another one is nobody's."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def is_running(identity: Identity) -> bool:
+    return identify(identity.pid) == identity
+
+
+def members(session: int) -> Iterator[int]:
+    """The pids of the processes in a session, zombies left out."""
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            stat = (Path(entry.path) / "stat").read_bytes()
+            fields = stat[stat.rindex(b")") + 2 :].split()
+            if int(fields[3]) == session and fields[0] not in (b"Z", b"X"):
+                yield int(entry.name)
+
+
+def ending_in_words(status: int) -> str:
+    """How a process ended, to follow its name in a sentence. Negative: killed by that signal."""
+    if status < 0:
+        try:
+            return f"was ended by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"was ended by signal {-status}"
+    if status == 127:
+        return "was not found (exit status 127)"
+    if status == 126:
+        return "could not be run (exit status 126)"
+    return f"ended with exit status {status}"
+
+
+async def run(
+    command: str | Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    output: Output,
+    timeout: float,
+    niceness: int = 0,
+) -> None:
+    """Run to its end, its output streamed; `environment` is all that it gets.
+
+    A string goes to `/bin/sh -c` (an app's own command); a sequence never sees a shell. Raises CommandFailed
+    for a status other than 0, for `timeout` seconds passed, and for a program that is not there; StepFailed
+    for a folder that is not there. However it ends, and when the caller is cancelled, nothing of its process
+    group is left.
+    """
+    arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
+    nice = ["nice", "-n", str(niceness)] if niceness else []
+    shown = command if isinstance(command, str) else " ".join(command)
+    if not folder.is_dir():  # to the kernel that looks like a missing program
+        raise StepFailed(f"`{shown}` could not be run: its folder {folder} is not there.")
+    tail = Tail(output)
+    process, pipe = await _spawn([*nice, *arguments], shown, folder, environment)
+    try:
+        async with asyncio.timeout(timeout):
+            await _drain(process, pipe, tail)
+            status = await process.wait()
+    except TimeoutError:
+        raise CommandFailed(shown, None, tail.lines(), timeout) from None
+    finally:
+        signal_group(process.pid, signal.SIGKILL)
+        await asyncio.shield(process.wait())
+    if status:
+        raise CommandFailed(shown, status, tail.lines())
+
+
+async def _spawn(
+    arguments: Sequence[str], shown: str, folder: Path, environment: Mapping[str, str]
+) -> tuple[asyncio.subprocess.Process, BinaryIO]:
+    """A process, and the reading end of its output.
+
+    The pipe is ours: one of asyncio's stays open, with no way to close it, while a daemon holds its other end.
+    """
+    readable, writable = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            cwd=folder,
+            env=dict(environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=writable,
+            stderr=writable,
+            start_new_session=True,
+        )
+    except BaseException as problem:
+        os.close(readable)
+        if isinstance(problem, FileNotFoundError | PermissionError):
+            status = 127 if isinstance(problem, FileNotFoundError) else 126
+            raise CommandFailed(shown, status, ()) from problem
+        raise
+    finally:
+        os.close(writable)
+    return process, os.fdopen(readable, "rb", buffering=0)
+
+
+async def _drain(process: asyncio.subprocess.Process, pipe: BinaryIO, tail: Tail) -> None:
+    """Read until the end of output, or until the process is gone and only a child of its holds the pipe.
+
+    What `tail` raises is raised here: output that cannot be kept (a full disk) fails the command.
+    """
+    stream = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), pipe
+    )
+    ended = asyncio.create_task(process.wait(), name=f"wait for {process.pid}")
+    reading = asyncio.create_task(_read(stream, tail), name=f"output of {process.pid}")
+    try:
+        await asyncio.wait({ended, reading}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({reading}, timeout=1)
+    finally:
+        ended.cancel()
+        reading.cancel()
+        await asyncio.gather(ended, reading, return_exceptions=True)
+        transport.close()
+        tail.end()
+    if done:
+        reading.result()
+
+
+async def _read(stream: asyncio.StreamReader, tail: Tail) -> None:
+    while chunk := await stream.read(READ_SIZE):
+        tail.feed(chunk)
+
+
+class Tail:
+    """Passes output on as text, and keeps its last lines."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._open = ""
+
+    def feed(self, chunk: bytes) -> None:
+        self._take(self._decoder.decode(chunk))
+
+    def end(self) -> None:
+        self._take(self._decoder.decode(b"", final=True))
+
+    def lines(self) -> list[str]:
+        """The last lines that say something, oldest first."""
+        return [line for line in (*self._lines, self._open) if line.strip()][-LAST_LINES:]
+
+    def _take(self, text: str) -> None:
+        if not text:
+            return
+        *whole, last = (self._open + text).split("\n")
+        self._lines.extend(line.rstrip("\r")[-2000:] for line in whole)
+        self._open = last[-2000:]
+        self._output(text)
+
+
+def signal_group(leader: int, number: signal.Signals) -> None:
+    """Signal every process of the group that `leader` began; nothing happens if all are gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, number)
+
+
+class Ending:
+    """Waits for a process to end, ours or adopted, by its pidfd; `status` is known only of our children."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.status: int | None = None
+        self._fd = -1
+        self._ended = asyncio.Event()
+
+    def watch(self) -> None:
+        """Begin. A process that is gone already counts as ended."""
+        try:
+            self._fd = os.pidfd_open(self.identity.pid)
+        except OSError as problem:
+            if problem.errno != errno.ESRCH:
+                raise
+            self._ended.set()
+            return
+        if is_running(self.identity):
+            asyncio.get_running_loop().add_reader(self._fd, self._on_end)
+        else:
+            self._on_end()
+
+    @property
+    def over(self) -> bool:
+        return self._ended.is_set()
+
+    def look(self) -> bool:
+        """Whether it has ended, without waiting for the event loop to be told."""
+        if not self.over and not is_running(self.identity):
+            self._on_end()
+        return self.over
+
+    async def wait(self) -> int | None:
+        await self._ended.wait()
+        return self.status
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _on_end(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            pid, status = os.waitpid(self.identity.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        self.close()
+        self._ended.set()
+
+
+async def end_group(ending: Ending, graces: Sequence[tuple[signal.Signals, float]]) -> None:
+    """End a process and all of its session: each signal with the seconds it is given, then KILL. Idempotent.
+
+    A leader that ends first (a shell, npm) does not cost its children the time to end properly.
+    """
+    identity = ending.identity
+    # While a member lives, or the leader is not reaped, the session's number cannot be given to anybody else.
+    if identify(identity.pid) not in (None, identity):
+        return
+    for number, seconds in graces:
+        signal_group(identity.pid, number)
+        if await _all_gone(ending, seconds):
+            return
+    kill_session(identity.pid)
+    await _all_gone(ending, 5)
+
+
+def kill_session(leader: int) -> None:
+    """KILL the group that `leader` began, and the groups that its members made in the same session."""
+    signal_group(leader, signal.SIGKILL)
+    for pid in members(leader):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+async def _all_gone(ending: Ending, seconds: float) -> bool:
+    """Wait for the leader, and then for what it left of its session, which only /proc tells of."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await ending.wait()
+            while any(members(ending.identity.pid)):  # noqa: ASYNC110 - not ours, nothing tells of their end
+                await asyncio.sleep(SESSION_POLL)
+            return True
+    return False

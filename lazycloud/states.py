@@ -1,0 +1,74 @@
+"""The life of a deployment: its states, what moves it, and the one table that says where to. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from lazycloud.errors import LazycloudError
+
+
+class State(Enum):
+    COLD = "cold"  # never deployed here
+    QUEUED = "queued"  # waits for its turn
+    BUILDING = "building"  # source, dependencies, build, data, release
+    STARTING = "starting"  # a worker runs, and is not ready yet
+    READY = "ready"  # requests go to its worker
+    FAILED = "failed"  # a step failed, or the worker ended soon; waits to be asked again
+    STOPPING = "stopping"
+    STOPPED = "stopped"  # built before; the next request starts it
+
+
+class Cause(Enum):
+    ASKED = "asked for"
+    TURN_CAME = "its turn came"
+    LAUNCHED = "the worker was launched"
+    ANSWERED = "the worker is ready"
+    BUILT = "it was only to be built"
+    BROKE = "a step failed"
+    CRASHED = "the worker ended soon after its start"
+    ENDED = "the worker ended"
+    STOP = "told to stop"
+    GONE = "all of it is stopped"
+    ADOPTED = "its worker was found running"
+
+
+TABLE: dict[tuple[State, Cause], State] = {
+    (State.COLD, Cause.ASKED): State.QUEUED,
+    (State.COLD, Cause.ADOPTED): State.READY,
+    (State.QUEUED, Cause.TURN_CAME): State.BUILDING,
+    (State.QUEUED, Cause.BROKE): State.FAILED,
+    (State.QUEUED, Cause.STOP): State.STOPPING,
+    (State.BUILDING, Cause.LAUNCHED): State.STARTING,
+    (State.BUILDING, Cause.BUILT): State.STOPPED,
+    (State.BUILDING, Cause.BROKE): State.FAILED,
+    (State.BUILDING, Cause.STOP): State.STOPPING,
+    (State.STARTING, Cause.ANSWERED): State.READY,
+    (State.STARTING, Cause.BROKE): State.FAILED,
+    (State.STARTING, Cause.STOP): State.STOPPING,
+    (State.READY, Cause.CRASHED): State.FAILED,
+    (State.READY, Cause.ENDED): State.STOPPED,
+    (State.READY, Cause.STOP): State.STOPPING,
+    (State.STOPPING, Cause.GONE): State.STOPPED,
+    (State.STOPPED, Cause.ASKED): State.QUEUED,
+    (State.STOPPED, Cause.ADOPTED): State.READY,
+    (State.FAILED, Cause.ASKED): State.QUEUED,
+    (State.FAILED, Cause.ADOPTED): State.READY,
+}
+
+DEPLOYING = frozenset({State.QUEUED, State.BUILDING, State.STARTING})
+"""Work goes on, and will end in READY, FAILED or STOPPED."""
+
+
+class ImpossibleTransition(LazycloudError):
+    """A bug of ours: the table has no such row."""
+
+    def __init__(self, state: State, cause: Cause) -> None:
+        super().__init__(f"A deployment that is {state.value} cannot go on because {cause.value}.")
+
+
+def advance(state: State, cause: Cause) -> State:
+    """The state that follows; raises ImpossibleTransition."""
+    try:
+        return TABLE[state, cause]
+    except KeyError:
+        raise ImpossibleTransition(state, cause) from None

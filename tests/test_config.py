@@ -1,0 +1,78 @@
+"""Settings from flags, environment and file."""
+
+from pathlib import Path
+
+import pytest
+
+from lazycloud.config import AppSource, Config, Listen, load, locate, parse_listen
+from lazycloud.errors import BadInput
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('domain = "file.org"\nbuilds = 7\nrouters = 3\n')
+    environ = {"LAZYCLOUD_DOMAIN": "environment.org", "LAZYCLOUD_BUILDS": "5"}
+    config = load({"home": tmp_path, "domain": "flag.org", "builds": None}, environ)
+    assert (config.domain, config.builds, config.routers) == ("flag.org", 5, 3)
+
+
+def test_apps_of_the_file_come_after_those_of_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[apps.blog]\nsource = "/srv/blog"\nfollow = "main"\n')
+    config = load({"home": tmp_path}, {}, [AppSource("/srv/shop")])
+    assert config.apps == (AppSource("/srv/shop"), AppSource("/srv/blog", "blog", follow="main"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("domian = 1", "unknown setting `domian`. Did you mean `domain`?"),
+        ("domain = ", "is not valid TOML"),
+        ("builds = 0", "must be more than 0"),
+        ('builds = "many"', "is no number"),
+        ('public_previews = "perhaps"', "neither true nor false"),
+        ('listen = "localhost"', "is no port"),
+        ('listen = "example.com:80"', "no IP address"),
+        ('public_url = "example.com"', "no base URL"),
+        ('[apps."My App"]\nsource = "/a"', "`my-app` would be one"),
+        ("[apps.shop]\nsurce = 1", "needs a `source`"),
+        ('[apps.shop]\nsource = "/a"\ncolour = "red"', "not `colour`"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_said_with_what_to_do(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(BadInput) as problem:
+        load({"home": tmp_path}, {})
+    assert sentence in str(problem.value)
+
+
+def test_localhost_is_both_loopback_addresses_and_nothing_else_is_loopback() -> None:
+    assert parse_listen("localhost:8000") == (Listen("127.0.0.1", 8000), Listen("::1", 8000))
+    assert parse_listen("8000") == parse_listen("localhost:8000")
+    assert Config(Path("/"), listen=parse_listen(":80")).previews_need_login is not False
+    assert Config(Path("/")).previews_need_login is False
+    assert (
+        Config(Path("/"), listen=parse_listen("[::]:80"), public_previews=True).previews_need_login is False
+    )
+
+
+def test_a_front_says_what_addresses_look_like(tmp_path: Path) -> None:
+    config = load({"home": tmp_path, "public_url": "https://example.com/"}, {})
+    assert config.addresses.label(config.domain, "3f2a9c1") == "https://3f2a9c1.example.com/"
+
+
+def test_sockets_move_to_a_short_folder_when_the_home_is_deep(tmp_path: Path) -> None:
+    assert Config(Path("/srv/lazy")).run_folder == Path("/srv/lazy/run")
+    deep = Config(Path("/" + "x" * 120))
+    assert len(str(deep.api_socket)) < 100
+    assert deep.run_folder != Config(Path("/" + "y" * 120)).run_folder
+
+
+def test_a_config_goes_to_another_process_as_it_is(tmp_path: Path) -> None:
+    config = load({"home": tmp_path, "listen": [":80"]}, {}, [AppSource("/a", "a", follow="main")])
+    assert Config.from_json(config.to_json()) == config
+
+
+def test_a_source_is_a_url_or_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate("shop") == str(tmp_path / "shop")
+    assert locate("https://example.com/shop.git") == "https://example.com/shop.git"
+    assert locate("git@example.com:shop.git") == "git@example.com:shop.git"

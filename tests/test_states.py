@@ -1,0 +1,33 @@
+"""The transition table of a deployment."""
+
+import pytest
+
+from lazycloud.states import DEPLOYING, TABLE, Cause, ImpossibleTransition, State, advance
+
+
+def test_a_deploy_goes_from_cold_to_ready() -> None:
+    state = State.COLD
+    for cause in (Cause.ASKED, Cause.TURN_CAME, Cause.LAUNCHED, Cause.ANSWERED):
+        state = advance(state, cause)
+    assert state is State.READY
+
+
+def test_whatever_can_break_can_be_asked_for_again() -> None:
+    broken = {advance(state, cause) for state, cause in TABLE if cause in (Cause.BROKE, Cause.CRASHED)}
+    assert broken == {State.FAILED}
+    assert advance(State.FAILED, Cause.ASKED) is State.QUEUED
+
+
+@pytest.mark.parametrize("state", sorted(DEPLOYING | {State.READY}, key=lambda state: state.value))
+def test_whatever_works_can_be_told_to_stop(state: State) -> None:
+    assert advance(advance(state, Cause.STOP), Cause.GONE) is State.STOPPED
+
+
+def test_every_state_but_the_first_is_reached_and_none_is_a_dead_end() -> None:
+    assert set(TABLE.values()) == set(State) - {State.COLD}
+    assert {before for before, _ in TABLE} == set(State)
+
+
+def test_what_the_table_does_not_have_is_refused_in_words() -> None:
+    with pytest.raises(ImpossibleTransition, match="ready cannot go on because its turn came"):
+        advance(State.READY, Cause.TURN_CAME)
