@@ -1,0 +1,214 @@
+"""The line to control: what is unknown is asked there, what it says is done, activity is told.
+
+JSON lines over a unix socket, handled in order. The link comes back by itself, with everything that is still
+open asked again; the table is kept meanwhile, so that known hosts never notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from lazycloud.router.exchange import NO_LINK, Exchange
+from lazycloud.router.pages import Trouble
+from lazycloud.router.routes import BadRoute, read_route
+
+if TYPE_CHECKING:
+    from lazycloud.router.plane import Plane
+
+_LINE_MAX = 1024 * 1024  # control sends a few hundred bytes; more is not control
+_FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Ask:
+    """A question that control has not answered yet."""
+
+    exchange: Exchange
+    message: dict[str, Any]
+    since: float
+    sent: bool = False
+
+
+class Link:
+    """Starts nothing until `start`. Exchanges ask and leave; control's words go to the plane."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._asks: dict[int, Ask] = {}
+        self._by_host: Counter[str] = Counter()
+        self._last = 0
+        self._line: LinkProtocol | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def held(self) -> int:
+        """How many requests wait for an answer."""
+        return len(self._asks)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._stay_connected(), name="link")
+
+    async def close(self) -> None:
+        """Stop, and close the socket. May be called twice."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        if self._line is not None:
+            self._line.transport.close()
+
+    def ask(self, exchange: Exchange, intent: str, login: bool, dead: str | None) -> int | None:
+        """Ask where the exchange's host leads; `exchange.answered` hears it. None: too many wait already."""
+        host, settings = exchange.head.host, self._plane.settings
+        if len(self._asks) >= settings.held_max or self._by_host[host] >= settings.held_host_max:
+            return None
+        self._last += 1
+        message = {"ask": self._last, "host": host, "intent": intent, "login": login}
+        if dead is not None:
+            message["dead"] = dead
+        ask = self._asks[self._last] = Ask(exchange, message, self._plane.clock.now)
+        self._by_host[host] += 1
+        self._send_ask(ask)
+        return self._last
+
+    def leave(self, number: int) -> None:
+        """The client of that ask went away."""
+        ask = self._take(number)
+        if ask is not None and ask.sent:
+            self._send({"leave": number})
+
+    def sweep(self, now: float) -> None:
+        """Give up asks that found no link."""
+        oldest = now - self._plane.settings.link_wait
+        for number, ask in list(self._asks.items()):
+            if not ask.sent and ask.since < oldest:
+                self._take(number)
+                ask.exchange.unanswered(NO_LINK)
+
+    def report(self) -> None:
+        """Tell control what changed."""
+        if self._line is not None and (news := self._plane.activity.changed()):
+            self._send({"activity": news})
+
+    def connected(self, line: LinkProtocol) -> None:
+        """A new control, or the same one again: it knows nothing of what was said before."""
+        self._line = line
+        self._plane.activity.listener_changed()
+        self._send({"hello": {"pid": os.getpid()}})
+        for ask in self._asks.values():
+            self._send_ask(ask)
+
+    def disconnected(self, line: LinkProtocol) -> None:
+        if self._line is line:
+            self._line = None
+            for ask in self._asks.values():
+                ask.sent = False
+                ask.since = self._plane.clock.now
+
+    def heard(self, message: Mapping[str, Any]) -> None:
+        """Do what control said. Unknown words are for newer routers."""
+        if "answer" in message:
+            self._answered(message)
+        elif "forget" in message:
+            self._forget(str(message["forget"]), message.get("drain"))
+        elif "forget_hosts" in message:
+            self._plane.table.forget_hosts(map(str, message["forget_hosts"]))
+        elif "forget_all" in message:
+            self._plane.table.forget_all()
+
+    def _answered(self, message: Mapping[str, Any]) -> None:
+        ask = self._take(message["answer"])
+        if ask is None:
+            return
+        try:
+            route = read_route(message.get("route"))
+        except BadRoute as error:
+            log.error("control's answer for %s is wrong: %s", ask.message["host"], error)
+            ask.exchange.unanswered(Trouble(502, f"lazycloud gave a wrong answer: {error}."))
+            return
+        if message.get("keep") is True:
+            self._plane.table.keep(ask.message["host"], route)
+        ask.exchange.answered(route)
+
+    def _forget(self, deployment: str, drain: object) -> None:
+        for address in self._plane.table.forget(deployment):
+            self._plane.pool.drop(address)
+        if drain is not None:
+            self._plane.activity.when_drained(deployment, self._drained(drain))
+
+    def _drained(self, number: object) -> Callable[[], None]:
+        return lambda: self._send({"drained": number})
+
+    def _take(self, number: int) -> Ask | None:
+        ask = self._asks.pop(number, None)
+        if ask is not None:
+            host = ask.message["host"]
+            self._by_host[host] -= 1
+            if not self._by_host[host]:
+                del self._by_host[host]
+        return ask
+
+    def _send_ask(self, ask: Ask) -> None:
+        if self._line is not None:
+            ask.sent = True
+            self._send(ask.message)
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if self._line is not None and not self._line.transport.is_closing():
+            self._line.transport.write(json.dumps(message).encode() + b"\n")
+
+    async def _stay_connected(self) -> None:
+        loop, delay = asyncio.get_running_loop(), _FIRST_DELAY
+        while True:
+            try:
+                _, line = await loop.create_unix_connection(
+                    lambda: LinkProtocol(self), self._plane.settings.link
+                )
+            except OSError:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _LAST_DELAY)
+                continue
+            delay = _FIRST_DELAY
+            await line.closed
+
+
+class LinkProtocol(asyncio.Protocol):
+    """Cuts lines, reads JSON, and hands it to the link."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._unread = b""
+        self.closed = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._link.connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            self._hear(line)
+        if len(self._unread) > _LINE_MAX:
+            log.error("control sent a line of more than %d bytes; connecting anew", _LINE_MAX)
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._link.disconnected(self)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def _hear(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+            self._link.heard(message)
+        except Exception:  # one message must not cost the link, and with it everybody who waits
+            log.exception("control's words could not be followed: %.200r", line)

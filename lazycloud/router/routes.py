@@ -1,0 +1,97 @@
+"""Where hosts lead, as control last said. Pure: the table only answers and forgets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})")
+_REASON = re.compile(r"[a-z][a-z-]{0,31}")
+
+
+class BadRoute(ValueError):
+    """Control said something that is no route; the text says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToWorker:
+    """Relay to the worker at `address` (`ip:port`, IPv6 in brackets); `login`: only for who may see previews."""
+
+    deployment: str
+    address: str
+    login: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToControl:
+    """Relay to control, which is told the reason in `Lazycloud-Reason`."""
+
+    reason: str
+
+
+Route = ToWorker | ToControl
+
+
+def read_route(said: object) -> Route:
+    """The route in control's message. Raises BadRoute."""
+    if not isinstance(said, dict):
+        raise BadRoute("it names no route")
+    if said.get("to") == "worker":
+        deployment, address = said.get("deployment"), said.get("address")
+        if not (isinstance(deployment, str) and isinstance(address, str)):
+            raise BadRoute("a route to a worker needs a deployment and an address")
+        split_address(address)
+        return ToWorker(deployment, address, said.get("login") is True)
+    reason = said.get("reason", "page")
+    if said.get("to") == "control" and isinstance(reason, str) and _REASON.fullmatch(reason):
+        return ToControl(reason)
+    raise BadRoute(f"no route: {said!r:.120}")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`127.0.0.1:80` and `[::1]:80` to host and port; names are refused, so that nothing is looked up."""
+    found = _ADDRESS.fullmatch(address)
+    try:
+        if found is None or not 0 < int(found[3]) < 65536:
+            raise ValueError
+        return str(ip_address(found[1] or found[2])), int(found[3])
+    except ValueError as error:
+        raise BadRoute(f"“{address:.60}” is not an IP address and a port") from error
+
+
+class Table:
+    """Host (normalised) -> route."""
+
+    def __init__(self) -> None:
+        self._routes: dict[str, Route] = {}
+        self.find = self._routes.get  # called for every request
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def keep(self, host: str, route: Route) -> None:
+        self._routes[host] = route
+
+    def drop(self, host: str, route: Route) -> None:
+        """Forget `host` if it still leads where `route` does."""
+        if self._routes.get(host) == route:
+            del self._routes[host]
+
+    def forget(self, deployment: str) -> set[str]:
+        """Forget every host that leads to `deployment`; the addresses it had."""
+        gone = {
+            host: route
+            for host, route in self._routes.items()
+            if isinstance(route, ToWorker) and route.deployment == deployment
+        }
+        self.forget_hosts(gone)
+        return {route.address for route in gone.values()}
+
+    def forget_hosts(self, hosts: Iterable[str]) -> None:
+        for host in hosts:
+            self._routes.pop(host, None)
+
+    def forget_all(self) -> None:
+        self._routes.clear()

@@ -1,0 +1,112 @@
+"""A websocket after the worker's 101: bytes both ways, no size limit, no deadline, until one side dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from lazycloud.router.activity import Count
+
+if TYPE_CHECKING:
+    from lazycloud.router.plane import Plane
+
+_KEEPALIVE = (  # a peer that vanished without a word is found after 60 + 6 * 10 seconds
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+)
+
+
+class End(asyncio.Protocol):
+    """One side: what comes here is written on the `other`, which is slowed down when it is too much."""
+
+    __slots__ = ("_other", "_sent", "_tunnel")
+
+    def __init__(self, tunnel: Tunnel, other: asyncio.Transport, *, to_client: bool) -> None:
+        self._tunnel = tunnel
+        self._other = other
+        self._sent = to_client
+
+    def data_received(self, data: bytes) -> None:
+        self._tunnel.moved(len(data), to_client=self._sent)
+        self._other.write(data)
+
+    def pause_writing(self) -> None:
+        if not self._other.is_closing():
+            self._other.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._other.is_closing():
+            self._other.resume_reading()
+
+    def eof_received(self) -> None:
+        self._tunnel.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._tunnel.lost()
+
+
+class Tunnel:
+    """Both ends of a websocket. `count` is that of the deployment, None when control is at the other end."""
+
+    def __init__(
+        self, plane: Plane, client: asyncio.Transport, upstream: asyncio.Transport, count: Count | None
+    ) -> None:
+        self._plane = plane
+        self._client = client
+        self._upstream = upstream
+        self._count = count
+        self._closed_at: float | None = None
+        self._ends = 2
+
+    def open(self, early: bytes, first: bytes) -> None:
+        """Join the two. `first` goes to the client: the worker's 101 and more; `early` to the worker."""
+        self._client.set_protocol(End(self, self._upstream, to_client=False))
+        self._upstream.set_protocol(End(self, self._client, to_client=True))
+        _watch(self._client)
+        self._plane.tunnels.add(self)
+        if self._count is not None:
+            self._count.sockets += 1
+        self._client.write(first)
+        if early:
+            self._upstream.write(early)
+
+    def moved(self, size: int, *, to_client: bool) -> None:
+        """Data passed: that is activity."""
+        if (count := self._count) is not None:
+            count.last = self._plane.clock.unix
+            if to_client:
+                count.sent += size
+            else:
+                count.received += size
+
+    def close(self) -> None:
+        """Close both sides, after what was written to them has gone out."""
+        if self._closed_at is None:
+            self._closed_at = self._plane.clock.now
+            if self._count is not None:
+                self._count.sockets -= 1
+            self._client.close()
+            self._upstream.close()
+
+    def lost(self) -> None:
+        """One side is gone, and so the other has to go."""
+        self.close()
+        self._ends -= 1
+        if not self._ends:
+            self._plane.tunnels.discard(self)
+
+    def sweep(self, now: float) -> None:
+        """What does not take its last bytes is cut; this is no limit on an open tunnel."""
+        if self._closed_at is not None and now - self._closed_at > self._plane.settings.linger:
+            self._client.abort()
+            self._upstream.abort()
+
+
+def _watch(transport: asyncio.Transport) -> None:
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as same:
+        for level, option, value in _KEEPALIVE:
+            same.setsockopt(level, option, value)

@@ -1,0 +1,63 @@
+"""Fixtures: a control, routers and workers, all real; see stage.py."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .stage import Control, Conversation, Router, Server, to_worker
+
+
+@pytest.fixture
+async def control(tmp_path: Path) -> AsyncIterator[Control]:
+    control = Control(tmp_path)
+    await control.start()
+    yield control
+    await control.stop()
+
+
+@pytest.fixture
+async def start(control: Control) -> AsyncIterator[Callable[..., Awaitable[Router]]]:
+    """Starts routers with settings of the test's own."""
+    routers: list[Router] = []
+
+    async def start_router(**settings: Any) -> Router:
+        router = Router(control)
+        await router.start(**settings)
+        routers.append(router)
+        return router
+
+    yield start_router
+    for router in routers:
+        await router.stop()
+
+
+@pytest.fixture
+async def router(start: Callable[..., Awaitable[Router]]) -> Router:
+    return await start()
+
+
+@pytest.fixture
+async def serve(control: Control) -> AsyncIterator[Callable[..., Awaitable[Server]]]:
+    """Starts workers, and tells control that a host leads there."""
+    servers: list[Server] = []
+
+    async def start_server(
+        handle: Callable[[Conversation], Awaitable[None]],
+        host: str = "app.localhost",
+        deployment: str = "d1",
+        ip: str = "127.0.0.1",
+        **route: Any,
+    ) -> Server:
+        server = Server(handle)
+        await server.start(host=ip)
+        servers.append(server)
+        control.routes[host] = to_worker(server.address, deployment, **route)
+        return server
+
+    yield start_server
+    for server in servers:
+        await server.stop()

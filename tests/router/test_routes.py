@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from lazycloud.router.routes import BadRoute, Table, ToControl, ToWorker, read_route, split_address
+
+
+@pytest.mark.parametrize(
+    ("address", "split"),
+    [
+        ("127.0.0.1:21001", ("127.0.0.1", 21001)),
+        ("[::1]:80", ("::1", 80)),
+        ("172.17.0.2:8080", ("172.17.0.2", 8080)),
+    ],
+)
+def test_an_address_is_an_ip_and_a_port(address: str, split: tuple[str, int]) -> None:
+    assert split_address(address) == split
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "localhost:80",
+        "example.com:80",
+        "127.0.0.1",
+        "127.0.0.1:0",
+        "127.0.0.1:65536",
+        "::1:80",
+        "[::1]",
+        "1.2.3:80",
+        "/x",
+        "",
+    ],
+)
+def test_what_would_have_to_be_looked_up_is_no_address(address: str) -> None:
+    with pytest.raises(BadRoute):
+        split_address(address)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"to": "worker"},
+        {"to": "worker", "deployment": "d"},
+        {"to": "worker", "deployment": "d", "address": "evil.example:80"},
+        {"to": "control", "reason": "a\r\nX: y"},
+        {"to": "elsewhere"},
+        {"to": "control", "reason": 5},
+        None,
+        "page",
+    ],
+)
+def test_a_route_that_makes_no_sense_is_refused(said: object) -> None:
+    with pytest.raises(BadRoute):
+        read_route(said)
+
+
+def test_the_table_forgets_by_deployment_by_host_and_all() -> None:
+    table = Table()
+    worker = ToWorker("d1", "127.0.0.1:1")
+    table.keep("a", worker)
+    table.keep("b", ToWorker("d1", "127.0.0.1:2"))
+    table.keep("c", ToWorker("d2", "127.0.0.1:3"))
+    table.keep("d", ToControl("page"))
+    assert table.forget("d1") == {"127.0.0.1:1", "127.0.0.1:2"}
+    assert table.find("a") is None
+    assert len(table) == 2
+    table.forget_hosts(["d", "unknown"])
+    assert len(table) == 1
+    table.forget_all()
+    assert len(table) == 0
+
+
+def test_a_route_that_was_replaced_meanwhile_is_not_dropped() -> None:
+    table = Table()
+    table.keep("a", ToWorker("d1", "127.0.0.1:2"))
+    table.drop("a", ToWorker("d1", "127.0.0.1:1"))
+    assert table.find("a") == ToWorker("d1", "127.0.0.1:2")
