@@ -1,0 +1,223 @@
+"""lazycloud.toml of a commit: what an app says about itself."""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lazycloud.errors import BadInput
+
+NAME = "lazycloud.toml"
+DAY = 86400
+ON_COMMIT = ("announce", "build", "start")
+DATA_FROM = ("production", "parent", "empty")
+RESERVED = ("PORT", "HOST", "COMMIT_ID", "DATABASE_URL", "DATA_DIR")
+RESERVED_PREFIX = "LAZYCLOUD_"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+EXAMPLE = """\
+# How lazycloud builds and runs this app. Every setting may be left out; what is shown is the default,
+# or, behind a #, an example. Without a command, lazycloud looks at the files: Procfile, requirements.txt,
+# pyproject.toml, package.json, index.html and their like.
+
+# What happens when a commit is made: "announce" prints its address, "build" builds it ahead,
+# "start" also starts it. Whatever it is, the first visitor of the address starts it.
+on_commit = "announce"
+
+[build]
+# Runs once per commit, in its folder, before anything is started. "" for none.
+# command = "npm run build"
+# Seconds after which the build counts as failed.
+timeout = 900
+
+[run]
+# Serves the app on $HOST:$PORT.
+# command = "gunicorn app:app --bind $HOST:$PORT"
+# Runs before each start, on the version's own data: migrations.
+# release = "python manage.py migrate"
+# Runs once the app is ready: warm a cache, tell somebody.
+# after = "python warm.py"
+# A path that answers below 400 when the app is ready; without it, listening is enough.
+# health = "/healthz"
+# Seconds that the app has to become ready.
+ready_timeout = 60
+# Seconds that the release command has.
+release_timeout = 600
+# Seconds between asking the app to stop and ending it.
+stop_timeout = 10
+# For a static site: the folder that is served.
+# root = "public"
+
+[data]
+# Where the data of a new version comes from: "production", the "parent" commit, or "empty".
+from = "production"
+
+[env]
+# More environment for build and app; strings. No secrets: they would be in the repository.
+# LOG_LEVEL = "debug"
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Seconds for times; None where nothing is said. `build_command` may be "": explicitly none."""
+
+    on_commit: str = "announce"
+    build_command: str | None = None
+    build_timeout: float = 900
+    run_command: str | None = None
+    release: str | None = None
+    after: str | None = None
+    health: str | None = None
+    ready_timeout: float = 60
+    release_timeout: float = 600
+    stop_timeout: float = 10
+    root: str | None = None
+    data_from: str = "production"
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+Check = Callable[[Any], str | None]
+"""Says what is allowed when a value is not; None when it is."""
+
+
+def _one_of(*allowed: str) -> Check:
+    sentence = " or ".join(f'"{word}"' for word in allowed)
+    return lambda value: None if isinstance(value, str) and value in allowed else sentence
+
+
+def _command(value: Any) -> str | None:
+    right = isinstance(value, str) and value.strip() and "\0" not in value
+    return None if right else "a command line, in quotes"
+
+
+def _command_or_none(value: Any) -> str | None:
+    return None if value == "" else _command(value)
+
+
+def _seconds(value: Any) -> str | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return None if is_number and 0 < value <= DAY else f"a number of seconds, above 0 and at most {DAY}"
+
+
+def _url_path(value: Any) -> str | None:
+    right = isinstance(value, str) and re.fullmatch(r"/[!-~]*", value) and not value.startswith("//")
+    return None if right else 'a path such as "/healthz", without spaces'
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path with `/` stays in the folder that it starts from."""
+    end = posixpath.normpath(path)
+    return not (path.startswith("/") or "\0" in path or end == ".." or end.startswith("../"))
+
+
+def _folder(value: Any) -> str | None:
+    right = isinstance(value, str) and value and is_inside(value)
+    return None if right else 'a folder of the repository, such as "public"'
+
+
+# (table, key) -> (field of Settings, check)
+KNOWN: dict[tuple[str, str], tuple[str, Check]] = {
+    ("", "on_commit"): ("on_commit", _one_of(*ON_COMMIT)),
+    ("build", "command"): ("build_command", _command_or_none),
+    ("build", "timeout"): ("build_timeout", _seconds),
+    ("run", "command"): ("run_command", _command),
+    ("run", "release"): ("release", _command),
+    ("run", "after"): ("after", _command),
+    ("run", "health"): ("health", _url_path),
+    ("run", "ready_timeout"): ("ready_timeout", _seconds),
+    ("run", "release_timeout"): ("release_timeout", _seconds),
+    ("run", "stop_timeout"): ("stop_timeout", _seconds),
+    ("run", "root"): ("root", _folder),
+    ("data", "from"): ("data_from", _one_of(*DATA_FROM)),
+}
+TABLES = ("build", "run", "data", "env")
+
+
+def parse_settings(content: bytes | None) -> Settings:
+    """Settings from the file's bytes, the defaults from None. Raises BadInput: what, where, what is allowed."""
+    document = _load(content or b"")
+    values: dict[str, Any] = {"env": _environment(document.pop("env", {}))}
+    for name, value in document.items():
+        if name in TABLES:
+            values |= _table(name, value)
+        else:
+            values |= _setting("", name, value)
+    return Settings(**values)
+
+
+def _load(content: bytes) -> dict[str, Any]:
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as broken:
+        line = content[: broken.start].count(b"\n") + 1
+        raise BadInput(f"{NAME}: line {line} is not UTF-8.", "Save the file as UTF-8.") from broken
+    except tomllib.TOMLDecodeError as broken:
+        raise BadInput(
+            f"{NAME} is not valid TOML: {broken}.", "See https://toml.io for the syntax."
+        ) from broken
+
+
+def _table(name: str, values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise BadInput(
+            f"{NAME}: {name} is a table.", f"Write [{name}] on a line of its own, its settings below."
+        )
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _setting(name, key, value)
+    return found
+
+
+def _setting(table: str, key: str, value: Any) -> dict[str, Any]:
+    where = f"[{table}]" if table else "the top"
+    if (table, key) not in KNOWN:
+        raise BadInput(f"{NAME}: unknown key `{key}` in {where}.", _advice(table, key))
+    name, check = KNOWN[table, key]
+    if allowed := check(value):
+        raise BadInput(f"{NAME}: `{key}` in {where} cannot be {_shown(value)}.", f"It is {allowed}.")
+    return {name: value}
+
+
+def _advice(table: str, key: str) -> str:
+    """The nearest right key here, the table where the key is known, or all that there is."""
+    here = [known for place, known in KNOWN if place == table] + ([] if table else list(TABLES))
+    if near := difflib.get_close_matches(key, here, n=1):
+        return f"Did you mean `{near[0]}`?"
+    for place, known in KNOWN:
+        if known == key:
+            return f"It belongs in [{place}]." if place else "It belongs at the top, above all tables."
+    return f"Known are {', '.join(f'`{name}`' for name in here)}."
+
+
+def _environment(values: Any) -> dict[str, str]:
+    if not isinstance(values, dict):
+        raise BadInput(f"{NAME}: env is a table.", 'Write [env] on a line of its own, NAME = "value" below.')
+    for name, value in values.items():
+        if not _VARIABLE.fullmatch(name):
+            advice = "Use letters, digits and _, and no digit first."
+            raise BadInput(f"{NAME}: `{name}` in [env] cannot name a variable.", advice)
+        if name in RESERVED or name.startswith(RESERVED_PREFIX):
+            raise BadInput(
+                f"{NAME}: `{name}` in [env] is set by lazycloud.", "Remove it, or use another name."
+            )
+        if not isinstance(value, str) or "\0" in value:
+            raise BadInput(
+                f"{NAME}: `{name}` in [env] cannot be {_shown(value)}.", "It is a string, in quotes."
+            )
+    return dict(values)
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return "a table"
+        case _:
+            return repr(value)[:60].replace("'", '"')

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .gitfolder import GitFolder
+
+
+@pytest.fixture
+def make_git(tmp_path: Path) -> Callable[[str], GitFolder]:
+    return lambda name="app": GitFolder(tmp_path / name)
+
+
+@pytest.fixture
+def app(make_git) -> GitFolder:
+    return make_git("app")
+
+
+@pytest.fixture
+def git_daemon(tmp_path: Path) -> Iterator[str]:
+    """The URL of a git daemon that serves tmp_path: a remote with no disk in common, as far as git knows."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["git", "daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1", f"--port={port}"]
+    daemon = subprocess.Popen(
+        [*command, f"--base-path={tmp_path}", str(tmp_path)],
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _until_listening(port)
+        yield f"git://127.0.0.1:{port}"
+    finally:
+        os.killpg(daemon.pid, 15)
+        daemon.wait(10)
+
+
+def _until_listening(port: int) -> None:
+    for _ in range(500):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=0.02).close()
+        except OSError:
+            continue
+        return
+    raise AssertionError("git daemon did not listen")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = shutil.which("mount")
+    size = ["-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if mount is None or subprocess.run([mount, *size], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
