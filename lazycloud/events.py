@@ -99,7 +99,8 @@ class StateChanged(Event):
         what += " (production)" if self.version == "production" else ""
         if self.failure:
             return f"{what} failed: {self.failure['sentence']}"
-        return f"{what} is {self.after}"
+        words = {"queued": "is being deployed", "ready": "is ready", "stopped": "is stopped"}
+        return f"{what} {words[self.after]}" if self.after in words and self.after != self.before else ""
 
 
 @dataclass(frozen=True, kw_only=True)
