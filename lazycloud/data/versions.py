@@ -1,0 +1,211 @@
+"""The versions of an app's data: each a database and a folder of files of its own, under <folder>/<version>/.
+
+A worker finds its own through DATABASE_URL and DATA_DIR. Forks and snapshots are full copies for now; what
+callers see of them is made so that they can become cheap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from lazycloud.data import durable, sqlite
+from lazycloud.data.files import Copy
+from lazycloud.data.names import PRODUCTION, check_snapshot, check_version, new_snapshot
+from lazycloud.errors import Conflict, NotFound, StepFailed
+
+Result = TypeVar("Result")
+
+DATABASE = "database.sqlite"
+FILES = "files"
+SNAPSHOTS = ".snapshots"  # after a version's name; no version can be called that
+MAKING, DROPPING = ".making-", ".dropping-"
+PATIENCE = 10.0  # seconds that a copy waits for an app's lock on its database
+
+
+@dataclass(frozen=True)
+class Fork:
+    """`bytes`: the size of the version; `seconds`: what making it took; `made`: False if it was there before."""
+
+    version: str
+    source: str | None
+    bytes: int
+    seconds: float
+    made: bool
+
+
+class Versions:
+    """The versions in one folder. `patience`: seconds to wait for an app's lock on its database.
+
+    All copies are made by one thread, one after the other. Two at once from one source would take each other's
+    locks: reading a file raw (to see whether it is a database) and closing it drops every POSIX lock that this
+    process has on it, those of an SQLite connection in another thread too. A process for each copy would keep
+    them apart as well, and cost its start; copies are bound by the disk anyway.
+    """
+
+    def __init__(self, folder: Path, patience: float = PATIENCE) -> None:
+        self._folder = folder.absolute()
+        self._patience = patience
+        self._copier = ThreadPoolExecutor(max_workers=1, thread_name_prefix="copy of data")
+
+    def __repr__(self) -> str:
+        return f"<Versions in {self._folder}>"
+
+    def clear_leftovers(self) -> None:
+        """Remove what an earlier process left half-made or half-dropped. Not while copies are made."""
+        for pattern in (f"{MAKING}*", f"{DROPPING}*", f"*{SNAPSHOTS}/{MAKING}*"):
+            for leftover in self._folder.glob(pattern):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    async def close(self) -> None:
+        """Finish the copy under way, and make no other."""
+        await asyncio.to_thread(self._copier.shutdown, cancel_futures=True)
+
+    def exists(self, version: str) -> bool:
+        return self._place(version).is_dir()
+
+    def environment(self, version: str) -> dict[str, str]:
+        """What a worker on this version finds its data by."""
+        place = self._place(version)
+        return {"DATABASE_URL": f"sqlite:///{place / DATABASE}", "DATA_DIR": str(place / FILES)}
+
+    async def fork(self, version: str, source: str | None, at: str | None = None) -> Fork:
+        """Make a version: from `source` as it is now, or at a snapshot of it; empty if None. Idempotent.
+
+        A version that exists is left as it is. A caller that is cancelled leaves a copy that has begun to end
+        well. Raises NotFound without the source, StepFailed if it is locked or damaged, or the disk is full.
+        """
+        origin = None if source is None else self._origin(source, at)
+        place = self._place(version)
+        return await self._copying(lambda: self._fork(version, place, source, origin))
+
+    async def snapshot(self, version: str) -> str:
+        """Freeze a version as it is now; the id of that point, for `fork`. Raises as `fork` does."""
+        origin, snapshot = self._origin(version, None), new_snapshot()
+        await self._copying(lambda: self._make(self._snapshots(version) / snapshot, version, origin))
+        return snapshot
+
+    async def drop(self, version: str, force: bool = False) -> None:
+        """Remove a version and its snapshots; nothing happens if it is not there. Production only by force."""
+        if version == PRODUCTION and not force:
+            raise Conflict("Production's data is not dropped.", "Only with force.")
+        places = [self._place(version), self._snapshots(version)]
+        await self._copying(lambda: self._drop(places))
+
+    async def size(self, version: str) -> int:
+        """Bytes of its database and files, without snapshots; 0 if there is no such version."""
+        return await asyncio.to_thread(_size, self._place(version))
+
+    def _place(self, version: str) -> Path:
+        return self._folder / check_version(version)
+
+    def _snapshots(self, version: str) -> Path:
+        return self._folder / f"{check_version(version)}{SNAPSHOTS}"
+
+    def _origin(self, source: str, at: str | None) -> Path:
+        if at is None:
+            return self._place(source)
+        return self._snapshots(source) / check_snapshot(at)
+
+    async def _copying(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._copier, work)
+
+    def _fork(self, version: str, place: Path, source: str | None, origin: Path | None) -> Fork:
+        began, made = time.monotonic(), not place.is_dir()
+        if made:
+            self._make(place, source or "", origin)
+        return Fork(version, source, _size(place), time.monotonic() - began, made)
+
+    def _make(self, place: Path, source: str, origin: Path | None) -> None:
+        """Make a version's or a snapshot's folder, whole or not at all."""
+        if origin and not origin.is_dir():
+            raise NotFound(f"There is no data of {source[:40]} to copy ({origin.name}).")
+        try:
+            with _whole(place) as making:
+                self._fill(making, origin)
+        except OSError as problem:
+            if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise self._full(origin) from problem
+
+    def _fill(self, making: Path, origin: Path | None) -> None:
+        database, files = making / DATABASE, making / FILES
+        if origin and _has_content(origin / DATABASE):
+            _demand_space(origin / DATABASE, making)
+            sqlite.copy(origin / DATABASE, database, self._patience, use_wal=True)
+        else:
+            sqlite.create(database)
+        if origin and (origin / FILES).is_dir():
+            Copy(origin / FILES, files, self._patience).make()
+        else:
+            files.mkdir()
+
+    def _full(self, origin: Path | None) -> StepFailed:
+        """Asked for the free space when what was half-made is gone: that much there is."""
+        disk = next(place for place in (self._folder, *self._folder.parents) if place.exists())
+        free, needed = shutil.disk_usage(disk).free, _size(origin) if origin else 0
+        return StepFailed(
+            f"The disk of {self._folder} is full: {free / 1e6:.1f} MB free, "
+            f"the data takes {needed / 1e6:.1f} MB.",
+            "Remove what is not needed, old versions for example, and try again.",
+        )
+
+    def _drop(self, places: list[Path]) -> None:
+        for place in places:
+            if place.is_dir():
+                gone = Path(tempfile.mkdtemp(prefix=DROPPING, dir=self._folder))
+                place.rename(gone / place.name)  # at once, so that nobody sees it half there
+                durable.sync(self._folder)
+                shutil.rmtree(gone, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _whole(place: Path) -> Iterator[Path]:
+    """A folder to fill, which gets its name if that went well and is gone if not."""
+    if not place.parent.is_dir():
+        place.parent.mkdir(parents=True, mode=0o700)
+        durable.sync(place.parent.parent)
+    making = Path(tempfile.mkdtemp(prefix=MAKING, dir=place.parent))
+    try:
+        yield making
+        durable.publish(making, place)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+
+
+def _has_content(database: Path) -> bool:
+    """Whatever it is: one that is no database any more is an error to tell, and not an empty one to go on with."""
+    try:
+        return database.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _demand_space(database: Path, folder: Path) -> None:
+    """Said before, not after the last free byte was taken from the app that writes to the same disk."""
+    if database.stat().st_size > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def _size(place: Path) -> int:
+    """Bytes of the regular files below a folder; 0 if it is not there. What vanishes meanwhile counts nothing."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(place):
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_dir(follow_symlinks=False):
+                    total += _size(Path(entry.path))
+                elif entry.is_file(follow_symlinks=False):
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total

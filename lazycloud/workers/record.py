@@ -1,0 +1,55 @@
+"""What must be remembered of a worker to find it again: a row of JSON in control's store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lazycloud.processes import Identity
+
+
+@dataclass(frozen=True)
+class Record:
+    """A worker as it can be adopted. `address` is "host:port", or "[host]:port"; times are seconds.
+
+    `started` (clock ticks since boot) and `boot` tell its process from a later one with the same pid.
+    `log_start` is the byte of the log at which this worker's own lines begin.
+    """
+
+    pid: int
+    started: int
+    boot: str
+    address: str
+    log: str
+    log_start: int = 0
+    health: str | None = None
+    health_host: str = "localhost"
+    ready_timeout: float = 60
+    stop_timeout: float = 10
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.pid, self.started, self.boot)
+
+    @property
+    def log_path(self) -> Path:
+        return Path(self.log)
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    @property
+    def host(self) -> str:
+        return self.address.rpartition(":")[0].strip("[]")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Record:
+        """Fields that another lazycloud wrote and this one does not know are left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in stored.items() if name in known})

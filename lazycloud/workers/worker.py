@@ -1,0 +1,231 @@
+"""A running process of a deployment, at an address.
+
+It leads a session of its own and writes to a file, so that it outlives control; what is remembered of it
+(`record`) is enough to adopt it later, and to leave a later process with the same pid alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lazycloud.errors import StepFailed
+from lazycloud.processes import (
+    LAST_LINES,
+    Ending,
+    Identity,
+    Output,
+    boot_id,
+    end_group,
+    ending_in_words,
+    identify,
+    is_running,
+    members,
+)
+from lazycloud.workers.command import shell_arguments
+from lazycloud.workers.logs import last_lines, open_log
+from lazycloud.workers.ports import Ports
+from lazycloud.workers.readiness import NotReady, Readiness, Why
+from lazycloud.workers.record import Record
+from lazycloud.workers.usage import Meter, Usage
+
+__all__ = ["Ended", "Launch", "NotReady", "Record", "Worker"]
+
+HOST = "127.0.0.1"
+ATTEMPTS = 3  # ports that are tried when somebody else takes the one that was free a moment ago
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start a worker. `command` is a shell string; `environment` is complete but for PORT and HOST.
+
+    `health` is a path that must answer below 400, None for none; `health_host` the Host that it is asked
+    for (an app may answer only to its own). Times are seconds.
+    """
+
+    command: str
+    folder: Path
+    environment: Mapping[str, str]
+    log: Path
+    health: str | None = None
+    ready_timeout: float = 60
+    stop_timeout: float = 10
+    health_host: str = "localhost"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """`status`: negative for a signal, None if nobody could know. `words` follow a name in a sentence."""
+
+    status: int | None
+    words: str
+
+
+class Worker:
+    """Made by `start` or `adopt`."""
+
+    def __init__(self, record: Record, ports: Ports, launch: Launch | None = None) -> None:
+        self._ports = ports
+        self._launch = launch
+        self._stopping = asyncio.Lock()
+        self._record = record
+        self._ending = _watch(record)
+        self._meter = Meter(record.pid)
+
+    def __repr__(self) -> str:
+        how = "running" if self.is_running else self.how_it_ended
+        return f"<Worker {self._record.pid} {self.address} {how}>"
+
+    @classmethod
+    async def start(cls, launch: Launch, ports: Ports) -> Worker:
+        """Start the process; it is not ready yet. Raises StepFailed if it cannot be started, Busy without a port."""
+        return cls(_spawn_on_port(launch, ports), ports, launch)
+
+    @classmethod
+    async def adopt(cls, record: Record, ports: Ports) -> Worker | None:
+        """Find a worker again that an earlier control started; None if that very process does not run any more.
+
+        What such a process left of its session is ended: it would hold on to its port and its data.
+        """
+        if not is_running(record.identity):
+            _end_orphans(record)
+            return None
+        ports.hold(record.port)
+        return cls(record, ports)
+
+    @property
+    def record(self) -> Record:
+        """To be stored after `start`, and again after `ready`, which may have chosen another port or address."""
+        return self._record
+
+    @property
+    def address(self) -> str:
+        """Where to dial it, "127.0.0.1:21733" or "[::1]:21733"; sure once `ready` returned."""
+        return self._record.address
+
+    @property
+    def is_running(self) -> bool:
+        """As the kernel says now, whether or not the event loop has been told."""
+        return not self._ending.look()
+
+    @property
+    def how_it_ended(self) -> str:
+        """To follow its name in a sentence: "was ended by SIGKILL", "ended with exit status 3", "is gone"."""
+        if not self._ending.look():
+            return "runs"
+        status = self._ending.status
+        return "is gone" if status is None else ending_in_words(status)
+
+    async def ready(self, say: Output | None = None) -> None:
+        """Wait until it listens and, if it has a health path, answers. Raises NotReady; it is not stopped then.
+
+        A port that somebody else's process took meanwhile is changed, which starts the process anew.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                address = await Readiness(self._record, self._ending, say or _say_nothing).wait()
+            except NotReady as problem:
+                if problem.why is not Why.PORT_TAKEN or not self._launch or attempt == ATTEMPTS:
+                    raise
+                await self._move(self._launch)
+            else:
+                self._record = replace(self._record, address=address)
+                return
+
+    async def ended(self) -> Ended:
+        """Wait until its process has ended, by itself or by `stop`."""
+        status = await self._ending.wait()
+        return Ended(status, self.how_it_ended)
+
+    async def stop(self) -> None:
+        """End its whole session: TERM, then KILL after `stop_timeout`. Idempotent; takes 5 s longer at most."""
+        async with self._stopping:  # a second TERM would tell many a server to drop its requests
+            await end_group(self._ending, [(signal.SIGTERM, self._record.stop_timeout)])
+            self._ports.give_back(self._record.port)
+
+    def leave(self) -> None:
+        """Watch it no more, and let it run on: for the next control to adopt."""
+        self._ending.close()
+
+    def usage(self) -> Usage:
+        """Memory and cpu of all its processes. Blocks for milliseconds: call it in a thread."""
+        return self._meter.read()
+
+    def last_lines(self, count: int = LAST_LINES) -> list[str]:
+        """The last lines that it wrote since it was started, oldest first, empty ones left out."""
+        return last_lines(self._record.log_path, count, self._record.log_start)
+
+    async def _move(self, launch: Launch) -> None:
+        await self.stop()
+        self._record = _spawn_on_port(launch, self._ports)
+        self._ending = _watch(self._record)
+        self._meter = Meter(self._record.pid)
+
+
+def _watch(record: Record) -> Ending:
+    ending = Ending(record.identity)
+    ending.watch()
+    return ending
+
+
+def _spawn_on_port(launch: Launch, ports: Ports) -> Record:
+    port = ports.take()
+    try:
+        return _spawn(launch, port)
+    except BaseException:
+        ports.give_back(port)
+        raise
+
+
+def _spawn(launch: Launch, port: int) -> Record:
+    with open_log(launch.log) as log:
+        log_start = os.fstat(log.fileno()).st_size
+        try:
+            process = subprocess.Popen(
+                shell_arguments(launch.command),
+                cwd=launch.folder,
+                env={**launch.environment, "HOST": HOST, "PORT": str(port)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as problem:  # ValueError: a NUL in the command or environment
+            raise StepFailed(
+                f"`{launch.command}` could not be started in {launch.folder}: {problem}."
+            ) from problem
+    process.returncode = 0  # Ending reaps it; Popen's own clean-up would take the status away
+    # A process that has ended already has no identity; its pid is not anybody else's before we reap it.
+    identity = identify(process.pid) or Identity(process.pid, 0, boot_id())
+    return Record(
+        pid=identity.pid,
+        started=identity.started,
+        boot=identity.boot,
+        address=f"{HOST}:{port}",
+        log=str(launch.log),
+        log_start=log_start,
+        health=launch.health,
+        health_host=launch.health_host,
+        ready_timeout=launch.ready_timeout,
+        stop_timeout=launch.stop_timeout,
+    )
+
+
+def _end_orphans(record: Record) -> None:
+    """Processes of a session whose leader is gone, if they are surely its: they were given the same port."""
+    if record.boot != boot_id() or identify(record.pid) is not None:
+        return
+    for pid in list(members(record.pid)):
+        with contextlib.suppress(OSError):
+            if f"PORT={record.port}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _say_nothing(text: str) -> None:
+    pass

@@ -1,0 +1,6 @@
+"""Runs, and never listens."""
+
+import time
+
+print("thinking", flush=True)
+time.sleep(600)

@@ -1,0 +1,44 @@
+"""Versions in a temporary folder, and an app that writes to one."""
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lazycloud.data.versions import Versions
+
+Write = Callable[[str, str], Path]
+
+
+@pytest.fixture
+async def versions(tmp_path: Path) -> AsyncIterator[Versions]:
+    made = Versions(tmp_path / "data", patience=0.5)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def write(tmp_path: Path, versions: Versions) -> Iterator[Write]:
+    """Start an app that writes to a version's database, in a journal mode; returns the file of its counter."""
+    with contextlib.ExitStack() as running:
+
+        def start(version: str, mode: str) -> Path:
+            database = versions.environment(version)["DATABASE_URL"].removeprefix("sqlite:///")
+            counter = tmp_path / f"commits of {version}"
+            script = str(Path(__file__).with_name("writer.py"))
+            app = subprocess.Popen([sys.executable, script, database, mode, str(counter)])
+            running.callback(app.wait)
+            running.callback(app.kill)
+            return counter
+
+        yield start
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)

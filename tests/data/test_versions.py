@@ -1,0 +1,361 @@
+"""Versions: forked whole, apart from each other, never half-made."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lazycloud.data.versions import Versions
+from lazycloud.errors import BadInput, Conflict, NotFound, StepFailed
+
+from .conftest import Write, until
+from .contents import COMMIT, OTHER, database, files, leftovers, rows, write_bulk, write_rows
+
+
+async def test_a_new_version_is_an_empty_database_in_wal_mode_and_an_empty_folder(versions: Versions) -> None:
+    assert not versions.exists("production")
+    fork = await versions.fork("production", None)
+    assert (fork.version, fork.source, fork.made) == ("production", None, True)
+    assert versions.exists("production")
+    assert list(files(versions, "production").iterdir()) == []
+    with closing(sqlite3.connect(database(versions, "production"))) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+async def test_the_environment_has_absolute_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment = Versions(Path("data")).environment("production")
+    assert environment == {
+        "DATABASE_URL": f"sqlite:///{tmp_path}/data/production/database.sqlite",
+        "DATA_DIR": f"{tmp_path}/data/production/files",
+    }
+    assert environment["DATABASE_URL"].startswith("sqlite:////")
+
+
+async def test_a_fork_has_the_data_of_its_source_and_then_its_own(versions: Versions) -> None:
+    await versions.fork("production", None)
+    write_rows(versions, "production", "one", "two")
+    (files(versions, "production") / "photo.jpg").write_bytes(b"pixels")
+    fork = await versions.fork(COMMIT, "production")
+    assert (fork.source, fork.made) == ("production", True)
+    assert fork.bytes == await versions.size(COMMIT) > 0
+    write_rows(versions, COMMIT, "three")
+    (files(versions, COMMIT) / "photo.jpg").write_bytes(b"others")
+    assert rows(versions, "production") == ["one", "two"]
+    assert rows(versions, COMMIT) == ["one", "two", "three"]
+    assert (files(versions, "production") / "photo.jpg").read_bytes() == b"pixels"
+
+
+async def test_a_version_that_exists_is_left_as_it_is(versions: Versions) -> None:
+    await versions.fork("production", None)
+    await versions.fork(COMMIT, "production")
+    write_rows(versions, COMMIT, "kept")
+    fork = await versions.fork(COMMIT, "production")
+    assert not fork.made
+    assert rows(versions, COMMIT) == ["kept"]
+
+
+async def test_twenty_callers_make_one_version(versions: Versions) -> None:
+    await versions.fork("production", None)
+    write_rows(versions, "production", "one")
+    forks = await asyncio.gather(*(versions.fork(COMMIT, "production") for _ in range(20)))
+    assert [fork.made for fork in forks].count(True) == 1
+    assert rows(versions, COMMIT) == ["one"]
+
+
+async def test_a_caller_that_is_cancelled_leaves_a_whole_version_or_none(versions: Versions) -> None:
+    await versions.fork("production", None)
+    write_rows(versions, "production", "one")
+    write_bulk(database(versions, "production"), 50_000_000)
+    forking = asyncio.create_task(versions.fork(COMMIT, "production"))
+    await until(lambda: leftovers(versions))
+    forking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await forking
+    await versions.fork(COMMIT, "production")
+    assert rows(versions, COMMIT) == ["one"]
+    assert not leftovers(versions)
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+async def test_every_fork_beside_a_writer_holds_whole_transactions(
+    versions: Versions, write: Write, mode: str
+) -> None:
+    await versions.fork("production", None)
+    counter = write("production", mode)
+    await until(lambda: counter.exists())
+    for number in range(25):
+        name, before = f"{number:07x}", int(counter.read_text() or 0)
+        await versions.fork(name, "production")
+        with closing(sqlite3.connect(f"file:{database(versions, name)}?immutable=1", uri=True)) as connection:
+            ours, theirs, moves = (
+                connection.execute(f"SELECT sum({what}) FROM {table}").fetchone()[0]
+                for what, table in (("amount", "ours"), ("amount", "theirs"), ("1", "moves"))
+            )
+            assert ours + theirs == 400_000
+            assert moves >= before
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        await until(lambda before=before: int(counter.read_text() or 0) > before)  # it does not stand still
+
+
+async def test_a_writer_goes_on_committing_during_a_copy(versions: Versions, write: Write) -> None:
+    await versions.fork("production", None)
+    write_bulk(database(versions, "production"), 100_000_000)
+    counter = write("production", "wal")
+    await until(lambda: counter.exists() and int(counter.read_text() or 0) > 20)
+    forking = asyncio.create_task(versions.fork(COMMIT, "production"))
+    await until(lambda: leftovers(versions))
+    before = int(counter.read_text() or 0)
+    await until(lambda: forking.done() or int(counter.read_text() or 0) > before + 2)
+    assert not forking.done()
+    await forking
+
+
+async def test_a_fork_is_in_wal_mode_and_needs_no_other_file_whatever_its_source_is_in(
+    versions: Versions,
+) -> None:
+    await versions.fork("production", None)
+    with closing(sqlite3.connect(database(versions, "production"))) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("PRAGMA page_size=8192")
+        connection.execute("VACUUM")
+    write_rows(versions, "production", "one")
+    await versions.fork(COMMIT, "production")
+    assert [place.name for place in database(versions, COMMIT).parent.iterdir() if place.is_file()] == [
+        "database.sqlite"
+    ]
+    with closing(sqlite3.connect(database(versions, COMMIT))) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA page_size").fetchone() == (8192,)
+    assert rows(versions, COMMIT) == ["one"]
+
+
+async def test_what_is_only_in_the_wal_is_in_the_fork(versions: Versions) -> None:
+    await versions.fork("production", None)
+    with closing(sqlite3.connect(database(versions, "production"))) as app:
+        app.execute("PRAGMA wal_autocheckpoint=0")
+        app.execute("CREATE TABLE IF NOT EXISTS notes (text)")
+        app.execute("INSERT INTO notes VALUES ('in the wal')")
+        app.commit()
+        copying = (
+            "import asyncio, pathlib, sys; from lazycloud.data.versions import Versions;"
+            "asyncio.run(Versions(pathlib.Path(sys.argv[1])).fork(sys.argv[2], 'production'))"
+        )
+        # In a process of its own, as this one has the database open.
+        folder = str(database(versions, "production").parent.parent)
+        await _ended(await asyncio.create_subprocess_exec(sys.executable, "-c", copying, folder, COMMIT))
+    assert rows(versions, COMMIT) == ["in the wal"]
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+async def test_a_database_that_is_held_exclusively_is_said_to_be_after_a_bounded_wait(
+    versions: Versions, mode: str
+) -> None:
+    await versions.fork("production", None)
+    holding = (
+        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        f"c.execute('PRAGMA journal_mode={mode}'); c.execute('PRAGMA locking_mode=EXCLUSIVE');"
+        "c.execute('BEGIN EXCLUSIVE'); c.execute('CREATE TABLE t (a)'); print('held', flush=True); time.sleep(60)"
+    )
+    place = str(database(versions, "production"))
+    app = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", holding, place, stdout=asyncio.subprocess.PIPE
+    )
+    assert app.stdout and await app.stdout.readline() == b"held\n"
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(StepFailed, match="locked by its app") as failed:
+                await versions.fork(COMMIT, "production")
+    finally:
+        app.kill()
+        await app.wait()
+    assert "locking_mode=EXCLUSIVE" in failed.value.advice
+    assert not versions.exists(COMMIT)
+    assert not leftovers(versions)
+    await versions.fork(COMMIT, "production")
+
+
+async def test_a_source_that_is_no_database_any_more_is_an_error_and_not_an_empty_fork(
+    versions: Versions,
+) -> None:
+    await versions.fork("production", None)
+    database(versions, "production").write_bytes(b"not a database at all" * 1000)
+    with pytest.raises(StepFailed, match=r"database\.sqlite is damaged"):
+        await versions.fork(COMMIT, "production")
+    assert not versions.exists(COMMIT)
+
+
+async def test_a_source_without_a_database_gives_an_empty_one(versions: Versions) -> None:
+    await versions.fork("production", None)
+    database(versions, "production").unlink()
+    await versions.fork(COMMIT, "production")
+    assert database(versions, COMMIT).exists()
+
+
+async def test_a_source_that_is_not_there_is_not_found(versions: Versions) -> None:
+    with pytest.raises(NotFound, match="no data of production"):
+        await versions.fork(COMMIT, "production")
+    assert not versions.exists(COMMIT)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../production", "abc", "a" * 65, "ABCDEF0", "production/files", "main", "/etc", "rehearsal-",
+     "rehearsal-../x", "production\n", "production.snapshots", "0123456\0"],
+)  # fmt: skip
+async def test_a_name_that_no_version_has_never_becomes_a_path(versions: Versions, name: str) -> None:
+    for use in (versions.exists, versions.environment):
+        with pytest.raises(BadInput):
+            use(name)
+    for call in (
+        versions.fork(name, None),
+        versions.drop(name),
+        versions.size(name),
+        versions.snapshot(name),
+    ):
+        with pytest.raises(BadInput):
+            await call
+    with pytest.raises(BadInput):
+        await versions.fork(COMMIT, name)
+
+
+@pytest.mark.parametrize("name", ["production", "0123456", "f" * 64, "rehearsal-3f2a9c1d0b"])
+async def test_these_are_names_of_versions(versions: Versions, name: str) -> None:
+    assert not versions.exists(name)
+
+
+async def test_a_snapshot_keeps_what_was_when_it_was_taken(versions: Versions) -> None:
+    await versions.fork("production", None)
+    write_rows(versions, "production", "before")
+    (files(versions, "production") / "a.txt").write_text("before")
+    snapshot = await versions.snapshot("production")
+    write_rows(versions, "production", "after")
+    (files(versions, "production") / "a.txt").write_text("after")
+    await versions.fork(COMMIT, "production", at=snapshot)
+    assert rows(versions, COMMIT) == ["before"]
+    assert (files(versions, COMMIT) / "a.txt").read_text() == "before"
+    assert rows(versions, "production") == ["before", "after"]
+    assert await versions.snapshot("production") > snapshot
+
+
+@pytest.mark.parametrize("at", ["..", "../production", "latest", "20250101T000000000000-00000000/.."])
+async def test_an_id_that_no_snapshot_has_never_becomes_a_path(versions: Versions, at: str) -> None:
+    await versions.fork("production", None)
+    with pytest.raises(BadInput):
+        await versions.fork(COMMIT, "production", at=at)
+
+
+async def test_an_unknown_snapshot_is_not_found(versions: Versions) -> None:
+    await versions.fork("production", None)
+    with pytest.raises(NotFound):
+        await versions.fork(COMMIT, "production", at="20250101T000000000000-00000000")
+
+
+async def test_a_dropped_version_is_gone_with_its_snapshots(versions: Versions) -> None:
+    await versions.fork(COMMIT, None)
+    snapshot = await versions.snapshot(COMMIT)
+    await versions.drop(COMMIT)
+    await versions.drop(COMMIT)
+    assert not versions.exists(COMMIT)
+    assert await versions.size(COMMIT) == 0
+    await versions.fork(COMMIT, None)
+    with pytest.raises(NotFound):
+        await versions.fork(OTHER, COMMIT, at=snapshot)
+    assert not leftovers(versions)
+
+
+async def test_production_is_dropped_only_by_force(versions: Versions) -> None:
+    await versions.fork("production", None)
+    with pytest.raises(Conflict):
+        await versions.drop("production")
+    assert versions.exists("production")
+    await versions.drop("production", force=True)
+    assert not versions.exists("production")
+
+
+async def test_sigkill_in_the_middle_leaves_nothing_that_looks_whole(
+    versions: Versions, tmp_path: Path
+) -> None:
+    await versions.fork("production", None)
+    write_rows(versions, "production", *map(str, range(20000)))
+    script = """
+        import asyncio, pathlib, sys
+        from lazycloud.data.versions import Versions
+        async def main():
+            versions = Versions(pathlib.Path(sys.argv[1]))
+            for number in range(100000):
+                await versions.fork(f"{number:07x}", "production")
+        asyncio.run(main())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "data")]
+    with subprocess.Popen(command) as forking:  # noqa: ASYNC220 - to be killed
+        await until(lambda: versions.exists("0000002") and leftovers(versions))
+        os.kill(forking.pid, signal.SIGKILL)
+    again = Versions(tmp_path / "data")
+    again.clear_leftovers()
+    assert not leftovers(again)
+    whole = [place.name for place in (tmp_path / "data").iterdir() if place.name != "production"]
+    assert len(whole) >= 3
+    assert all(len(rows(again, name)) == 20000 for name in whole)
+
+
+async def test_nothing_runs_until_something_is_asked_for(tmp_path: Path) -> None:
+    before = threading.active_count()
+    Versions(tmp_path / "data").clear_leftovers()
+    assert threading.active_count() == before
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("where", ["database", "files", "a database among the files"])
+async def test_a_full_disk_is_said_to_be_full_and_nothing_half_made_is_left(
+    small_disk: Path, where: str
+) -> None:
+    versions = Versions(small_disk / "data")
+    await versions.fork("production", None)
+    if where == "files":
+        (files(versions, "production") / "large").write_bytes(os.urandom(5_000_000))
+    else:
+        inside = files(versions, "production") / "inside.db"
+        write_bulk(database(versions, "production") if where == "database" else inside, 5_000_000)
+    content = _digest(small_disk)
+    with pytest.raises(StepFailed, match=r"is full: [23]\.\d MB free, the data takes 5\.\d MB") as failed:
+        await versions.fork(COMMIT, "production")
+    assert "Remove" in failed.value.advice
+    assert not versions.exists(COMMIT)
+    assert not leftovers(versions)
+    assert _digest(small_disk) == content
+    await versions.close()
+
+
+def _digest(folder: Path) -> dict[str, str]:
+    return {
+        str(place): hashlib.sha256(place.read_bytes()).hexdigest()
+        for place in sorted(folder.rglob("*"))
+        if place.is_file()
+    }

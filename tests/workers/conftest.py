@@ -1,0 +1,53 @@
+"""Workers from tests/apps, ended after each test whatever happens."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lazycloud.workers.environment import worker_environment
+from lazycloud.workers.ports import Ports
+from lazycloud.workers.worker import Launch, Worker
+
+APPS = Path(__file__).parents[1] / "apps"
+
+Start = Callable[..., Awaitable[Worker]]
+
+
+def launch(tmp_path: Path, command: str, **options: Any) -> Launch:
+    """`command` may begin with the name of a program in tests/apps."""
+    if command.split()[0].endswith(".py"):
+        command = f"{sys.executable} {APPS}/{command}"
+    environment = worker_environment({"PATH": os.environ["PATH"]}, {"COMMIT_ID": "3f2a9c1d0b"}, tmp_path)
+    given = {"ready_timeout": 20, "stop_timeout": 5, **options}
+    return Launch(command, tmp_path, environment, tmp_path / "worker.log", **given)
+
+
+@pytest.fixture
+def ports() -> Ports:
+    return Ports()
+
+
+@pytest.fixture
+async def start(tmp_path: Path, ports: Ports) -> AsyncIterator[Start]:
+    """Start a worker: `await start("ok.py 1", health="/")`."""
+    started: list[Worker] = []
+
+    async def begin(command: str, **options: Any) -> Worker:
+        started.append(await Worker.start(launch(tmp_path, command, **options), ports))
+        return started[-1]
+
+    yield begin
+    for worker in started:
+        worker._record = worker.record.from_dict({**worker.record.as_dict(), "stop_timeout": 0.2})
+        await worker.stop()
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)

@@ -1,0 +1,112 @@
+"""Logs: the last lines without reading the whole, following, rotation."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from lazycloud.workers.logs import BLOCK, ROTATE_AT, follow, last_lines, open_log
+
+
+async def heard(following: AsyncIterator[str], text: str) -> None:
+    """Read until all of `text` has come, and nothing but that."""
+    got = ""
+    async with asyncio.timeout(10):
+        while got != text:
+            got += await anext(following)
+            assert text.startswith(got)
+
+
+def append(log: Path, content: bytes) -> None:
+    with open_log(log) as file:
+        file.write(content)
+
+
+def test_last_lines_are_the_last_that_say_something(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert last_lines(log, 3) == []
+    append(log, b"one\r\ntwo\n\n  \n\xffthree\nunfinished")
+    assert last_lines(log, 3) == ["two", "�three", "unfinished"]
+    assert last_lines(log, 100) == ["one", "two", "�three", "unfinished"]
+    assert last_lines(log, 100, since=5) == ["two", "�three", "unfinished"]
+    assert last_lines(log, 100, since=1000) == []
+
+
+def test_only_the_end_of_a_large_log_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    append(log, b"".join(b"line %d\n" % number for number in range(100_000)))
+    lines = last_lines(log, 100_000)
+    assert lines[-1] == "line 99999"
+    assert sum(len(line) + 1 for line in lines) <= BLOCK
+    assert lines == [f"line {number}" for number in range(100_000 - len(lines), 100_000)]
+
+
+def test_a_large_log_is_moved_aside_when_it_is_opened_again(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "log"
+    append(log, b"x" * ROTATE_AT)
+    append(log, b"y")
+    assert log.stat().st_size == ROTATE_AT + 1
+    append(log, b"new")
+    assert log.read_bytes() == b"new"
+    assert (tmp_path / "logs" / "log.1").stat().st_size == ROTATE_AT + 1
+    assert len(list(log.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("lines", "first"), [(0, ""), (1, "two\n"), (2, "one\ntwo\n"), (9, "one\ntwo\n")])
+async def test_following_begins_with_as_many_lines_as_asked_for(
+    tmp_path: Path, lines: int, first: str
+) -> None:
+    log = tmp_path / "log"
+    append(log, b"one\ntwo\n")
+    async with aclosing(follow(log, lines)) as following:
+        if first:
+            await heard(following, first)
+        else:
+            waiting = asyncio.ensure_future(anext(following))
+            await asyncio.sleep(0)  # it has found the end
+            append(log, b"three\n")
+            assert await asyncio.wait_for(waiting, 10) == "three\n"
+            return
+        append(log, b"three\n")
+        await heard(following, "three\n")
+
+
+async def test_an_unfinished_line_is_a_line(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    append(log, b"one\ntwo")
+    async with aclosing(follow(log, 1)) as following:
+        await heard(following, "two")
+
+
+async def test_following_waits_for_a_log_and_joins_characters(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with aclosing(follow(log, 10)) as following:
+        waiting = asyncio.ensure_future(heard(following, "a"))
+        await asyncio.sleep(0)  # it has seen that there is none
+        append(log, b"a\xc3")
+        await waiting
+        append(log, b"\xa9\n")
+        await heard(following, "é\n")
+
+
+async def test_following_goes_on_after_a_rotation_and_misses_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    append(log, b"old\n")
+    async with aclosing(follow(log, 1)) as following:
+        await heard(following, "old\n")
+        with open_log(log) as file:
+            log.rename(tmp_path / "log.1")
+            file.write(b"late\n")
+        append(log, b"new\n")
+        await heard(following, "late\nnew\n")
+
+
+async def test_following_begins_again_after_a_truncation(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    append(log, b"a long line that was there before\n")
+    async with aclosing(follow(log, 1)) as following:
+        await heard(following, "a long line that was there before\n")
+        log.write_bytes(b"short\n")
+        await heard(following, "short\n")
