@@ -1,0 +1,132 @@
+"""The control page against a scripted API: what it shows, what it asks for, and how it says no."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, expect
+from web_stage import IDS, Stage, commit, listed, overview, until
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def control(page: Page, stage: Stage) -> Page:
+    stage.page = "control.html"
+    stage.facts = {"version": "0.1.0", "user": "ada", "address": "http://localhost:8000"}
+    return page
+
+
+def worker(**other: object) -> dict[str, object]:
+    fact = {"deployment": "d2", "app": "guestbook", "commit": commit(IDS["other"]), "version": IDS["other"]}
+    fact |= {"pid": 7, "memory": 61_400_000, "cpu": 3.42, "requests": 12873, "errors": 2, "last": None}
+    return fact | {"since": time.time(), "address": "http://x.localhost:8000/", "production": False} | other
+
+
+async def test_it_shows_production_commits_workers_and_events(control: Page, stage: Stage) -> None:
+    told = [{"number": 7, "at": time.time(), "kind": "x", "app": "guestbook", "sentence": "3f2a is up."}]
+    stage.overview = overview(running=[worker()], events=told)
+    await control.goto(stage.address)
+    await expect(control.locator(".production .address a")).to_have_attribute(
+        "href", "http://localhost:8000/"
+    )
+    await expect(control.locator(".production")).to_contain_text("“colours”")
+    await expect(control.locator(".commit")).to_have_count(2)
+    await expect(control.locator(".commit .dot").nth(1)).to_have_attribute("data-state", "ready")
+    await expect(control.locator(".worker dd")).to_have_text(["61 MB", "3.4 %", "12,873", "2"])
+    await expect(control.locator(".events li")).to_contain_text("3f2a is up.")
+    await until(lambda: stage.asked_after == ["7"])
+
+
+async def test_promoting_asks_for_a_reason_and_posts_it(control: Page, stage: Stage) -> None:
+    await control.goto(stage.address)
+    await control.get_by_role("button", name="Promote a1b2c3d4e5").click()
+    await control.get_by_label("Why?").fill("blue is calm")
+    await control.keyboard.press("Enter")
+    await until(lambda: bool(stage.posts))
+    body = {"commit": IDS["other"], "why": "blue is calm"}
+    assert stage.posts == [("/api/apps/guestbook/promote", body, "cors")]
+    await expect(control.locator(".toast")).to_contain_text("is production of guestbook")
+
+
+async def test_a_promotion_that_was_thought_better_of_posts_nothing(control: Page, stage: Stage) -> None:
+    await control.goto(stage.address)
+    for leave in ("Cancel", "Escape"):
+        await control.get_by_role("button", name="Promote a1b2c3d4e5").click()
+        if leave == "Cancel":
+            await control.get_by_role("button", name="Cancel").click()
+        else:
+            await control.keyboard.press("Escape")
+        await expect(control.locator("dialog")).to_be_hidden()
+    await control.get_by_role("button", name="Deploy a1b2c3d4e5").click()
+    await until(lambda: stage.posts == [("/api/apps/guestbook/deploy", {"ref": IDS["other"]}, "cors")])
+
+
+async def test_rolling_back_names_the_commit_that_comes_back(control: Page, stage: Stage) -> None:
+    await control.goto(stage.address)
+    await control.get_by_role("button", name="Roll back guestbook").click()
+    await expect(control.locator("#ask-about")).to_contain_text("First page")
+    await control.locator("#ask-yes").click()
+    await until(lambda: stage.posts == [("/api/apps/guestbook/rollback", {}, "cors")])
+
+
+async def test_a_refusal_is_shown_with_its_advice(control: Page, stage: Stage) -> None:
+    stage.overview = overview(running=[worker()])
+    error = {"sentence": "A promotion is under way.", "advice": "Wait for it."}
+    stage.error = (409, {"error": error})
+    await control.goto(stage.address)
+    await control.locator(".worker").get_by_role("button", name="Stop").click()
+    await expect(control.get_by_role("alert")).to_contain_text("A promotion is under way. Wait for it.")
+    assert stage.posts == [("/api/deployments/d2/stop", {}, "cors")]
+    await expect(control.locator(".worker").get_by_role("button", name="Stop")).to_be_enabled()
+    await control.get_by_role("button", name="Close").click()
+    await expect(control.locator(".toast")).to_have_count(0)
+
+
+async def test_events_are_shown_soon_and_a_burst_costs_one_fetch(control: Page, stage: Stage) -> None:
+    await control.goto(stage.address)
+    await until(lambda: bool(stage.asked_after))
+    stage.overview["apps"][0]["commits"].insert(0, listed("c" * 40, "Brand new"))
+    before = stage.fetches
+    await stage.send(
+        *({"number": n, "kind": "x", "app": "guestbook", "at": 1, "sentence": ""} for n in range(50))
+    )
+    await expect(control.locator(".commit").first).to_contain_text("Brand new")
+    assert stage.fetches == before + 1
+
+    await stage.drop()
+    await until(lambda: len(stage.asked_after) == 2)
+    assert stage.asked_after == ["0", "49"]
+
+
+async def test_a_redraw_keeps_the_focus(control: Page, stage: Stage) -> None:
+    await control.goto(stage.address)
+    button = control.get_by_role("button", name="Promote a1b2c3d4e5")
+    await button.focus()
+    stage.overview["apps"][0]["commits"].insert(0, listed("c" * 40, "Brand new"))
+    await stage.send({"number": 1, "kind": "x", "app": "guestbook", "at": 1, "sentence": ""})
+    await expect(control.locator(".commit")).to_have_count(3)
+    await expect(button).to_be_focused()
+
+
+async def test_hostile_commits_and_names_are_text(control: Page, stage: Stage) -> None:
+    hostile = "<img src=x onerror='window.hacked = 1'>"
+    app = stage.overview["apps"][0]
+    app |= {"name": "guest/../book", "source": hostile}
+    app["commits"] = [listed(IDS["other"], hostile, refs=[hostile], state="failed", failure=hostile)]
+    await control.goto(stage.address)
+    await expect(control.locator(".commit .subject")).to_have_text(hostile)
+    await control.get_by_role("button", name="Retry").click()
+    await until(lambda: bool(stage.posts))
+    assert stage.posts[0][0] == "/api/apps/guest/../book/deploy", "one segment, decoded by the server"
+    assert await control.evaluate("window.hacked") is None
+
+
+async def test_an_empty_server_tells_the_next_command(control: Page, stage: Stage) -> None:
+    stage.overview = overview(apps=[])
+    await control.goto(stage.address)
+    await expect(control.locator("#apps")).to_contain_text("lazycloud up .")
+    await expect(control.locator("#running")).to_contain_text("lazycloud open")
+    await expect(control.locator("#events")).to_contain_text("git commit")

@@ -1,0 +1,256 @@
+"""The pages as control serves them: real templates, a real socket, scripted deploys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import WSCloseCode, web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from playwright.async_api import ConsoleMessage, Page
+
+WEB = Path(__file__).parents[2] / "web"
+OWN = "/.well-known/lazycloud"
+IDS = {"commit": "3f2a9c1d0b" + "4" * 30, "other": "a1b2c3d4e5" + "6" * 30}
+STEPS = ("source", "dependencies", "build", "data", "release", "start", "ready", "after")
+POLICY = (
+    "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+Json = dict[str, Any]
+
+
+def commit(
+    commit_id: str = IDS["commit"], subject: str = "Let guests sign with a colour", **other: Any
+) -> Json:
+    fact = {
+        "id": commit_id,
+        "short": commit_id[:10],
+        "subject": subject,
+        "author": "Ada",
+        "authored": 1_000_000,
+    }
+    return fact | other
+
+
+def step(name: str, state: str = "waiting", **other: Any) -> Json:
+    return {"name": name, "state": state, "began": None, "seconds": None, "usual": None, "note": ""} | other
+
+
+def progress(**other: Any) -> Json:
+    """A deploy that was just asked for, at 3 hours after its commit was written."""
+    fact = {
+        "app": "guestbook",
+        "commit": commit(),
+        "label": "3f2a9c1",
+        "version": IDS["commit"],
+        "state": "building",
+        "attempt": 1,
+        "ahead": 0,
+        "steps": [step(name) for name in STEPS],
+        "failure": None,
+        "log": [],
+        "number": 10,
+        "now": 1_000_000 + 3 * 3600,
+    }
+    return fact | other
+
+
+def overview(**other: Any) -> Json:
+    """A server with one app, one production commit and one that is cold."""
+    production = {
+        "commit": commit(),
+        "state": "ready",
+        "address": "http://localhost:8000/",
+        "deployment": "d1",
+        "since": 1_000_000,
+        "who": "ada",
+        "why": "colours",
+    }
+    commits = [
+        listed(IDS["other"], "Paint it blue"),
+        listed(IDS["commit"], state="ready", is_production=True, deployment="d1", refs=["main"]),
+    ]
+    app = {
+        "name": "guestbook",
+        "source": "/srv/guestbook",
+        "address": "http://localhost:8000/",
+        "default_branch": "main",
+        "follow": "",
+        "production": production,
+        "history": [
+            {"commit": commit(), "at": 1_000_000, "who": "ada", "why": "colours"},
+            {"commit": commit("b" * 40, "First page"), "at": 900_000, "who": "ada", "why": ""},
+        ],
+        "commits": commits,
+    }
+    fact = {
+        "server": {"version": "0.1.0", "domain": "localhost", "started": 1_000_000},
+        "apps": [app],
+        "running": [],
+        "events": [],
+    }
+    return fact | other
+
+
+def listed(commit_id: str, subject: str = "Let guests sign with a colour", **other: Any) -> Json:
+    fact = {
+        "commit": commit(commit_id, subject),
+        "refs": [],
+        "state": "cold",
+        "address": f"http://{commit_id[:10]}.localhost:8000/",
+        "deployment": None,
+        "is_production": False,
+        "failure": None,
+    }
+    return fact | other
+
+
+LONG = "unbroken" * 30
+CHOICES = [{"href": "http://x.localhost/?a=1&b=2", "label": "3f2a9c1d0b", "about": "Let guests sign"}]
+FAILURE = {"step": "build", "sentence": LONG, "advice": LONG, "last": [LONG]}
+
+
+def message(**other: Any) -> dict[str, Any]:
+    fact = {"status": 404, "title": "No such commit", "sentence": "s", "advice": "a", "choices": CHOICES}
+    return fact | {"request_id": "8f3ac1", "code": None} | other
+
+
+PAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "landing": ("landing.html", {"progress": progress(), "noscript_refresh": 2}),
+    "long": (
+        "landing.html",
+        {"progress": progress(commit=commit(subject=LONG), label=LONG), "noscript_refresh": 2},
+    ),
+    "failed": (
+        "landing.html",
+        {"progress": progress(state="failed", failure=FAILURE), "noscript_refresh": 2},
+    ),
+    "message": ("message.html", message(sentence=LONG)),
+    "message with code": ("message.html", message(code=f'[run]\ncommand = "{LONG}"', choices=[])),
+    "login": ("login.html", {"next": "/", "error": "That token is not right."}),
+    "control": ("control.html", {"version": "0.1.0", "user": "ada", "address": "http://localhost:8000"}),
+}
+
+
+def show(stage: Stage, name: str) -> None:
+    """Put one of PAGES on the stage."""
+    stage.page, stage.facts = PAGES[name]
+
+
+class Stage:
+    """Plays control: serves `page` with `facts` anywhere, and what a test scripts on its own addresses."""
+
+    def __init__(self) -> None:
+        self.page = "landing.html"
+        self.facts: Json = {"progress": progress(), "noscript_refresh": 2}
+        self.overview: Json = overview()
+        self.error: tuple[int, Json] | None = None
+        self.loads: list[str] = []
+        self.asked_after: list[str | None] = []
+        self.posts: list[tuple[str, Json, str]] = []
+        self.fetches = 0
+        self.address = ""
+        self._sockets: set[web.WebSocketResponse] = set()
+        self._templates = Environment(
+            loader=FileSystemLoader([WEB / "pages", WEB / "static"]),
+            autoescape=True,
+            undefined=StrictUndefined,
+        )
+
+    def render(self, nonce: str = "n") -> str:
+        return self._templates.get_template(self.page).render(nonce=nonce, **self.facts)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Stage]:
+        runner = web.AppRunner(self._application(), shutdown_timeout=1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.address = f"http://localhost:{runner.addresses[0][1]}"
+        try:
+            yield self
+        finally:
+            await self.drop()
+            await runner.cleanup()
+
+    async def send(self, *messages: Json) -> None:
+        """Send to every page that follows; waits until there is one."""
+        await until(lambda: bool(self._sockets))
+        for message in messages:
+            for socket in tuple(self._sockets):
+                await socket.send_str(json.dumps(message))
+
+    async def drop(self) -> None:
+        for socket in tuple(self._sockets):
+            await socket.close(code=WSCloseCode.GOING_AWAY)
+
+    def _application(self) -> web.Application:
+        application = web.Application()
+        application.router.add_get(f"{OWN}/progress", self._follow)
+        application.router.add_get("/api/follow", self._follow)
+        application.router.add_get("/api/overview", self._overview)
+        application.router.add_post("/{path:.*}", self._post)
+        application.router.add_get("/{path:.*}", self._page)
+        return application
+
+    async def _page(self, request: web.Request) -> web.Response:
+        self.loads.append(request.path_qs)
+        nonce = secrets.token_urlsafe(12)
+        headers = {"Content-Security-Policy": POLICY.format(nonce), "Cache-Control": "no-store"}
+        return web.Response(text=self.render(nonce), content_type="text/html", headers=headers)
+
+    async def _follow(self, request: web.Request) -> web.WebSocketResponse:
+        self.asked_after.append(request.query.get("after"))
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self._sockets.add(socket)
+        try:
+            async for _ in socket:
+                pass
+        finally:
+            self._sockets.discard(socket)
+        return socket
+
+    async def _overview(self, _: web.Request) -> web.Response:
+        self.fetches += 1
+        return web.json_response(self.overview)
+
+    async def _post(self, request: web.Request) -> web.Response:
+        body = (
+            await request.json() if request.content_type == "application/json" else dict(await request.post())
+        )
+        self.posts.append((request.path, body, request.headers.get("Sec-Fetch-Mode", "")))
+        status, answer = self.error or (200, {})
+        return web.json_response(answer, status=status)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+class Watched:
+    """A page, and what must never be on it: errors in its console, requests to another origin."""
+
+    def __init__(self, page: Page, origin: str) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda line: self._hear(line))
+        page.on("request", lambda request: self._see(request.url, origin))
+
+    def _hear(self, line: ConsoleMessage) -> None:
+        refused = line.text.startswith("Failed to load resource")  # an answer that a test scripted
+        if line.type == "error" and not refused:
+            self.complaints.append(line.text)
+
+    def _see(self, url: str, origin: str) -> None:
+        if not url.startswith((origin, "data:")):
+            self.complaints.append(f"asked for {url}")
