@@ -1,0 +1,3 @@
+from lazycloud.cli import main
+
+main()

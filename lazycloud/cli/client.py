@@ -1,0 +1,185 @@
+"""The control API's client: over the unix socket of a home, or by URL and token."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from lazycloud.config import Config
+from lazycloud.errors import BadInput, LazycloudError
+
+ANSWER_SECONDS = 30.0
+SILENCE_SECONDS = 60.0  # a stream this quiet may have lost its server: it is asked for again
+RECONNECTS = 6  # without any news in between; with the pauses between them some twelve seconds
+READ_SIZE = 65536
+MISUSE = (400, 422)
+
+Event = dict[str, Any]
+Connect = Callable[[float | None], HTTPConnection]
+
+
+class Unreachable(LazycloudError):
+    """No server answers."""
+
+
+class Refused(LazycloudError):
+    """The API said no: its sentence and advice."""
+
+    def __init__(self, status: int, sentence: str, advice: str) -> None:
+        super().__init__(sentence, advice)
+        self.status = status
+        self.exit_code = 2 if status in MISUSE else 1
+
+
+class UnixConnection(HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Client:
+    """Calls of the API, one connection each; raises Unreachable and Refused."""
+
+    def __init__(self, connect: Connect, unreachable: Unreachable, token: str = "") -> None:
+        self._connect = connect
+        self._unreachable = unreachable
+        self._headers = {"Accept": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    @classmethod
+    def local(cls, home: Path) -> Client:
+        path = Config(home=home).api_socket
+        unreachable = Unreachable(f"No lazycloud server runs for {home}.", "Start one with `lazycloud up`.")
+        return cls(lambda timeout: UnixConnection(path, timeout), unreachable)
+
+    @classmethod
+    def remote(cls, url: str, token: str) -> Client:
+        """`url` is the control address, such as https://lazycloud.example.com. Raises BadInput."""
+        host, port, secure = _parse(url)
+        if not (token.isascii() and token.isprintable()):
+            raise BadInput("The token has characters that no token has.", "Copy it again.")
+        unreachable = Unreachable(f"No lazycloud server answers at {url}.", "Look at --server.")
+        kind = HTTPSConnection if secure else HTTPConnection
+        return cls(lambda timeout: kind(host, port, timeout=timeout), unreachable, token)
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._call("GET", _with_query(path, query))
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        return self._call("POST", path, body or {})
+
+    def stream(self, path: str, silence: float | None = None, **query: Any) -> Iterator[Event]:
+        """The objects of a JSON Lines answer as they come; empty lines only keep the connection alive.
+
+        Raises OSError, HTTPException or ValueError where it breaks off.
+        """
+        connection = self._connect(silence)
+        try:
+            answer = self._ask(connection, "GET", _with_query(path, query))
+            yield from (json.loads(line) for line in _lines(answer) if line.strip())
+        finally:
+            connection.close()
+
+    def follow(self, path: str, after: int, is_last: Callable[[Event], bool]) -> Iterator[Event]:
+        """Events with a number above `after` till the last one; resumes where a connection was lost."""
+        failures = 0
+        while True:
+            try:
+                for event in self.stream(path, SILENCE_SECONDS, after=after):
+                    failures, after = 0, max(after, event.get("number", 0))
+                    yield event
+                    if is_last(event):
+                        return
+            except (Unreachable, OSError, HTTPException, ValueError) as problem:
+                if failures >= RECONNECTS:
+                    raise self._unreachable from problem
+            if failures >= RECONNECTS:
+                raise Unreachable("The server ended the stream before the end of the deploy.")
+            failures += 1
+            time.sleep(min(0.1 * 2**failures, 5))
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        connection = self._connect(ANSWER_SECONDS)
+        try:
+            answer = self._ask(connection, method, path, body)
+            return json.loads(answer.read() or b"null")
+        except (OSError, HTTPException, ValueError) as problem:
+            raise Unreachable(
+                f"The server did not answer {method} {path.partition('?')[0]} in full: {problem or 'it hung up'}.",
+                "Look at server.log in its home.",
+            ) from problem
+        finally:
+            connection.close()
+
+    def _ask(
+        self, connection: HTTPConnection, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> HTTPResponse:
+        try:
+            connection.connect()
+        except OSError as problem:
+            raise self._unreachable from problem
+        headers = self._headers | ({} if body is None else {"Content-Type": "application/json"})
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        if answer.status >= 300:
+            raise _refusal(answer)
+        return answer
+
+
+def _lines(answer: HTTPResponse) -> Iterator[bytes]:
+    """Lines as they come. Not answer.readline(), which takes a stream that broke off for its end."""
+    rest = b""
+    while piece := answer.read1(READ_SIZE):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+    if rest:
+        raise IncompleteRead(rest)
+
+
+def _parse(url: str) -> tuple[str, int | None, bool]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.scheme not in ("http", "https"):
+        raise BadInput(f"--server {url} is no URL.", "Give one such as https://lazycloud.example.com.")
+    return host, port, parts.scheme == "https"
+
+
+def _with_query(path: str, query: Mapping[str, Any]) -> str:
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _refusal(answer: HTTPResponse) -> LazycloudError:
+    try:
+        error = json.loads(answer.read())["error"]
+        sentence, advice = str(error["sentence"]), str(error.get("advice") or "")
+    except (ValueError, KeyError, TypeError):
+        return Unreachable(
+            f"What answers there is not lazycloud: it said {answer.status} {answer.reason}.",
+            "--server takes the control address, such as https://lazycloud.example.com.",
+        )
+    choices = "".join(f"\n  {_in_words(choice)}" for choice in error.get("choices") or ())
+    return Refused(answer.status, sentence, advice + choices)
+
+
+def _in_words(choice: Any) -> str:
+    if isinstance(choice, Mapping):
+        choice = list(choice.values())
+    return "  ".join(map(str, choice)) if isinstance(choice, list) else str(choice)

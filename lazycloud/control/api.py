@@ -1,0 +1,271 @@
+"""What the command line and the control page speak: JSON over HTTP, JSON Lines for what goes on.
+
+Documented route by route in docs/protocols.md.
+"""
+
+from __future__ import annotations
+
+import json
+import pwd
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from lazycloud.build.commit import Commit
+from lazycloud.config import Config
+from lazycloud.control.auth import Auth
+from lazycloud.control.progress import Progress, number_of
+from lazycloud.control.views import Views, commit_view, error_view
+from lazycloud.deployments.app import App
+from lazycloud.deployments.deployment import Deployment
+from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.production import Production
+from lazycloud.errors import BadInput, LazycloudError, NotFound
+from lazycloud.events import EventLog
+from lazycloud.workers.logs import follow, last_lines
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+COUNT_MOST = 500  # rows that a listing gives at the most
+
+
+class Api:
+    """`ROUTES`: method, path, the method of this class that answers."""
+
+    ROUTES = (
+        ("GET", "/api/server", "server"),
+        ("GET", "/api/overview", "overview"),
+        ("GET", "/api/apps", "apps"),
+        ("GET", "/api/ps", "ps"),
+        ("GET", "/api/events", "events"),
+        ("GET", "/api/follow", "follow"),
+        ("POST", "/api/login-link", "login_link"),
+        ("GET", "/api/apps/{app}/commits", "commits"),
+        ("GET", "/api/apps/{app}/releases", "releases"),
+        ("GET", "/api/apps/{app}/inspect", "inspect"),
+        ("GET", "/api/apps/{app}/logs", "logs"),
+        ("POST", "/api/apps/{app}/deploy", "deploy"),
+        ("POST", "/api/apps/{app}/stop", "stop"),
+        ("POST", "/api/apps/{app}/promote", "promote"),
+        ("POST", "/api/apps/{app}/rollback", "rollback"),
+        ("POST", "/api/apps/{app}/announce", "announce"),
+        ("GET", "/api/apps/{app}/production/follow", "follow_promote"),
+        ("GET", "/api/deployments/{deployment}/follow", "follow_deploy"),
+        ("POST", "/api/deployments/{deployment}/stop", "stop_deployment"),
+    )
+
+    def __init__(
+        self,
+        config: Config,
+        fleet: Fleet,
+        production: Production,
+        events: EventLog,
+        views: Views,
+        progress: Progress,
+        auth: Auth,
+    ) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._production = production
+        self._events = events
+        self._views = views
+        self._progress = progress
+        self._auth = auth
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        for method, path, name in self.ROUTES:
+            router.add_route(method, path, self._guarded(getattr(self, name)))
+
+    def _guarded(self, handler: Handler) -> Handler:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            try:
+                self._auth.require(request)
+                return await handler(request)
+            except LazycloudError as problem:
+                return web.json_response(error_view(problem), status=problem.status)
+
+        return guarded
+
+    async def server(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._views.server())
+
+    async def overview(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._views.overview())
+
+    async def apps(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response([await self._views.app(app) for app in self._fleet.apps.values()])
+
+    async def ps(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._views.running(request.query.get("app", "")))
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        app, after = request.query.get("app", ""), number_of(request, "after", 0)
+        return await self._progress.lines(
+            request, self._progress.facts(app, after, follow=request.query.get("follow") == "1")
+        )
+
+    async def follow(self, request: web.Request) -> web.StreamResponse:
+        return await self._progress.everything(request)
+
+    async def login_link(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"url": login_link(self._config, self._auth)})
+
+    async def commits(self, request: web.Request) -> web.StreamResponse:
+        count = min(number_of(request, "count", 20), COUNT_MOST)
+        return web.json_response(await self._views.commits(self._app(request), count))
+
+    async def releases(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._views.releases(self._app(request)))
+
+    async def inspect(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        commit, deployment = await self._named(app, request.query.get("ref", ""))
+        return web.json_response(await self._views.inspect(app, commit, deployment))
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        _, deployment = await self._named(self._app(request), request.query.get("ref", ""))
+        lines = number_of(request, "lines", 200)
+        going_on = request.query.get("follow") == "1"
+        return await self._progress.lines(request, self._log_lines(deployment, lines, going_on))
+
+    async def deploy(self, request: web.Request) -> web.StreamResponse:
+        app, body = self._app(request), await _body(request)
+        commit = await self._commit(app, _text(body, "ref"))
+        deployment, number = self._fleet.get(app, commit.id), self._events.last
+        self._fleet.ask(deployment, retry=body.get("retry") is not False)
+        return web.json_response(self._begun(app, commit, deployment, number), status=202)
+
+    async def stop(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        _, deployment = await self._named(app, _text(await _body(request), "ref"))
+        return await self._stopped(deployment)
+
+    async def stop_deployment(self, request: web.Request) -> web.StreamResponse:
+        return await self._stopped(self._fleet.find(request.match_info["deployment"]))
+
+    async def promote(self, request: web.Request) -> web.StreamResponse:
+        app, body = self._app(request), await _body(request)
+        commit_id = _text(body, "ref") or _text(body, "commit")
+        return self._promote(request, app, await self._commit(app, commit_id), _text(body, "why"))
+
+    async def rollback(self, request: web.Request) -> web.StreamResponse:
+        app, body = self._app(request), await _body(request)
+        ref = _text(body, "ref")
+        commit = await self._commit(app, ref) if ref else await self._production.before(app)
+        return self._promote(request, app, commit, _text(body, "why") or "rollback")
+
+    async def announce(self, request: web.Request) -> web.StreamResponse:
+        app, body = self._app(request), await _body(request)
+        commit = await self._commit(app, _text(body, "commit"))
+        action = await self._production.announce(app, commit, _text(body, "ref"))
+        address = self._config.addresses.label(app.domain, commit.short)
+        return web.json_response({"address": address, "action": action})
+
+    async def follow_promote(self, request: web.Request) -> web.StreamResponse:
+        after = number_of(request, "after", self._events.last)
+        return await self._progress.lines(request, self._progress.promote(self._app(request).name, after))
+
+    async def follow_deploy(self, request: web.Request) -> web.StreamResponse:
+        deployment = self._fleet.find(request.match_info["deployment"])
+        after = number_of(request, "after", self._events.last)
+        return await self._progress.lines(request, self._progress.deploy(deployment, after))
+
+    def _app(self, request: web.Request) -> App:
+        return self._fleet.app(request.match_info["app"])
+
+    async def _commit(self, app: App, ref: str) -> Commit:
+        """A revision as git takes it, or a host's label. Raises NotFound, Ambiguous, BadInput."""
+        if not ref:
+            raise BadInput("Which commit? `ref` is missing.", "Give a commit id, branch or tag.")
+        try:
+            return await app.repository.revision(ref)
+        except NotFound:
+            return await app.labelled(ref.lower())
+
+    async def _named(self, app: App, ref: str) -> tuple[Commit, Deployment]:
+        """The deployment of a commit on its own data; production's for no ref, or the word `production`."""
+        if ref in ("", "production"):
+            deployment = self._fleet.production(app)
+            if deployment is None:
+                raise NotFound(f"{app.name} has no production yet.", "Commit something, then promote it.")
+            return await app.commit(app.production), deployment
+        commit = await self._commit(app, ref)
+        return commit, self._fleet.get(app, commit.id)
+
+    def _begun(self, app: App, commit: Commit, deployment: Deployment, number: int) -> dict[str, Any]:
+        return {
+            "deployment": deployment.id,
+            "commit": commit_view(commit),
+            "address": self._views.address(app, deployment, commit.short),
+            "state": deployment.state.value,
+            "number": number,
+        }
+
+    def _promote(self, request: web.Request, app: App, commit: Commit, why: str) -> web.StreamResponse:
+        number = self._events.last
+        deployment = self._production.promote(app, commit, self._who(request), why)
+        return web.json_response(self._begun(app, commit, deployment, number), status=202)
+
+    async def _stopped(self, deployment: Deployment) -> web.StreamResponse:
+        app = self._fleet.app(deployment.key.app)
+        if self._fleet.production(app) is deployment:
+            raise BadInput(
+                f"This is production of {app.name}: it does not stop.", "Promote another commit instead."
+            )
+        return web.json_response({"stopped": await self._fleet.stop(deployment), "deployment": deployment.id})
+
+    async def _log_lines(
+        self, deployment: Deployment, lines: int, going_on: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The deploy's log, then the worker's; followed, also what the next attempts write."""
+        deployment.transcript.flush()
+        number = self._events.last
+        for line in last_lines(deployment.transcript.path, lines):
+            yield {"source": "build", "text": f"{line}\n"}
+        if not going_on:
+            for line in last_lines(deployment.worker_log, lines):
+                yield {"source": "worker", "text": f"{line}\n"}
+            return
+        async for fact in self._merged(deployment, lines, number):
+            yield fact
+
+    async def _merged(self, deployment: Deployment, lines: int, number: int) -> AsyncIterator[dict[str, Any]]:
+        async for text in follow(deployment.worker_log, lines):
+            yield {"source": "worker", "text": text}
+
+    def _who(self, request: web.Request) -> str:
+        """Who does this: the user at the other end of the owner's socket, or the holder of the token."""
+        if not self._auth.is_local(request) or request.transport is None:
+            return "the control page" if "Origin" in request.headers else "token"
+        peer: socket.socket = request.transport.get_extra_info("socket")
+        _, user, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        try:
+            return pwd.getpwuid(user).pw_name
+        except KeyError:
+            return f"user {user}"
+
+
+def login_link(config: Config, auth: Auth) -> str:
+    return f"{config.addresses.control()}login?ticket={auth.ticket()}"
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    text = await request.text()
+    try:
+        body = json.loads(text or "{}")
+    except json.JSONDecodeError as problem:
+        raise BadInput(f"The request's body is not valid JSON: {problem}.") from problem
+    if not isinstance(body, dict):
+        raise BadInput("The request's body must be a JSON object.")
+    return body
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > 1000:
+        raise BadInput(f"`{name}` must be a text of at most 1000 letters.")
+    return value

@@ -1,0 +1,122 @@
+"""Control as an aiohttp application: by host, the control page with its API, or a visitor of an app."""
+
+from __future__ import annotations
+
+import logging
+from urllib.parse import urlencode, urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from lazycloud import hosts
+from lazycloud.config import Config
+from lazycloud.control.api import Api
+from lazycloud.control.auth import Auth
+from lazycloud.control.pages import Pages
+from lazycloud.control.resolver import Resolver
+from lazycloud.control.visits import RESERVED, Visits, local_path
+from lazycloud.errors import LazycloudError, NotFound
+from lazycloud.hosts import Kind
+
+log = logging.getLogger(__name__)
+
+
+class ControlHost:
+    """The pages of lazycloud.<domain>."""
+
+    def __init__(self, config: Config, auth: Auth, pages: Pages, resolver: Resolver) -> None:
+        self._config = config
+        self._auth = auth
+        self._pages = pages
+        self._resolver = resolver
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/", self.home)
+        router.add_get("/login", self.login)
+        router.add_post("/login", self.log_in)
+        router.add_post("/logout", self.log_out)
+        router.add_get("/visit", self.visit)
+
+    async def home(self, request: web.Request) -> web.StreamResponse:
+        if not self._auth.is_logged_in(request):
+            return self._pages.login("/")
+        return self._pages.control(self._config.addresses.control())
+
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        """A link with a ticket logs in at once; it works one time."""
+        if ticket := request.query.get("ticket"):
+            if self._auth.take_ticket(ticket):
+                return self._logged_in("/")
+            if not self._auth.is_logged_in(request):
+                return self._pages.login("/", "This link was used before, or is too old.")
+        if self._auth.is_logged_in(request):
+            return _go_to(local_path(request.query.get("next", "/")))
+        return self._pages.login(local_path(request.query.get("next", "/")))
+
+    async def log_in(self, request: web.Request) -> web.StreamResponse:
+        self._auth.require_same_origin(request)
+        form = await request.post()
+        next_url = local_path(str(form.get("next", "/")))
+        if not self._auth.is_token(str(form.get("token", "")).strip()):
+            return self._pages.login(next_url, "That is not the token.")
+        return self._logged_in(next_url)
+
+    async def log_out(self, request: web.Request) -> web.StreamResponse:
+        self._auth.require_same_origin(request)
+        response = _go_to("/login")
+        self._auth.end_session(response)
+        return response
+
+    async def visit(self, request: web.Request) -> web.StreamResponse:
+        """A browser that wants to see a preview: with a login here it is given a way in there."""
+        target = urlsplit(request.query.get("to", ""))
+        if not self._auth.is_logged_in(request):
+            return self._pages.login(request.raw_path)
+        host = hosts.normalise(target.netloc)
+        place = self._resolver.place(host)
+        if target.scheme != self._config.addresses.scheme or place.kind is not Kind.LABEL:
+            raise NotFound("That is no preview of this server.")
+        path = target.path + (f"?{target.query}" if target.query else "")
+        query = urlencode({"ticket": self._auth.entry(host), "path": path or "/"})
+        return _go_to(f"{target.scheme}://{target.netloc}{RESERVED}enter?{query}")
+
+    def _logged_in(self, next_url: str) -> web.StreamResponse:
+        response = _go_to(next_url)
+        self._auth.begin_session(response)
+        return response
+
+
+def _go_to(url: str) -> web.Response:
+    return web.Response(status=303, headers={"Location": url, "Cache-Control": "no-store"})
+
+
+def make_application(
+    config: Config, auth: Auth, pages: Pages, resolver: Resolver, visits: Visits, api: Api
+) -> web.Application:
+    """One application for both sockets: the owner's API socket, and the one that routers relay to."""
+
+    @web.middleware
+    async def by_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+        ours = auth.is_local(request) or resolver.place(hosts.normalise(request.host)).kind is Kind.CONTROL
+        try:
+            if not ours or request.path.startswith(RESERVED):
+                return await visits.handle(request)
+            return await handler(request)
+        except LazycloudError as problem:
+            return pages.problem(request, problem)
+        except web.HTTPNotFound:
+            return pages.problem(request, NotFound(f"There is no {request.path[:200]} here."))
+        except web.HTTPException:
+            raise
+        except ConnectionError:
+            raise
+        except Exception as bug:
+            log.exception("A bug met %s %r", request.method, request.path)
+            return pages.problem(
+                request, LazycloudError(f"lazycloud failed: {type(bug).__name__}.", "Its log says more.")
+            )
+
+    application = web.Application(middlewares=[by_host], client_max_size=1 << 20)
+    ControlHost(config, auth, pages, resolver).add_to(application.router)
+    api.add_to(application.router)
+    return application

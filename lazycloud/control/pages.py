@@ -1,0 +1,120 @@
+"""What people see: the landing page, every sentence we say, the login and the control page."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+import lazycloud
+from lazycloud.control.views import error_view
+from lazycloud.errors import Busy, LazycloudError
+
+TITLES = {
+    300: "Which one?",
+    401: "Log in",
+    403: "Not from there",
+    404: "Nothing here",
+    409: "Not now",
+    500: "Our fault",
+    502: "The app did not start",
+    503: "In a moment",
+    504: "It takes longer",
+}
+REFRESH = 3  # seconds after which a landing page without JavaScript looks again
+
+
+def web_folder() -> Path:
+    """Pages, scripts and styles: inside the wheel, or beside the package in a checkout."""
+    package = Path(lazycloud.__file__).parent
+    return package / "web" if (package / "web").is_dir() else package.parent / "web"
+
+
+class Pages:
+    """Renders; every page is self-contained, not cacheable, and allows only its own scripts."""
+
+    def __init__(self) -> None:
+        self._jinja = Environment(
+            loader=FileSystemLoader([web_folder() / "pages", web_folder() / "static"]),
+            autoescape=select_autoescape(["html"]),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def landing(self, progress: dict[str, Any], status: int) -> web.Response:
+        answer = self._render("landing.html", status, progress=progress, noscript_refresh=REFRESH)
+        answer.headers["Lazycloud-Answer"] = "landing"
+        answer.headers["Retry-After"] = str(REFRESH)
+        return answer
+
+    def login(self, next_url: str, error: str = "") -> web.Response:
+        return self._render("login.html", 401 if error else 200, next=next_url, error=error)
+
+    def control(self, address: str) -> web.Response:
+        return self._render("control.html", 200, version=lazycloud.__version__, user="owner", address=address)
+
+    def problem(
+        self,
+        request: web.Request,
+        problem: LazycloudError,
+        choices: Sequence[dict[str, str]] = (),
+        code: str = "",
+    ) -> web.Response:
+        """A sentence of ours, as HTML, JSON or text, whichever the visitor takes."""
+        form = accepts(request)
+        if form == "html":
+            answer = self._render(
+                "message.html",
+                problem.status,
+                status=problem.status,
+                title=TITLES.get(problem.status, "That did not work"),
+                sentence=problem.sentence,
+                advice=problem.advice,
+                choices=choices,
+                request_id=request.headers.get("X-Request-Id", ""),
+                code=code,
+            )
+        elif form == "json":
+            answer = web.json_response(error_view(problem), status=problem.status)
+        else:
+            lines = [str(problem), *(f"  {choice['href']}  {choice['about']}" for choice in choices), code]
+            answer = web.Response(text="\n".join(filter(None, lines)) + "\n", status=problem.status)
+        if isinstance(problem, Busy):
+            answer.headers["Retry-After"] = str(
+                problem.retry_after + secrets.randbelow(problem.retry_after + 1)
+            )
+        answer.headers["Lazycloud-Answer"] = problem.kind.replace(" ", "-")
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
+
+    def _render(self, page: str, http_status: int, /, **context: Any) -> web.Response:
+        nonce = secrets.token_urlsafe(16)
+        text = self._jinja.get_template(page).render(nonce=nonce, **context)
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+            "img-src data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        )
+        headers = {
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": policy,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "same-origin",
+            "Lazycloud-Answer": page.removesuffix(".html"),
+        }
+        return web.Response(text=text, status=http_status, content_type="text/html", headers=headers)
+
+
+def accepts(request: web.Request) -> str:
+    """html, json or text: the first of them that Accept names; text for */* and for none."""
+    for part in request.headers.get("Accept", "").lower().split(","):
+        kind = part.partition(";")[0].strip()
+        if kind in ("text/html", "application/xhtml+xml"):
+            return "html"
+        if kind == "application/json" or kind.endswith("+json"):
+            return "json"
+    return "text"

@@ -1,0 +1,239 @@
+"""The control process: every part made, joined, started in order, and stopped in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import uvloop
+from aiohttp import web
+
+from lazycloud import __version__, store
+from lazycloud.build.environment import build_environment
+from lazycloud.build.repository import Repository
+from lazycloud.build.stages import Stages
+from lazycloud.config import AppSource, Config
+from lazycloud.control.api import Api, login_link
+from lazycloud.control.application import make_application
+from lazycloud.control.auth import Auth, secret
+from lazycloud.control.link import Link
+from lazycloud.control.pages import Pages
+from lazycloud.control.progress import Progress
+from lazycloud.control.resolver import Resolver
+from lazycloud.control.views import Views, error_view
+from lazycloud.control.visits import Visits
+from lazycloud.data.versions import Versions
+from lazycloud.deployments.app import App
+from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.production import Production
+from lazycloud.errors import BadInput, LazycloudError
+from lazycloud.events import AppAdded, EventLog, Output, ServerStarted, ServerStopped
+from lazycloud.hosts import app_name, is_app_name
+from lazycloud.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Control:
+    """Owns all that control is made of. `environ` is what package managers of builds may be given from."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self.config = config
+        self._environ = environ
+        self._store = Store(config.database_url)
+        self._closing = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Raises LazycloudError for what the user has to mend; nothing is left open then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._closing.aclose()
+            raise
+
+    async def close(self, keep_workers: bool) -> None:
+        """The reverse of start. Workers are stopped, or left to be found by the next control."""
+        self._keep_workers = keep_workers
+        await self._closing.aclose()
+
+    async def _start(self) -> None:
+        config = self.config
+        self._store.open()
+        self._closing.callback(self._store.close)
+        self.events = EventLog(self._store.last_number(), self._store.write, self._store.read)
+        self.events.start()
+        self._closing.push_async_callback(self.events.close)
+        self._closing.callback(lambda: self.events.append(ServerStopped()))
+        self._keep_workers = False
+        self.fleet = Fleet(config, self.events, self._store, self._environ.get("TZ", ""))
+        self._closing.push_async_callback(self._close_fleet)
+        self.production = Production(config, self.fleet, self.events, self._store)
+        self._closing.push_async_callback(self.production.close)
+        await self._open_apps()
+        await self._serve()
+        await self.fleet.restore()
+        self.events.append(ServerStarted(version=__version__, address=config.addresses.control()))
+        for app in self.fleet.apps.values():
+            self.production.start(app)
+
+    async def _close_fleet(self) -> None:
+        await self.fleet.close(keep_workers=self._keep_workers)
+
+    async def _serve(self) -> None:
+        """Sockets: for the routers' questions, for what they relay, and for the owner's command line."""
+        config = self.config
+        key = secret(config.key_file).encode()
+        self.auth = Auth(
+            secret(config.token_file), key, config.api_socket, config.addresses.scheme == "https"
+        )
+        resolver = Resolver(config, self.fleet)
+        link = Link(resolver.resolve, config.drain_timeout)
+        self.fleet.retire = lambda deployment: link.retire(deployment.id)
+        self.production.moved = lambda app: link.forget_hosts(resolver.moved(app))
+        views = Views(config, self.fleet, self.events, self._store, link)
+        progress, pages = Progress(self.events, views), Pages()
+        visits = Visits(config, self.fleet, resolver, self.auth, pages, views, progress)
+        api = Api(config, self.fleet, self.production, self.events, views, progress, self.auth)
+        runner = web.AppRunner(
+            make_application(config, self.auth, pages, resolver, visits, api),
+            access_log=None,
+            shutdown_timeout=2.0,
+            handler_cancellation=True,
+        )
+        await runner.setup()
+        self._closing.push_async_callback(runner.cleanup)
+        for path in (config.control_socket, config.api_socket):
+            path.unlink(missing_ok=True)
+            await web.UnixSite(runner, path).start()
+            path.chmod(0o600)
+            self._closing.callback(path.unlink, missing_ok=True)
+        await link.start(config.link_socket)
+        self._closing.push_async_callback(link.close)
+        self._closing.callback(config.link_socket.unlink, missing_ok=True)
+
+    async def _open_apps(self) -> None:
+        """Those of the command line must be right; one known from before that has gone is left out."""
+        known = {row["source"]: row for row in self._store.rows(store.apps)}
+        for wish in self.config.apps:
+            app = await self._open_app(wish, known.pop(wish.source, None))
+            await self.production.open(app, wish.production)
+        for row in sorted(known.values(), key=lambda row: row["added"]):
+            try:
+                app = await self._open_app(AppSource(row["source"]), row)
+                await self.production.open(app)
+            except LazycloudError as problem:
+                log.warning("%s is not served: %s", row["name"], problem)
+        if not self.fleet.apps:
+            raise BadInput(
+                "There is no app to serve.", "Give the path or URL of a git repository: lazycloud up PATH"
+            )
+        await self.events.flush()
+
+    async def _open_app(self, wish: AppSource, row: dict[str, str] | None) -> App:
+        name = row["name"] if row else self._new_name(wish)
+        follow = wish.follow or (row["follow"] if row else "")
+        own_domain = wish.domain or (row["domain"] if row else "")
+        folder = self.config.app_folder(name)
+        repository = Repository(wish.source, folder)
+        await repository.open()
+        cache = self.config.cache_folder
+        environment = build_environment(self._environ, folder / "build-home", cache)
+        stages = Stages(repository, folder, cache, environment)
+        versions = Versions(folder / "data")
+        stages.clear_leftovers()
+        versions.clear_leftovers()
+        app = App(name, wish.source, own_domain or self._domain(name), follow, repository, stages, versions)
+        self.fleet.apps[name] = app
+        self._closing.push_async_callback(repository.close)
+        self._closing.push_async_callback(versions.close)
+        added = float(row["added"]) if row else time.time()
+        values = {"name": name, "source": wish.source, "domain": own_domain, "follow": follow, "added": added}
+        if row is None or row != values:
+            self.events.append(
+                AppAdded(app=name, source=wish.source, address=self.config.addresses.production(app.domain)),
+                store.put(store.apps, **values),
+            )
+        return app
+
+    def _domain(self, name: str) -> str:
+        """The first app has the server's domain, the others a name under it."""
+        taken = {app.domain for app in self.fleet.apps.values()}
+        return self.config.domain if self.config.domain not in taken else f"{name}.{self.config.domain}"
+
+    def _new_name(self, wish: AppSource) -> str:
+        if wish.name and not is_app_name(wish.name):
+            raise BadInput(f"“{wish.name}” is no name for an app.", f"`{app_name(wish.name)}` would be one.")
+        taken = {row["name"] for row in self._store.rows(store.apps)} | set(self.fleet.apps)
+        if wish.name and wish.name in taken:
+            raise BadInput(f"Another app is called “{wish.name}”.", "Give this one another name: NAME=PATH.")
+        stem = wish.name or app_name(Path(wish.source.rstrip("/").removesuffix("/.git")).stem)
+        names = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
+        return next(name for name in names if name not in taken)
+
+
+async def tell(events: EventLog, after: int) -> None:
+    """What happens, a line each, for whoever looks at the terminal of `lazycloud up`."""
+    async for recorded in events.follow(after, lambda event: not isinstance(event, Output)):
+        if sentence := recorded.event.sentence():
+            at = time.strftime("%H:%M:%S", time.localtime(recorded.at))
+            with suppress(OSError):
+                print(f"{at}  {printable(sentence)}", flush=True)
+
+
+def printable(text: str) -> str:
+    """What a stranger wrote, unable to steer the terminal."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+async def serve(config: Config, ready: int, lifeline: int) -> None:
+    """Run until told to stop (TERM, INT: with all workers) or the parent is gone (workers go on)."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[bool] = loop.create_future()
+
+    def end(keep_workers: bool) -> None:
+        if not stop.done():
+            stop.set_result(keep_workers)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, False)
+    loop.add_reader(lifeline, end, True)
+    control = Control(config, os.environ)
+    try:
+        await control.start()
+    except LazycloudError as problem:
+        _answer(ready, error_view(problem) | {"exit_code": problem.exit_code})
+        return
+    teller = asyncio.create_task(tell(control.events, control.events.last), name="tell")
+    apps = [
+        {"name": app.name, "address": config.addresses.production(app.domain), "source": app.source}
+        for app in control.fleet.apps.values()
+    ]
+    _answer(ready, {"ready": True, "apps": apps, "login": login_link(config, control.auth)})
+    keep_workers = await stop
+    loop.remove_reader(lifeline)
+    await control.close(keep_workers)
+    teller.cancel()
+    await asyncio.gather(teller, return_exceptions=True)
+
+
+def _answer(ready: int, message: dict[str, object]) -> None:
+    with os.fdopen(ready, "w") as pipe, suppress(BrokenPipeError):
+        pipe.write(json.dumps(message) + "\n")
+
+
+def main() -> None:
+    """Arguments: the Config as JSON, the descriptors of the ready pipe and of the lifeline."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    config, ready, lifeline = Config.from_json(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    os.umask(0o077)
+    uvloop.run(serve(config, ready, lifeline))

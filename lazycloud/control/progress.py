@@ -1,0 +1,185 @@
+"""Following what happens: the websocket of a landing page and of the control page, and JSON Lines for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from lazycloud.control.resolver import Found
+from lazycloud.control.views import Views
+from lazycloud.deployments.deployment import Deployment
+from lazycloud.errors import BadInput
+from lazycloud.events import (
+    Event,
+    EventLog,
+    Output,
+    Promoted,
+    PromoteFailed,
+    Recorded,
+    StateChanged,
+    StepFinished,
+    StepStarted,
+)
+from lazycloud.states import DEPLOYING, State
+
+HEARTBEAT = 20.0  # seconds between pings: proxies between us and the browser cut what is silent for a minute
+WATCHED = (StateChanged, StepStarted, StepFinished, Output)
+
+Wanted = Callable[[Event], bool]
+
+
+class Progress:
+    def __init__(self, events: EventLog, views: Views) -> None:
+        self._events = events
+        self._views = views
+
+    async def websocket(self, request: web.Request, found: Found) -> web.WebSocketResponse:
+        """A landing page follows its deployment: a snapshot unless it says what it has, then facts."""
+        after = number_of(request, "after", -1)
+        first: list[dict[str, Any]] = []
+        if not 0 <= after <= self._events.last:
+            snapshot = await self._views.progress(
+                found.app, found.commit, found.deployment, found.place.label
+            )
+            first.append({"kind": "snapshot", **snapshot})
+            after = snapshot["number"]
+        return await self._send(request, first, after, of_deployment(found.deployment))
+
+    async def everything(self, request: web.Request) -> web.WebSocketResponse:
+        """The control page follows all but output."""
+        after = number_of(request, "after", self._events.last)
+        return await self._send(request, [], after, lambda event: not isinstance(event, Output))
+
+    async def lines(self, request: web.Request, facts: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:
+        """JSON Lines, until they end or the reader goes."""
+        response = web.StreamResponse(
+            headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}
+        )
+        await response.prepare(request)
+        async for line in _kept_alive(facts):
+            await response.write(line)
+        await response.write_eof()
+        return response
+
+    async def deploy(self, deployment: Deployment, after: int) -> AsyncIterator[dict[str, Any]]:
+        """The facts of a deploy up to its end; for one that has ended, its state last."""
+        if not deployment.is_deploying:
+            yield self._state(deployment)
+            return
+        async for recorded in self._events.follow(after, of_deployment(deployment)):
+            yield recorded.as_dict()
+            event = recorded.event
+            if isinstance(event, StateChanged) and State(event.after) not in DEPLOYING:
+                return
+
+    async def promote(self, app: str, after: int) -> AsyncIterator[dict[str, Any]]:
+        """The facts of a promote: its rehearsal's, its worker's, and how it ended."""
+
+        def wanted(event: Event) -> bool:
+            if event.app != app:
+                return False
+            if isinstance(event, Promoted | PromoteFailed):
+                return True
+            return isinstance(event, WATCHED) and (
+                ".production" in event.deployment or ".rehearsal-" in event.deployment
+            )
+
+        async for recorded in self._events.follow(after, wanted):
+            yield recorded.as_dict()
+            if isinstance(recorded.event, Promoted | PromoteFailed):
+                return
+
+    async def facts(self, app: str, after: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
+        """All facts but output, of one app or of all; up to now, or on and on."""
+        until = self._events.last
+
+        def wanted(event: Event) -> bool:
+            return not isinstance(event, Output) and (not app or event.app == app)
+
+        if not follow and after >= until:
+            return
+        async for recorded in self._events.follow(after, lambda event: True):
+            if wanted(recorded.event):
+                yield recorded.as_dict()
+            if not follow and recorded.number >= until:
+                return
+
+    async def _send(
+        self, request: web.Request, first: list[dict[str, Any]], after: int, wanted: Wanted
+    ) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, compress=False)
+        await socket.prepare(request)
+        for message in first:
+            await socket.send_json(message)
+        sending = asyncio.create_task(self._send_facts(socket, after, wanted), name="progress")
+        reading = asyncio.create_task(_until_closed(socket), name="progress, the reader's side")
+        try:
+            await asyncio.wait({sending, reading}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sending.cancel()
+            reading.cancel()
+            await asyncio.gather(sending, reading, return_exceptions=True)
+            await socket.close()
+        return socket
+
+    async def _send_facts(self, socket: web.WebSocketResponse, after: int, wanted: Wanted) -> None:
+        async for recorded in self._events.follow(after, wanted):
+            await socket.send_json(recorded.as_dict())
+
+    def _state(self, deployment: Deployment) -> dict[str, Any]:
+        failure = deployment.failure
+        event = StateChanged(
+            app=deployment.key.app,
+            deployment=deployment.id,
+            attempt=deployment.attempt,
+            before=deployment.state.value,
+            after=deployment.state.value,
+            reason="as it is",
+            commit=deployment.key.commit,
+            version=deployment.key.version,
+            failure=vars(failure) if failure else None,
+        )
+        return Recorded(self._events.last, deployment.ready_at, event).as_dict()
+
+
+async def _kept_alive(facts: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    """Lines of JSON; an empty one when there was nothing to say for a while, so that nobody gives up on us."""
+    following = asyncio.ensure_future(anext(facts, None))
+    try:
+        while True:
+            await asyncio.wait({following}, timeout=HEARTBEAT)
+            if not following.done():
+                yield b"\n"
+                continue
+            fact = following.result()
+            if fact is None:
+                return
+            yield json.dumps(fact, ensure_ascii=False).encode() + b"\n"
+            following = asyncio.ensure_future(anext(facts, None))
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+def of_deployment(deployment: Deployment) -> Wanted:
+    return lambda event: event.deployment == deployment.id and isinstance(event, WATCHED)
+
+
+async def _until_closed(socket: web.WebSocketResponse) -> None:
+    """A page has nothing to say; reading is how its leaving is noticed."""
+    async for message in socket:
+        if message.type is WSMsgType.ERROR:
+            return
+
+
+def number_of(request: web.Request, name: str, default: int) -> int:
+    text = request.query.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 16):
+        raise BadInput(f"`{name}` must be a number, not “{text[:40]}”.")
+    return int(text)

@@ -1,0 +1,118 @@
+"""Host -> deployment -> route; asks the fleet for what is not up, and holds those who can wait."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from lazycloud import hosts
+from lazycloud.build.commit import Commit
+from lazycloud.config import Config
+from lazycloud.control.link import Answer, Ask
+from lazycloud.deployments.app import App
+from lazycloud.deployments.deployment import PRODUCTION, Deployment
+from lazycloud.deployments.fleet import Fleet
+from lazycloud.errors import Ambiguous, NotFound
+from lazycloud.hosts import Kind, Place
+from lazycloud.states import State
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a host names, when it names something that can run."""
+
+    place: Place
+    app: App
+    commit: Commit
+    deployment: Deployment
+
+
+class Resolver:
+    def __init__(self, config: Config, fleet: Fleet) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._held = 0
+        self._looking: dict[tuple[str, str], asyncio.Task[Commit]] = {}
+        self._named: dict[str, set[str]] = {}  # app -> hosts kept by routers whose label is no commit id
+
+    def place(self, host: str) -> Place:
+        domains = {app.name: app.domain for app in self._fleet.apps.values()}
+        return hosts.find(host, self._config.domain, domains)
+
+    def needs_login(self, place: Place) -> bool:
+        return place.kind is Kind.LABEL and self._config.previews_need_login
+
+    async def find(self, place: Place) -> Found:
+        """The deployment that a place means; does no work. Raises NotFound, Ambiguous."""
+        app = self._fleet.app(place.app)
+        if place.kind is Kind.PRODUCTION:
+            if not app.production:
+                raise NotFound(
+                    f"{app.name} has no production yet: its repository has no commit.",
+                    "Commit something, then `lazycloud promote HEAD`.",
+                )
+            commit = await app.commit(app.production)
+            return Found(place, app, commit, self._fleet.get(app, commit.id, PRODUCTION))
+        commit = await self._labelled(app, place.label)
+        return Found(place, app, commit, self._fleet.get(app, commit.id))
+
+    async def resolve(self, ask: Ask) -> Answer:
+        """Answer a router: at once for a page view, else when the worker is ready, or will not be."""
+        place = self.place(ask.host)
+        if place.kind is Kind.CONTROL:
+            return Answer.control("page", keep=True)
+        if place.kind in (Kind.UNKNOWN, Kind.INVALID):
+            return Answer.control("page")
+        if self.needs_login(place) and not ask.login:
+            return Answer.control("login")
+        try:
+            found = await self.find(place)
+        except (NotFound, Ambiguous):
+            return Answer.control("page")
+        deployment = found.deployment
+        if ask.dead:
+            self._fleet.suspect(deployment, ask.dead)
+        if deployment.address:
+            return self._to_worker(ask.host, found, deployment.address)
+        if ask.intent == "robot":
+            return Answer.control("robot")
+        self._fleet.ask(deployment)
+        if ask.intent == "navigate":
+            return Answer.control("landing")
+        return await self._hold(ask.host, found)
+
+    def moved(self, app: App) -> list[str]:
+        """The hosts that routers may keep although a branch or tag of the app is elsewhere now."""
+        return sorted(self._named.pop(app.name, ()))
+
+    def _to_worker(self, host: str, found: Found, address: str) -> Answer:
+        """Kept by the router until it is told to forget: so it must be true, and known to whom it was told."""
+        place, app, deployment = found.place, found.app, found.deployment
+        keep = place.kind is Kind.LABEL or self._fleet.production(app) is deployment
+        if place.kind is Kind.LABEL and not deployment.key.commit.startswith(place.label):
+            self._named.setdefault(app.name, set()).add(host)
+        return Answer.worker(deployment.id, address, self.needs_login(place), keep)
+
+    async def _hold(self, host: str, found: Found) -> Answer:
+        deployment = found.deployment
+        if self._held >= self._config.held_max:
+            return Answer.control("busy")
+        self._held += 1
+        try:
+            await self._fleet.running(deployment, self._config.hold_timeout)
+        finally:
+            self._held -= 1
+        if deployment.address:
+            return self._to_worker(host, found, deployment.address)
+        return Answer.control("failed" if deployment.state is State.FAILED else "late")
+
+    async def _labelled(self, app: App, label: str) -> Commit:
+        """Fifty requests for one label ask git once."""
+        key = (app.name, label)
+        task = self._looking.get(key)
+        if task is None:
+            task = self._looking[key] = asyncio.create_task(
+                app.labelled(label), name=f"look for {label[:64]}"
+            )
+            task.add_done_callback(lambda done: self._looking.pop(key, None) and done.exception())
+        return await asyncio.shield(task)

@@ -1,0 +1,253 @@
+"""The JSON shapes that pages, command line and websockets are given: docs/protocols.md lists them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from typing import Any
+
+from lazycloud import __version__, store
+from lazycloud.build.commit import Commit, Ref
+from lazycloud.build.plan import Plan
+from lazycloud.config import Config
+from lazycloud.control.link import Link
+from lazycloud.deployments.app import App
+from lazycloud.deployments.deployment import PRODUCTION, Deployment
+from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.steps import usual
+from lazycloud.errors import Ambiguous, LazycloudError, NotFound
+from lazycloud.events import EventLog, Recorded
+from lazycloud.states import State
+from lazycloud.store import Store
+
+TOLD = (
+    "server_started",
+    "app_added",
+    "commit_announced",
+    "state_changed",
+    "worker_ended",
+    "promoted",
+    "promote_failed",
+)
+"""Kinds of facts that the control page lists."""
+
+Json = dict[str, Any]
+
+
+def commit_view(commit: Commit) -> Json:
+    return {
+        "id": commit.id,
+        "short": commit.short,
+        "subject": commit.subject,
+        "author": commit.author,
+        "authored": commit.authored,
+    }
+
+
+def error_view(problem: LazycloudError) -> Json:
+    view: Json = {"kind": problem.kind, "sentence": problem.sentence, "advice": problem.advice}
+    if isinstance(problem, NotFound):
+        view["near"] = list(problem.near)
+    if isinstance(problem, Ambiguous):
+        view["choices"] = [{"label": label, "about": about} for label, about in problem.choices]
+    return {"error": view}
+
+
+def ref_words(refs: list[Ref]) -> list[str]:
+    return [f"tag {ref.name}" if ref.kind == "tag" else ref.name for ref in refs]
+
+
+class Views:
+    def __init__(self, config: Config, fleet: Fleet, events: EventLog, state: Store, link: Link) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._events = events
+        self._store = state
+        self._link = link
+
+    def address(self, app: App, deployment: Deployment | None, short: str = "") -> str:
+        if deployment is not None and deployment.key.is_production:
+            return self._config.addresses.production(app.domain)
+        return self._config.addresses.label(
+            app.domain, short or (deployment.key.commit[:10] if deployment else "")
+        )
+
+    def server(self) -> Json:
+        return {
+            "version": __version__,
+            "domain": self._config.domain,
+            "home": str(self._config.home),
+            "address": self._config.addresses.control(),
+        }
+
+    async def progress(self, app: App, commit: Commit, deployment: Deployment, label: str) -> Json:
+        """What a landing page shows; `number` is that of the newest fact that it already tells."""
+        times = usual(await asyncio.to_thread(self._store.usual_steps, app.name))
+        deployment.transcript.flush()  # what it shows has its number then, and is not sent once more
+        return {
+            "app": app.name,
+            "commit": commit_view(commit),
+            "label": label,
+            "version": deployment.key.version,
+            "state": deployment.state.value,
+            "attempt": deployment.attempt,
+            "ahead": deployment.ahead,
+            "steps": [step.as_dict() | {"usual": times.get(name)} for name, step in deployment.steps.items()],
+            "failure": asdict(deployment.failure) if deployment.failure else None,
+            "log": deployment.transcript.shown(),
+            "number": self._events.last,
+            "now": time.time(),
+        }
+
+    async def app(self, app: App) -> Json:
+        return {
+            "name": app.name,
+            "source": app.source,
+            "address": self._config.addresses.production(app.domain),
+            "default_branch": await app.repository.default_branch(),
+            "follow": app.follow,
+            "production": await self._production(app),
+        }
+
+    async def commits(self, app: App, count: int) -> list[Json]:
+        """The newest commits with their state, newest first."""
+        newest = await app.repository.newest(count)
+        ids = [commit.id for commit, _ in newest]
+        rows = await asyncio.to_thread(self._store.rows, store.deployments, app=app.name, version=ids)
+        deployed = {row["commit"] for row in rows}
+        views = []
+        for commit, refs in newest:
+            deployment = self._fleet.get(app, commit.id) if commit.id in deployed else None
+            failure = deployment.failure if deployment else None
+            views.append(
+                {
+                    "commit": commit_view(commit),
+                    "refs": ref_words(refs),
+                    "state": (deployment.state if deployment else State.COLD).value,
+                    "address": self.address(app, None, commit.short),
+                    "deployment": deployment.id if deployment else None,
+                    "is_production": commit.id == app.production,
+                    "failure": failure.sentence if failure else None,
+                }
+            )
+        return views
+
+    async def releases(self, app: App, count: int = 50) -> list[Json]:
+        """The history of production, newest first."""
+        rows = await asyncio.to_thread(self._store.history, app.name, count)
+        views = []
+        for place, row in enumerate(rows):
+            commit = await self._known_commit(app, row["commit"])
+            views.append(
+                {
+                    "commit": commit,
+                    "at": row["at"],
+                    "who": row["who"],
+                    "why": row["why"],
+                    "current": place == 0,
+                }
+            )
+        return views
+
+    async def running(self, app: str = "") -> list[Json]:
+        """What has a worker, production first, then by age."""
+        live = [one for one in self._fleet.known() if one.worker and (not app or one.key.app == app)]
+        views = [await self._worker(deployment) for deployment in live]
+        return sorted(views, key=lambda view: (not view["production"], view["since"]))
+
+    async def inspect(self, app: App, commit: Commit, deployment: Deployment) -> Json:
+        newest = {one.id: refs for one, refs in await app.repository.newest(500)}
+        plan = await _plan(app, commit)
+        data = self._store.rows(store.versions, app=app.name, name=deployment.key.version)
+        worker = await self._worker(deployment) if deployment.worker else None
+        return {
+            "commit": commit_view(commit),
+            "refs": ref_words(newest.get(commit.id, [])),
+            "address": self.address(app, deployment, commit.short),
+            "state": deployment.state.value,
+            "attempt": deployment.attempt,
+            "is_production": commit.id == app.production,
+            "deployment": deployment.id,
+            "version": deployment.key.version,
+            "steps": [step.as_dict() for step in deployment.steps.values()],
+            "failure": asdict(deployment.failure) if deployment.failure else None,
+            "run": plan.run if plan else None,
+            "found": list(plan.found) if plan else [],
+            "release": deployment.release or None,
+            "data": await self._data(app, data[0]) if data else None,
+            "worker": worker,
+        }
+
+    async def overview(self) -> Json:
+        """All that the control page shows."""
+        apps = []
+        for app in self._fleet.apps.values():
+            history = await self.releases(app, 10)
+            apps.append(await self.app(app) | {"history": history, "commits": await self.commits(app, 20)})
+        recent = await asyncio.to_thread(self._store.newest, 200, TOLD)
+        told = [view for view in map(Recorded.as_dict, recent) if view["sentence"]]
+        return {"server": self.server(), "apps": apps, "running": await self.running(), "events": told[:50]}
+
+    async def _production(self, app: App) -> Json | None:
+        deployment = self._fleet.production(app)
+        if deployment is None:
+            return None
+        latest = self._store.history(app.name, 1)
+        return {
+            "commit": await self._known_commit(app, app.production),
+            "state": deployment.state.value,
+            "address": self.address(app, deployment),
+            "deployment": deployment.id,
+            "since": latest[0]["at"] if latest else None,
+            "who": latest[0]["who"] if latest else "",
+            "why": latest[0]["why"] if latest else "",
+        }
+
+    async def _worker(self, deployment: Deployment) -> Json:
+        assert deployment.worker is not None
+        worker = deployment.worker
+        app = self._fleet.app(deployment.key.app)
+        usage, activity = await asyncio.to_thread(worker.usage), self._link.activity(deployment.id)
+        return {
+            "deployment": deployment.id,
+            "app": app.name,
+            "commit": await self._known_commit(app, deployment.key.commit),
+            "version": deployment.key.version,
+            "state": deployment.state.value,
+            "pid": worker.record.pid,
+            "listens": worker.address,
+            "memory": usage.memory,
+            "cpu": usage.cpu,
+            "requests": activity.requests,
+            "errors": activity.errors,
+            "last": activity.last or None,
+            "since": deployment.ready_at,
+            "address": self.address(app, deployment),
+            "production": deployment.key.version == PRODUCTION,
+            "log": str(deployment.worker_log),
+        }
+
+    async def _data(self, app: App, row: Json) -> Json:
+        size = await app.versions.size(row["name"]) if app.versions.exists(row["name"]) else 0
+        return {"version": row["name"], "from": row["source"], "bytes": size, "forked": row["forked"]}
+
+    async def _known_commit(self, app: App, commit_id: str) -> Json:
+        """Its view; a commit that the repository has lost meanwhile is still named."""
+        try:
+            return commit_view(await app.commit(commit_id))
+        except NotFound:
+            return {
+                "id": commit_id,
+                "short": commit_id[:10],
+                "subject": "(no longer in the repository)",
+                "author": "",
+                "authored": 0,
+            }
+
+
+async def _plan(app: App, commit: Commit) -> Plan | None:
+    try:
+        return await app.plan(commit)
+    except LazycloudError:
+        return None  # the deployment's failure tells why

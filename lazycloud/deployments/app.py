@@ -1,0 +1,48 @@
+"""A repository served under a domain, with its builds and its data."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from lazycloud.build.commit import Commit
+from lazycloud.build.plan import Plan, make_plan
+from lazycloud.build.repository import Repository
+from lazycloud.build.stages import Stages
+from lazycloud.data.versions import Versions
+from lazycloud.hosts import flat_limit
+
+COMMITS_KEPT = 2000  # a commit never changes; this many are some 1 MB
+
+
+@dataclass(eq=False)
+class App:
+    """`production` is the full id of its commit, "" while there is none; `follow` a branch, or ""."""
+
+    name: str
+    source: str
+    domain: str
+    follow: str
+    repository: Repository
+    stages: Stages
+    versions: Versions
+    production: str = ""
+    _commits: OrderedDict[str, Commit] = field(default_factory=OrderedDict)
+
+    async def commit(self, commit_id: str) -> Commit:
+        """By its full id. Raises NotFound."""
+        if commit_id not in self._commits:
+            self._commits[commit_id] = await self.repository.commit(commit_id)
+            if len(self._commits) > COMMITS_KEPT:
+                self._commits.popitem(last=False)
+        return self._commits[commit_id]
+
+    async def labelled(self, label: str) -> Commit:
+        """What a host's label names. Raises NotFound, Ambiguous."""
+        if label in self._commits:
+            return self._commits[label]
+        return await self.repository.resolve(label, flat_limit(self.name))
+
+    async def plan(self, commit: Commit) -> Plan:
+        """What would be done to run it; reads its files, writes none. Raises BadInput, StepFailed."""
+        return await self.repository.look(commit, make_plan)

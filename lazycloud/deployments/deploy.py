@@ -1,0 +1,220 @@
+"""One deploy: source, dependencies, build, data, release, start, ready, after.
+
+Reads from top to bottom as it happens. Every step is timed, its output streamed, its failure a sentence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lazycloud import processes, store
+from lazycloud.build.commit import Commit
+from lazycloud.build.stages import Release
+from lazycloud.deployments.app import App
+from lazycloud.deployments.deployment import PRODUCTION, Deployment
+from lazycloud.deployments.steps import Outcome, Step, StepName
+from lazycloud.errors import StepFailed
+from lazycloud.events import EventLog, VersionDropped, VersionForked, WorkerStarted
+from lazycloud.processes import Output
+from lazycloud.states import Cause
+from lazycloud.workers.environment import worker_environment
+from lazycloud.workers.ports import Ports
+from lazycloud.workers.worker import Launch, Worker
+
+ANCESTORS = 1000  # how far back `from = "parent"` looks for data
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """What a deploy needs beside the deployment. `address` is the URL at which it will be found."""
+
+    app: App
+    commit: Commit
+    deployment: Deployment
+    ports: Ports
+    log: EventLog
+    address: str
+    scratch: Path  # a folder that lives no longer than the worker: HOME and TMPDIR
+    timezone: str
+
+    async def build(self) -> Release:
+        """The steps that leave a release; they know nothing of data and workers."""
+        with self._step(StepName.SOURCE) as (step, output):
+            source = await self.app.stages.source(self.commit, output)
+            step.state = Outcome.REUSED if source.reused else Outcome.DONE
+        with self._step(StepName.DEPENDENCIES) as (step, output):
+            dependencies = await self.app.stages.dependencies(source, output)
+            step.state = _outcome(dependencies.reused, dependencies.skipped)
+        with self._step(StepName.BUILD) as (step, output):
+            release = await self.app.stages.build(source, dependencies, output)
+            step.state = _outcome(release.reused, release.skipped)
+        self.deployment.release = release.key
+        return release
+
+    async def run(self, release: Release) -> Worker:
+        """The steps from data to a worker that is ready."""
+        with self._step(StepName.DATA) as (step, output):
+            await self._data(release, step, output)
+        with self._step(StepName.RELEASE) as (step, output):
+            await self._release_command(release, step, output)
+        self.deployment.advance(Cause.LAUNCHED)
+        with self._step(StepName.START) as (step, output):
+            worker = await self._start(release, output)
+        with self._step(StepName.READY) as (step, output):
+            await worker.ready(output)
+        return worker
+
+    async def after(self, release: Release) -> None:
+        """What the app wants done once it answers. Its failure is told, and hurts nobody."""
+        with self._step(StepName.AFTER) as (step, output):
+            if not release.plan.after:
+                step.state = Outcome.SKIPPED
+                return
+            try:
+                await self._command(release, release.plan.after, output)
+            except StepFailed as problem:
+                step.state, step.note = Outcome.FAILED, str(problem)
+
+    async def _data(self, release: Release, step: Step, output: Output) -> None:
+        version = self.deployment.key.version
+        if self.app.versions.exists(version):
+            step.state = Outcome.REUSED
+            return
+        source = await self._data_source(release.plan.data_from)
+        if source == PRODUCTION and not self.app.versions.exists(PRODUCTION):
+            await self._fork(PRODUCTION, None)
+        step.note = await self._fork(version, source)
+        output(f"Data of its own: {step.note}\n")
+
+    async def _data_source(self, wish: str) -> str | None:
+        """The version to fork from, None for empty data."""
+        if self.deployment.key.is_production or wish == "empty":
+            return None
+        if wish == "parent":
+            for ancestor in await self.app.repository.ancestors(self.commit.id, ANCESTORS):
+                if self.app.versions.exists(ancestor):
+                    return ancestor
+        return PRODUCTION
+
+    async def _fork(self, version: str, source: str | None) -> str:
+        fork = await self.app.versions.fork(version, source)
+        self.log.append(
+            VersionForked(
+                app=self.app.name,
+                deployment=self.deployment.id,
+                version=version,
+                source=source or "",
+                size=fork.bytes,
+                seconds=fork.seconds,
+            ),
+            store.put(
+                store.versions,
+                app=self.app.name,
+                name=version,
+                source=source or "",
+                forked=time.time(),
+                size=fork.bytes,
+            ),
+        )
+        return (
+            f"{_size(fork.bytes)} from {source if source == PRODUCTION else source[:10]}" if source else "new"
+        )
+
+    async def _release_command(self, release: Release, step: Step, output: Output) -> None:
+        command = release.plan.release
+        if not command:
+            step.state = Outcome.SKIPPED
+        elif self.deployment.released == release.key:
+            step.state = Outcome.REUSED
+        else:
+            await self._run_on_data(release, command, output)
+            self.deployment.released = release.key
+
+    async def _run_on_data(self, release: Release, command: str, output: Output) -> None:
+        """A preview whose first release command fails gives its half-changed data up: a retry forks anew."""
+        deployment = self.deployment
+        try:
+            await self._command(release, command, output)
+        except StepFailed:
+            if not deployment.key.is_production and not deployment.released:
+                await self.drop_data("its release command failed")
+            raise
+
+    async def drop_data(self, why: str) -> None:
+        version = self.deployment.key.version
+        await self.app.versions.drop(version)
+        self.deployment.released = ""
+        self.log.append(
+            VersionDropped(app=self.app.name, deployment=self.deployment.id, version=version, why=why),
+            store.forget_version(self.app.name, version),
+        )
+
+    async def _command(self, release: Release, command: str, output: Output) -> None:
+        output(f"$ {command}\n")
+        self._make_scratch()
+        environment = self._environment(release) | {"FORCE_COLOR": "1"}
+        await processes.run(command, release.folder, environment, output, release.plan.release_timeout)
+
+    async def _start(self, release: Release, output: Output) -> Worker:
+        plan = release.plan
+        output(f"$ {plan.run}\n")
+        self._make_scratch()
+        launch = Launch(
+            command=plan.run,
+            folder=release.folder,
+            environment=self._environment(release),
+            log=self.deployment.worker_log,
+            health=plan.health,
+            ready_timeout=plan.ready_timeout,
+            stop_timeout=plan.stop_timeout,
+            health_host=urlsplit(self.address).netloc,
+        )
+        worker = await Worker.start(launch, self.ports)
+        self.deployment.worker = worker
+        self.log.append(
+            WorkerStarted(
+                app=self.app.name,
+                deployment=self.deployment.id,
+                pid=worker.record.pid,
+                address=worker.address,
+            ),
+            store.put(store.deployments, **self.deployment.row()),
+        )
+        return worker
+
+    @contextmanager
+    def _step(self, name: StepName) -> Iterator[tuple[Step, Output]]:
+        def output(text: str) -> None:
+            self.deployment.transcript.write(name, text)
+
+        with self.deployment.step(name) as step:
+            yield step, output
+
+    def _environment(self, release: Release) -> dict[str, str]:
+        key = self.deployment.key
+        contract = {
+            "COMMIT_ID": key.commit,
+            "LAZYCLOUD_APP": key.app,
+            "LAZYCLOUD_VERSION": key.version,
+            "LAZYCLOUD_URL": self.address,
+            **self.app.versions.environment(key.version),
+        }
+        return worker_environment(release.environment, contract, self.scratch, self.timezone)
+
+    def _make_scratch(self) -> None:
+        self.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _outcome(reused: bool, skipped: bool) -> Outcome:
+    if skipped:
+        return Outcome.SKIPPED
+    return Outcome.REUSED if reused else Outcome.DONE
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

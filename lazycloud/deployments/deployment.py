@@ -1,0 +1,201 @@
+"""One (commit, version) and its life: its state, its last attempt's steps, a gate for those who wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lazycloud import store
+from lazycloud.deployments.steps import Outcome, Step, StepName, fresh
+from lazycloud.deployments.transcript import Transcript
+from lazycloud.errors import LazycloudError, StepFailed
+from lazycloud.events import EventLog, Output, StateChanged, StepFinished, StepStarted
+from lazycloud.states import DEPLOYING, Cause, State, advance
+from lazycloud.workers.worker import Worker
+
+PRODUCTION = "production"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the last attempt failed. `step` is "" when the worker ended by itself later on."""
+
+    step: str
+    sentence: str
+    advice: str = ""
+    last: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, step: str, problem: LazycloudError) -> Failure:
+        last = problem.last if isinstance(problem, StepFailed) else ()
+        return cls(step, problem.sentence, problem.advice, tuple(last))
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a deployment is one of: a commit (full id) of an app, on a version of its data."""
+
+    app: str
+    commit: str
+    version: str
+
+    @property
+    def id(self) -> str:
+        """Fit for a file's name: `shop.3f2a…`, and `shop.3f2a….production`."""
+        own = self.version == self.commit
+        return f"{self.app}.{self.commit}" + ("" if own else f".{self.version}")
+
+    @property
+    def is_production(self) -> bool:
+        return self.version == PRODUCTION
+
+
+class Deployment:
+    """Made cold; `restore` gives it what the store knew of it."""
+
+    def __init__(self, key: Key, log: EventLog, folder: Path) -> None:
+        self.key = key
+        self.state = State.COLD
+        self.attempt = 0
+        self.steps = fresh()
+        self.failure: Failure | None = None
+        self.worker: Worker | None = None
+        self.release = ""  # key of the release that was last deployed
+        self.released = ""  # key of the release whose release command has run on this version's data
+        self.only_build = False  # nobody waits for it to run: the attempt ends when it is built
+        self.ahead = 0  # deploys that come before it, while queued
+        self.ready_at = 0.0  # unix time
+        self.task: asyncio.Task[None] | None = None
+        self.transcript = Transcript(folder / f"{key.id}.deploy.log", self._tell_output)
+        self.worker_log = folder / f"{key.id}.worker.log"
+        self._log = log
+        self._settled = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Deployment {self.key.id[:40]} {self.state.value} attempt {self.attempt} {self.worker}>"
+
+    @property
+    def id(self) -> str:
+        return self.key.id
+
+    @property
+    def address(self) -> str | None:
+        """Where its worker listens, while requests may go there."""
+        return self.worker.address if self.worker and self.state is State.READY else None
+
+    @property
+    def is_deploying(self) -> bool:
+        return self.state in DEPLOYING
+
+    def restore(self, row: dict[str, Any]) -> None:
+        """Take over what the store has; a worker is adopted by the fleet."""
+        self.attempt = row["attempt"]
+        self.steps = {step.name: step for step in map(Step.from_dict, row["steps"])}
+        self.release, self.released = row["release"], row["released"]
+        if row["failure"]:
+            self.failure = Failure(**row["failure"] | {"last": tuple(row["failure"]["last"])})
+        # A deploy that was cut off with its server is as good as none: the next request begins it again.
+        state = State(row["state"])
+        self.state = state if state in (State.COLD, State.FAILED) else State.STOPPED
+
+    def advance(self, cause: Cause, failure: Failure | None = None) -> None:
+        """The only place where the state changes: through the table, told as one event."""
+        before, self.state = self.state, advance(self.state, cause)
+        self.failure = failure
+        if self.state is State.QUEUED:
+            self._begin_attempt()
+        elif self.state is State.READY:
+            self.ready_at = time.time()
+        if not self.is_deploying:
+            self.transcript.close()
+            self._settled.set()
+        self._tell_state(before, cause.value)
+
+    def moved_up(self, ahead: int) -> None:
+        self.ahead = ahead
+        self._tell_state(self.state, "the queue moved")
+
+    async def settled(self) -> None:
+        """Wait until it is not being deployed any more."""
+        await self._settled.wait()
+
+    @contextmanager
+    def step(self, name: StepName) -> Iterator[Step]:
+        """Time a step. Its `state` may be set to REUSED or SKIPPED meanwhile, and its `note`."""
+        step = self.steps[name]
+        step.state, step.began = Outcome.RUNNING, time.time()
+        began = time.monotonic()
+        self._log.append(StepStarted(**self._of(), attempt=self.attempt, step=name.value))
+        try:
+            yield step
+        except BaseException:
+            step.state = Outcome.FAILED
+            raise
+        finally:
+            if step.state is Outcome.RUNNING:
+                step.state = Outcome.DONE
+            step.seconds = time.monotonic() - began
+            self.transcript.flush()
+            self._log.append(
+                StepFinished(
+                    **self._of(),
+                    attempt=self.attempt,
+                    step=name.value,
+                    outcome=step.state.value,
+                    seconds=step.seconds,
+                    note=step.note,
+                )
+            )
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "app": self.key.app,
+            "commit": self.key.commit,
+            "version": self.key.version,
+            "state": self.state.value,
+            "attempt": self.attempt,
+            "steps": [step.as_dict() for step in self.steps.values()],
+            "failure": asdict(self.failure) if self.failure else None,
+            "release": self.release,
+            "released": self.released,
+            "worker": self.worker.record.as_dict() if self.worker else None,
+            "changed": time.time(),
+        }
+
+    def _begin_attempt(self) -> None:
+        self.attempt += 1
+        self.steps = fresh()
+        self.ahead = 0
+        self.transcript.begin()
+        self._settled.clear()
+
+    def _tell_state(self, before: State, reason: str) -> None:
+        changes: list[Any] = [store.put(store.deployments, **self.row())]
+        if self.state is State.QUEUED and before is not State.QUEUED:
+            changes.append(store.forget_output(self.id))
+        self._log.append(
+            StateChanged(
+                **self._of(),
+                attempt=self.attempt,
+                before=before.value,
+                after=self.state.value,
+                reason=reason,
+                commit=self.key.commit,
+                version=self.key.version,
+                failure=asdict(self.failure) if self.failure else None,
+                ahead=self.ahead,
+            ),
+            *changes,
+        )
+
+    def _tell_output(self, step: StepName, text: str) -> None:
+        self._log.append(Output(**self._of(), attempt=self.attempt, step=step.value, text=text))
+
+    def _of(self) -> dict[str, str]:
+        return {"app": self.key.app, "deployment": self.id}

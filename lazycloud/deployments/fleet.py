@@ -1,0 +1,349 @@
+"""Every deployment of a server: get or start, stop, find again after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lazycloud import store
+from lazycloud.config import Config
+from lazycloud.deployments.app import App
+from lazycloud.deployments.deploy import Deploy
+from lazycloud.deployments.deployment import PRODUCTION, Deployment, Failure, Key
+from lazycloud.deployments.steps import Outcome
+from lazycloud.deployments.turns import Turn, Turns
+from lazycloud.errors import LazycloudError, NotFound, StepFailed
+from lazycloud.events import EventLog, WorkerEnded
+from lazycloud.states import DEPLOYING, Cause, State
+from lazycloud.store import Store
+from lazycloud.workers.ports import Ports
+from lazycloud.workers.worker import Record, Worker
+
+log = logging.getLogger(__name__)
+
+SOON = 60.0  # seconds: a worker that ends earlier than this after its start has crashed
+START_SHARE = 10.0  # seconds of its turn that a start may use up; a slow starter then waits without one
+RESTARTS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # pauses before production is started again; the last for ever
+
+Retire = Callable[[Deployment], Awaitable[None]]
+"""Take a deployment out of all routes, and return when no request is on its way to its worker any more."""
+
+
+async def _no_routes(deployment: Deployment) -> None: ...
+
+
+class Fleet:
+    """Starts nothing by itself. `retire` is set by the server, once there are routers."""
+
+    def __init__(self, config: Config, events: EventLog, state: Store, timezone: str = "") -> None:
+        self.apps: dict[str, App] = {}
+        self.retire: Retire = _no_routes
+        self._config = config
+        self._events = events
+        self._store = state
+        self._timezone = timezone
+        self._turns = Turns(config.builds)
+        self._ports = Ports()
+        self._deployments: dict[str, Deployment] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._restarts: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def app(self, name: str) -> App:
+        try:
+            return self.apps[name]
+        except KeyError:
+            raise NotFound(f"No app is called “{name}” here.", near=sorted(self.apps)[:3]) from None
+
+    def get(self, app: App, commit_id: str, version: str = "") -> Deployment:
+        """The one deployment of a commit (full id) on a version, its own by default; made cold if unknown."""
+        key = Key(app.name, commit_id, version or commit_id)
+        deployment = self._deployments.get(key.id)
+        if deployment is None:
+            folder = self._config.app_folder(app.name) / "logs"
+            deployment = self._deployments[key.id] = Deployment(key, self._events, folder)
+            for row in self._store.rows(store.deployments, id=key.id):
+                deployment.restore(row)
+        return deployment
+
+    def production(self, app: App) -> Deployment | None:
+        return self.get(app, app.production, PRODUCTION) if app.production else None
+
+    def find(self, deployment_id: str) -> Deployment:
+        """By its id; raises NotFound for one that never was."""
+        if deployment_id not in self._deployments:
+            for row in self._store.rows(store.deployments, id=deployment_id):
+                return self.get(self.app(row["app"]), row["commit"], row["version"])
+            raise NotFound(f"There is no deployment “{deployment_id[:80]}”.")
+        return self._deployments[deployment_id]
+
+    def known(self) -> Iterable[Deployment]:
+        """Those that this server has had to do with since its start."""
+        return list(self._deployments.values())
+
+    def ask(self, deployment: Deployment, retry: bool = False, only_build: bool = False) -> None:
+        """See to it that it runs, or will. A failure is remembered: it is tried again only when `retry`."""
+        if deployment.is_deploying:
+            deployment.only_build &= only_build
+        elif deployment.state in (State.COLD, State.STOPPED) or (deployment.state is State.FAILED and retry):
+            self._begin(deployment, only_build)
+
+    async def running(self, deployment: Deployment, timeout: float) -> bool:
+        """Ask for it and wait until it is ready; False if it failed, or `timeout` seconds were not enough."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not self._closing:
+                    if deployment.state is State.STOPPING and deployment.task:
+                        await asyncio.shield(deployment.task)
+                    self.ask(deployment)
+                    await deployment.settled()
+                    if deployment.state in (State.READY, State.FAILED):
+                        break
+        return deployment.state is State.READY
+
+    def suspect(self, deployment: Deployment, address: str) -> None:
+        """A router could not connect there: if the worker is gone, see it now and not in a moment."""
+        worker = deployment.worker
+        if deployment.address == address and worker and not worker.is_running:
+            self._ended(deployment, worker)
+
+    async def stop(self, deployment: Deployment) -> bool:
+        """Stop its worker, or the deploy that is under way; False if nothing was to be stopped. Idempotent."""
+        if deployment.state is State.STOPPING and deployment.task:
+            await asyncio.shield(deployment.task)
+            return False
+        if not deployment.is_deploying and deployment.state is not State.READY:
+            return False
+        deployment.advance(Cause.STOP)
+        deploying = deployment.task
+        if deploying and not deploying.done():
+            deploying.cancel()
+        deployment.task = asyncio.create_task(self._stop(deployment, deploying), name=f"stop {deployment.id}")
+        await asyncio.shield(deployment.task)
+        return True
+
+    async def restore(self) -> None:
+        """Find the workers again that an earlier control left running; go on with deploys that it did not end."""
+        states = [state.value for state in (State.READY, *DEPLOYING)]
+        rows = await asyncio.to_thread(self._store.rows, store.deployments, state=states)
+        for row in rows:
+            if app := self.apps.get(row["app"]):
+                deployment = self.get(app, row["commit"], row["version"])
+                await self._restore(deployment, row)
+        self._clear_scratch()
+
+    async def _restore(self, deployment: Deployment, row: dict[str, Any]) -> None:
+        was_ready = row["state"] == State.READY.value
+        record = Record.from_dict(row["worker"]) if row["worker"] else None
+        worker = await Worker.adopt(record, self._ports) if record else None
+        if worker and was_ready:
+            deployment.worker = worker
+            deployment.advance(Cause.ADOPTED)
+            self._watch(deployment, worker)
+            return
+        if worker:
+            await worker.stop()  # whether it became ready nobody saw
+        if not was_ready:
+            self.ask(deployment)
+
+    async def close(self, keep_workers: bool = False) -> None:
+        """Stop every deploy, and every worker unless they are to be found again."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        if keep_workers:
+            deploys = [one.task for one in self.known() if one.task and not one.task.done()]
+            for deploy in deploys:
+                deploy.cancel()
+            await asyncio.gather(*deploys, return_exceptions=True)
+            for deployment in self.known():
+                if deployment.worker:
+                    deployment.worker.leave()
+        else:
+            await asyncio.gather(*map(self.stop, self.known()), return_exceptions=True)
+        for task in self._watchers.values():
+            task.cancel()
+        await asyncio.gather(*self._watchers.values(), *self._tasks, return_exceptions=True)
+
+    async def discard(self, deployment: Deployment) -> None:
+        """Stop it and remove its data: for rehearsals. Never production's."""
+        await self.stop(deployment)
+        app = self.app(deployment.key.app)
+        deploy = await self._deploy(app, deployment)
+        await deploy.drop_data("the rehearsal is over")
+
+    def _begin(self, deployment: Deployment, only_build: bool) -> None:
+        if self._closing:
+            return
+        deployment.only_build = only_build
+        deployment.advance(Cause.ASKED)
+        deployment.task = asyncio.create_task(self._deploying(deployment), name=f"deploy {deployment.id}")
+
+    async def _deploying(self, deployment: Deployment) -> None:
+        """A whole deploy; whatever goes wrong becomes a failure that people can read."""
+        try:
+            async with self._turns.take(deployment.moved_up) as turn:
+                deployment.ahead = 0
+                deployment.advance(Cause.TURN_CAME)
+                await self._work(deployment, turn)
+        except asyncio.CancelledError:
+            raise
+        except LazycloudError as problem:
+            await self._broke(deployment, problem)
+        except OSError as problem:
+            await self._broke(deployment, _machine_trouble(problem, self._config.home))
+        except Exception as bug:
+            log.exception("The deploy of %s met a bug", deployment.id)
+            await self._broke(deployment, StepFailed(f"lazycloud itself failed: {bug!r}."))
+
+    async def _work(self, deployment: Deployment, turn: Turn) -> None:
+        app = self.app(deployment.key.app)
+        deploy = await self._deploy(app, deployment)
+        release = await deploy.build()
+        if deployment.only_build:
+            deployment.advance(Cause.BUILT)
+            return
+        asyncio.get_running_loop().call_later(START_SHARE, turn.release)
+        worker = await deploy.run(release)
+        deployment.advance(Cause.ANSWERED)
+        self._watch(deployment, worker)
+        turn.release()
+        await deploy.after(release)
+
+    async def _deploy(self, app: App, deployment: Deployment) -> Deploy:
+        key = deployment.key
+        addresses = self._config.addresses
+        commit = await app.commit(key.commit)
+        address = (
+            addresses.production(app.domain)
+            if key.is_production
+            else addresses.label(app.domain, commit.short)
+        )
+        scratch = self._config.app_folder(app.name) / "scratch" / key.id
+        return Deploy(app, commit, deployment, self._ports, self._events, address, scratch, self._timezone)
+
+    async def _broke(self, deployment: Deployment, problem: LazycloudError) -> None:
+        if worker := deployment.worker:
+            deployment.worker = None
+            await worker.stop()
+        failed = next(
+            (s.name.value for s in deployment.steps.values() if s.state is Outcome.FAILED), "source"
+        )
+        if deployment.state is State.READY:  # only `after` can do that, and it tells its failure itself
+            return
+        deployment.advance(Cause.BROKE, Failure.of(failed, problem))
+        self._later(deployment, self._restart_production(deployment))
+
+    async def _stop(self, deployment: Deployment, deploying: asyncio.Task[None] | None) -> None:
+        if deploying:
+            await asyncio.gather(deploying, return_exceptions=True)
+        worker, watcher = deployment.worker, self._watchers.pop(deployment.id, None)
+        if watcher:
+            watcher.cancel()
+        if worker:
+            with suppress(Exception):
+                await self.retire(deployment)
+            await worker.stop()
+            self._tell_end(deployment, worker, "was stopped", expected=True)
+        deployment.worker = None
+        deployment.advance(Cause.GONE)
+        self._scratch(deployment)
+
+    def _watch(self, deployment: Deployment, worker: Worker) -> None:
+        self._watchers[deployment.id] = asyncio.create_task(
+            self._watching(deployment, worker), name=f"watch {deployment.id}"
+        )
+
+    async def _watching(self, deployment: Deployment, worker: Worker) -> None:
+        await worker.ended()
+        self._ended(deployment, worker)
+
+    def _ended(self, deployment: Deployment, worker: Worker) -> None:
+        """A worker ended by itself. Soon after its start that is a failure to show, later just an end."""
+        if deployment.worker is not worker or deployment.state is not State.READY:
+            return
+        watcher = self._watchers.pop(deployment.id, None)
+        if watcher and watcher is not asyncio.current_task():
+            watcher.cancel()
+        how, lived = worker.how_it_ended, time.time() - deployment.ready_at
+        self._tell_end(deployment, worker, how, expected=False)
+        deployment.worker = None
+        if lived < SOON:
+            sentence = f"The app was ready, and {lived:.0f} s later its process {how}."
+            deployment.advance(Cause.CRASHED, Failure("", sentence, "", tuple(worker.last_lines())))
+        else:
+            self._restarts.pop(deployment.id, None)
+            deployment.advance(Cause.ENDED)
+        self._later(deployment, self._after_end(deployment, worker))
+        if self._is_production(deployment) and not self._restarts.get(deployment.id):
+            # The first end in a while: who asks just now waits a little instead of reading about it.
+            self._restarts[deployment.id] = 1
+            self.ask(deployment, retry=True)
+
+    async def _after_end(self, deployment: Deployment, worker: Worker) -> None:
+        """No request goes there any more; what the worker left of its group is ended."""
+        await asyncio.gather(self.retire(deployment), worker.stop())
+        if deployment.state is State.FAILED:
+            await self._restart_production(deployment)
+
+    async def _restart_production(self, deployment: Deployment) -> None:
+        """Production is tried for ever, at a bounded rate."""
+        if not self._is_production(deployment):
+            return
+        tries = self._restarts.get(deployment.id, 0)
+        self._restarts[deployment.id] = tries + 1
+        await asyncio.sleep(RESTARTS[min(tries, len(RESTARTS) - 1)])
+        if self._is_production(deployment):
+            self.ask(deployment, retry=True)
+
+    def _is_production(self, deployment: Deployment) -> bool:
+        app = self.apps.get(deployment.key.app)
+        return app is not None and self.production(app) is deployment
+
+    def _later(self, deployment: Deployment, work: Coroutine[None, None, None]) -> None:
+        """Own a task that outlives its deployment's attempt."""
+        task = asyncio.create_task(work, name=f"after {deployment.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _tell_end(self, deployment: Deployment, worker: Worker, how: str, expected: bool) -> None:
+        self._events.append(
+            WorkerEnded(
+                app=deployment.key.app,
+                deployment=deployment.id,
+                pid=worker.record.pid,
+                how=how,
+                expected=expected,
+            )
+        )
+
+    def _scratch(self, deployment: Deployment) -> None:
+        folder = self._config.app_folder(deployment.key.app) / "scratch" / deployment.id
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _clear_scratch(self) -> None:
+        """What workers that are gone left in their temporary folders."""
+        live = {deployment.id for deployment in self.known() if deployment.worker}
+        for app in self.apps:
+            for folder in (self._config.app_folder(app) / "scratch").glob("*"):
+                if folder.name not in live:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _machine_trouble(problem: OSError, home: Path) -> StepFailed:
+    """What the machine did to us, in words."""
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(home).free / 1e6
+        return StepFailed(
+            f"The disk of {home} is full ({free:.0f} MB free).",
+            "Make room, then try again: nothing that runs was touched.",
+        )
+    return StepFailed(f"The machine could not do it: {problem}.")

@@ -1,0 +1,224 @@
+"""The pointer app -> commit: promote, roll back, follow a branch.
+
+A promote reads as four sentences: rehearse on a fork what would change production's data, start the new worker
+on production's data, move the pointer, let the old one finish. Until the pointer moves, a failure changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from lazycloud import store
+from lazycloud.build.commit import Commit
+from lazycloud.config import Config
+from lazycloud.deployments.app import App
+from lazycloud.deployments.deployment import PRODUCTION, Deployment
+from lazycloud.deployments.fleet import Fleet
+from lazycloud.errors import Conflict, LazycloudError, NotFound, StepFailed
+from lazycloud.events import CommitAnnounced, EventLog, Promoted, PromoteFailed
+from lazycloud.states import State
+from lazycloud.store import Store
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 3600.0  # seconds that a promote may take in all: a build, a migration, a start
+LOOK_EVERY = 0.25  # seconds between looks at a local repository's refs; a look is a few stat calls
+
+
+class Production:
+    """Moves the pointers of all apps of a fleet."""
+
+    def __init__(self, config: Config, fleet: Fleet, events: EventLog, state: Store) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._events = events
+        self._store = state
+        self._promoting: dict[str, asyncio.Task[None]] = {}
+        self._watchers: list[asyncio.Task[None]] = []
+        self._heads: dict[str, dict[str, str]] = {}
+        self.moved: Callable[[App], None] = lambda app: None  # told when a branch or tag of an app moves
+
+    async def open(self, app: App, wish: str = "") -> None:
+        """Set the pointer: where it was, else the wished revision, else the default branch's head."""
+        history = self._store.history(app.name, limit=1)
+        if history:
+            app.production = history[0]["commit"]
+            return
+        commit = await app.repository.revision(wish) if wish else await app.repository.head()
+        if commit:
+            await self._point(app, commit.id, "lazycloud", "first start")
+
+    def start(self, app: App) -> None:
+        """Start production's worker, and look out for new commits."""
+        if deployment := self._fleet.production(app):
+            self._fleet.ask(deployment, retry=True)
+        self._watchers.append(asyncio.create_task(self._watch(app), name=f"watch {app.name}"))
+
+    async def close(self) -> None:
+        for task in (tasks := [*self._watchers, *self._promoting.values()]):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def promote(self, app: App, commit: Commit, who: str, why: str) -> Deployment:
+        """Begin; how it ends is an event, Promoted or PromoteFailed. Raises Conflict while one is under way."""
+        if app.name in self._promoting:
+            raise Conflict(f"A promote of {app.name} is under way.", "Wait for it to end, then try again.")
+        candidate = self._fleet.get(app, commit.id, PRODUCTION)
+        task = asyncio.create_task(
+            self._promoting_to(app, commit, candidate, who, why), name=f"promote {app.name} {commit.short}"
+        )
+        self._promoting[app.name] = task
+        task.add_done_callback(lambda _: self._promoting.pop(app.name))
+        return candidate
+
+    async def before(self, app: App) -> Commit:
+        """The commit that a rollback goes to: production before the present one. Raises NotFound."""
+        for row in self._store.history(app.name):
+            if row["commit"] != app.production:
+                return await app.commit(row["commit"])
+        raise NotFound(f"{app.name} has had one production commit only.", "There is nothing to go back to.")
+
+    async def announce(self, app: App, commit: Commit, ref: str) -> str:
+        """A branch or tag is at a commit now; says what is done about it: announce, build, start, promote."""
+        heads = self._heads.setdefault(app.name, {})
+        known = heads.get(ref) == commit.id
+        heads[ref] = commit.id
+        if not known:
+            self.moved(app)
+        follows = bool(app.follow) and ref == f"refs/heads/{app.follow}"
+        action = "promote" if follows else await _on_commit(app, commit)
+        if known:
+            return action
+        address = self._config.addresses.label(app.domain, commit.short)
+        short_ref = ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+        self._events.append(
+            CommitAnnounced(
+                app=app.name,
+                commit=commit.id,
+                ref=short_ref,
+                subject=commit.subject,
+                address=address,
+                action=action,
+            )
+        )
+        if action == "promote" and commit.id != app.production:
+            with suppress(Conflict):
+                self.promote(app, commit, f"following {app.follow}", commit.subject)
+        elif action in ("build", "start"):
+            self._fleet.ask(self._fleet.get(app, commit.id), only_build=action == "build")
+        return action
+
+    async def _promoting_to(
+        self, app: App, commit: Commit, candidate: Deployment, who: str, why: str
+    ) -> None:
+        before = app.production
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._rehearse(app, commit, candidate)
+                await self._start(candidate)
+                await self._point(app, commit.id, who, why)
+        except TimeoutError:
+            self._tell_failure(
+                app, commit, who, StepFailed(f"It took more than {PATIENCE / 60:.0f} minutes.")
+            )
+        except LazycloudError as problem:
+            self._tell_failure(app, commit, who, problem)
+        except Exception as bug:
+            log.exception("The promote of %s met a bug", commit.id)
+            self._tell_failure(app, commit, who, StepFailed(f"lazycloud itself failed: {bug!r}."))
+        else:
+            await self._let_go(app, before)
+
+    async def _rehearse(self, app: App, commit: Commit, candidate: Deployment) -> None:
+        """Whatever may change production's data is first done to a fork of it, up to a worker that is ready."""
+        if candidate.released or candidate.state is State.READY or not app.versions.exists(PRODUCTION):
+            return
+        if not (await app.plan(commit)).release:
+            return
+        rehearsal = self._fleet.get(app, commit.id, f"rehearsal-{commit.id}")
+        try:
+            await self._start(rehearsal)
+        finally:
+            await asyncio.shield(self._fleet.discard(rehearsal))
+
+    async def _start(self, deployment: Deployment) -> None:
+        self._fleet.ask(deployment, retry=True)
+        if await self._fleet.running(deployment, PATIENCE):
+            return
+        failure = deployment.failure
+        if failure is None:
+            raise StepFailed("It was stopped before it was ready.")
+        step = f"The step “{failure.step}” failed: " if failure.step else ""
+        where = (
+            " (in the rehearsal on a fork of production’s data)" if not deployment.key.is_production else ""
+        )
+        raise StepFailed(f"{step}{failure.sentence}{where}", failure.advice, failure.last)
+
+    async def _point(self, app: App, commit_id: str, who: str, why: str) -> None:
+        """Durable first, then true: a crash between the two finds the new pointer on disk."""
+        before = app.production
+        self._events.append(
+            Promoted(app=app.name, commit=commit_id, before=before, who=who, why=why),
+            store.promotions.insert().values(
+                app=app.name, commit=commit_id, at=time.time(), who=who, why=why
+            ),
+        )
+        await self._events.flush()
+        app.production = commit_id
+
+    async def _let_go(self, app: App, before: str) -> None:
+        """New requests go to the new one; the one before stays warm for a rollback, older ones stop."""
+        if not before or before == app.production:
+            return
+        await self._fleet.retire(self._fleet.get(app, before, PRODUCTION))
+        for old in self._fleet.known():
+            ours = old.key.app == app.name and old.key.is_production
+            if ours and old.key.commit not in (app.production, before):
+                await self._fleet.stop(old)
+
+    def _tell_failure(self, app: App, commit: Commit, who: str, problem: LazycloudError) -> None:
+        self._events.append(
+            PromoteFailed(
+                app=app.name, commit=commit.id, who=who, problem=problem.sentence, advice=problem.advice
+            )
+        )
+
+    async def _watch(self, app: App) -> None:
+        """Announce what moves in the repository, whoever moved it; fetch a followed branch from its remote."""
+        refs = await app.repository.refs()
+        self._heads[app.name] = {ref.full_name: ref.commit for ref in refs}
+        if app.follow:
+            await self._catch_up(app)
+        signature, fetched = app.repository.signature(), time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            with suppress(LazycloudError):
+                if app.repository.is_remote and time.monotonic() - fetched > self._config.fetch_every:
+                    fetched = time.monotonic()
+                    await app.repository.fetch()
+                if (now := app.repository.signature()) != signature:
+                    signature = now
+                    await self._look(app)
+
+    async def _look(self, app: App) -> None:
+        for ref in await app.repository.refs():
+            if self._heads[app.name].get(ref.full_name) != ref.commit:
+                await self.announce(app, await app.commit(ref.commit), ref.full_name)
+
+    async def _catch_up(self, app: App) -> None:
+        """A followed branch may have moved while the server was down."""
+        head = self._heads[app.name].pop(f"refs/heads/{app.follow}", "")
+        if head and head != app.production:
+            await self.announce(app, await app.commit(head), f"refs/heads/{app.follow}")
+
+
+async def _on_commit(app: App, commit: Commit) -> str:
+    """What the commit itself asks for; one that cannot be run is only announced, its page tells why."""
+    try:
+        return (await app.plan(commit)).on_commit
+    except LazycloudError:
+        return "announce"

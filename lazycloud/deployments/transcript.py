@@ -1,0 +1,108 @@
+"""What a deploy wrote: bounded in memory for those who watch, whole (up to a bound) in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from lazycloud.deployments.steps import StepName
+
+SHOWN = 256 * 1024  # characters that a page which opens now is given: the newest
+TOLD = 1024 * 1024  # characters that become events in one attempt: a flood must not fill the database
+KEPT = 16 * 1024 * 1024  # characters in the file
+CHUNK = 16 * 1024  # characters in one event
+PAUSE = 0.05  # seconds over which output is gathered into one event
+
+Tell = Callable[[StepName, str], None]
+
+
+class Transcript:
+    """One attempt's output. `tell` is called with what is new, a few times a second at the most."""
+
+    def __init__(self, path: Path, tell: Tell) -> None:
+        self.path = path
+        self._tell = tell
+        self._shown: deque[tuple[StepName, str]] = deque()
+        self._shown_size = 0
+        self._told = 0
+        self._kept = 0
+        self._gathered: list[str] = []
+        self._step = StepName.SOURCE
+        self._timer: asyncio.TimerHandle | None = None
+        self._file: TextIO | None = None
+
+    def begin(self) -> None:
+        """Start anew: what the attempt before wrote is gone."""
+        self.close()
+        self._shown.clear()
+        self._shown_size = self._told = self._kept = 0
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("w", encoding="utf-8", errors="replace")
+        except OSError:
+            self._file = None  # a full disk is the deploy's to report, in memory this log goes on
+
+    def write(self, step: StepName, text: str) -> None:
+        if step is not self._step:
+            self.flush()
+            self._step = step
+        self._keep(text)
+        for start in range(0, len(text), CHUNK):
+            self._show(step, text[start : start + CHUNK])
+
+    def flush(self) -> None:
+        """Tell what was gathered."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        text = "".join(self._gathered)
+        self._gathered.clear()
+        if text:
+            self._tell(self._step, text)
+        if self._file:
+            try:
+                self._file.flush()
+            except OSError:
+                self._file = None
+
+    def close(self) -> None:
+        self.flush()
+        if self._file:
+            with contextlib.suppress(OSError):  # the disk is full; what it took is there
+                self._file.close()
+            self._file = None
+
+    def shown(self) -> list[dict[str, str]]:
+        """The newest output, as the landing page takes it."""
+        return [{"step": step.value, "text": text} for step, text in self._shown]
+
+    def _show(self, step: StepName, text: str) -> None:
+        self._shown.append((step, text))
+        self._shown_size += len(text)
+        while self._shown_size > SHOWN:
+            self._shown_size -= len(self._shown.popleft()[1])
+        if self._told > TOLD:
+            return
+        self._told += len(text)
+        self._gathered.append(text)
+        if self._told > TOLD:
+            self._gathered.append("\n… there is more: the whole log has it.\n")
+        if sum(map(len, self._gathered)) >= CHUNK:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PAUSE, self.flush)
+
+    def _keep(self, text: str) -> None:
+        if self._file is None or self._kept > KEPT:
+            return
+        self._kept += len(text)
+        try:
+            self._file.write(text)
+            if self._kept > KEPT:
+                self._file.write("\n… the output is cut here.\n")
+        except OSError:
+            self._file = None

@@ -1,0 +1,35 @@
+"""Servers and repositories that go away with their test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.repository import Checkout
+from tests.e2e.server import Server
+
+Up = Callable[..., Server]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path / "shop")
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    """Start a server: `up(path, …flags, home=…)`. It is stopped as Ctrl-C does, and must leave no worker."""
+    servers: list[Server] = []
+
+    def start(*arguments: str | Path, home: Path | None = None, **environment: str) -> Server:
+        server = Server(home or tmp_path / "home", *arguments, environment=environment)
+        servers.append(server)
+        return server.start()
+
+    yield start
+    for server in servers:
+        server.stop()
+    for server in servers:
+        assert not server.workers(), server.output

@@ -1,0 +1,181 @@
+"""A real `lazycloud up`, spoken to as its users do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+PATIENCE = float(os.environ.get("LAZYCLOUD_TEST_PATIENCE", "60"))
+
+
+class Server:
+    """`arguments` are those of `lazycloud up`; it listens on a free port of both loopback addresses."""
+
+    def __init__(
+        self, home: Path, *arguments: str | Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.home = home
+        self.arguments = [str(argument) for argument in arguments]
+        if "--listen" not in self.arguments:
+            self.arguments += ["--listen", "localhost:0"]
+        self._environment = environment or {}
+        self.lines: list[str] = []
+        self.port = 0
+        self.login = ""
+
+    def start(self) -> Server:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lazycloud", "up", *self.arguments, "--home", str(self.home)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.home.parent,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(self._environment),
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.wait(
+            lambda: any("Ctrl-C" in line for line in self.lines) or self.process.poll() is not None,
+            "greeting",
+        )
+        assert self.process.poll() is None, self.output
+        (login,) = [line for line in self.lines if "/login?ticket=" in line]
+        self.login = re.search(r"http\S+", login)[0]
+        self.port = int(re.search(r":(\d+)/", self.login)[1])
+        return self
+
+    def stop(self) -> None:
+        """Ctrl-C."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                for child in psutil.Process(self.process.pid).children(recursive=True):
+                    child.kill()
+                self.process.kill()
+                raise
+        self._reader.join(5)
+
+    @property
+    def output(self) -> str:
+        return "".join(self.lines)
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+        """Until the condition holds; what it gave."""
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"no {what} within {seconds} s:\n{self.output}"
+            threading.Event().wait(0.02)
+        return value
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:
+        """Ask again and again; the pause only keeps two cores free for what is waited for."""
+        async with asyncio.timeout(seconds):
+            while not await condition():
+                await asyncio.sleep(0.05)
+
+    async def named(self, name: str, label: str = "") -> bool:
+        """Whether the `counter` app of that name answers there."""
+        return (await self.get(label)).json["name"] == name
+
+    def children(self) -> dict[str, psutil.Process]:
+        """control and router, by name."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children():
+            line = " ".join(child.cmdline())
+            for name in ("control", "router"):
+                if f"lazycloud.{name}" in line:
+                    found[name] = child
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """Whatever runs with this home's data and is none of lazycloud's own processes."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                environment = process.environ()
+            except psutil.Error:
+                continue
+            if str(self.home) in environment.get("DATA_DIR", ""):
+                found.append(process)
+        return found
+
+    def cli(self, *arguments: str, folder: Path | None = None, code: int | None = 0) -> str:
+        """Run a verb; what it printed. `code` is the exit code to expect."""
+        done = subprocess.run(
+            [sys.executable, "-m", "lazycloud", *arguments],
+            cwd=folder or self.home,
+            env=os.environ | {"LAZYCLOUD_HOME": str(self.home), "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE * 2,
+        )
+        assert code is None or done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    def json(self, *arguments: str, folder: Path | None = None) -> Any:
+        """A verb's JSON."""
+        return json.loads(self.cli(*arguments, "--json", folder=folder))
+
+    def host(self, label: str = "") -> str:
+        return f"{label}.localhost:{self.port}" if label else f"localhost:{self.port}"
+
+    async def get(self, label: str = "", path: str = "/", **headers: str) -> Answer:
+        return await self.request("GET", label, path, headers=headers)
+
+    async def post(self, label: str, text: str, path: str = "/", **headers: str) -> Answer:
+        return await self.request("POST", label, path, headers=headers, data=text)
+
+    async def request(
+        self, method: str, label: str, path: str, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> Answer:
+        names = {name.replace("_", "-"): value for name, value in (headers or {}).items()}
+        names.setdefault("Host", self.host(label))
+        timeout = aiohttp.ClientTimeout(total=PATIENCE * 2)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.request(
+                method, f"http://127.0.0.1:{self.port}{path}", headers=names, allow_redirects=False, **options
+            ) as response,
+        ):
+            return Answer(response.status, await response.text(), response.headers)
+
+
+class Answer:
+    def __init__(self, status: int, text: str, headers: Mapping[str, str]) -> None:
+        self.status = status
+        self.text = text
+        self.headers = headers
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.text[:2000]!r}>"
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+BROWSER = {
+    "Accept": "text/html,application/xhtml+xml",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Dest": "document",
+}
+"""What a browser sends with a top-level navigation."""

@@ -1,0 +1,116 @@
+"""What people see, in a real browser on a real server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from tests.e2e.conftest import Up
+from tests.e2e.repository import Checkout, counter
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = (
+    os.environ.get("LAZYCLOUD_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+)
+# The build goes on when the test says so, through a file that only this test's repository names.
+SLOW_BUILD = (
+    '[build]\ncommand = "echo compiling; until [ -e {gate} ]; do sleep 0.05; done; echo done-$((40+2))"\n'
+)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    assert CHROMIUM, "no Chromium on PATH: install one, or name it in LAZYCLOUD_TEST_CHROMIUM"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    page = await (await browser.new_context()).new_page()
+    page.problems = []
+    page.on("pageerror", lambda problem: page.problems.append(str(problem)))
+    yield page
+    assert page.problems == []
+
+
+async def test_a_cold_commit_shows_its_steps_then_the_app_at_its_deep_path(
+    up: Up, checkout: Checkout, page: Page
+) -> None:
+    gate = checkout.path.parent / "gate"
+    cold = checkout.commit(
+        counter("cold", **{"lazycloud.toml": SLOW_BUILD.format(gate=gate)}), "Paint it blue"
+    )
+    checkout.commit(counter("head", **{"lazycloud.toml": ""}))
+    server = up(checkout.path)
+    await page.goto(f"http://{cold[:10]}.localhost:{server.port}/deep/path?q=1#part")
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Paint it blue")
+    await expect(page.get_by_text("compiling").last).to_be_visible()
+    await expect(page.get_by_text("done-42")).to_have_count(0)
+    other = await page.context.new_page()
+    await other.goto(f"http://{cold[:10]}.localhost:{server.port}/other")
+    await expect(other.get_by_text("compiling").last).to_be_visible()
+    gate.touch()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("cold", timeout=30_000)
+    await expect(page.locator("p")).to_have_text("/deep/path?q=1")
+    assert page.url.endswith("/deep/path?q=1#part")
+    await expect(other.locator("p")).to_have_text("/other", timeout=30_000)
+    seen = server.json("inspect", cold, "--app", "shop")
+    assert seen["attempt"] == 1
+
+
+async def test_a_failing_commit_shows_its_log_and_tries_again_when_told(
+    up: Up, checkout: Checkout, page: Page
+) -> None:
+    good = checkout.commit(counter("good"))
+    marker = checkout.path.parent / "mended"
+    build = f'[build]\ncommand = "echo looking for it; test -e {marker}"\n'
+    bad = checkout.commit(counter("mended", **{"lazycloud.toml": build}))
+    server = up(checkout.path, "--production", good)
+    await page.goto(f"http://{bad[:10]}.localhost:{server.port}/")
+    await expect(page.get_by_text("ended with exit status 1").first).to_be_visible(timeout=30_000)
+    await expect(page.get_by_text("looking for it").first).to_be_visible()
+    marker.touch()
+    await page.get_by_role("button", name="Try again").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("mended", timeout=30_000)
+
+
+async def test_a_page_whose_server_restarts_goes_on_where_it_was(
+    up: Up, checkout: Checkout, page: Page
+) -> None:
+    gate = checkout.path.parent / "gate"
+    cold = checkout.commit(counter("cold", **{"lazycloud.toml": SLOW_BUILD.format(gate=gate)}))
+    checkout.commit(counter("head", **{"lazycloud.toml": ""}))
+    server = up(checkout.path)
+    await page.goto(f"http://{cold[:10]}.localhost:{server.port}/")
+    await expect(page.get_by_text("compiling").last).to_be_visible()
+    server.children()["control"].kill()
+    gate.touch()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("cold", timeout=60_000)
+
+
+async def test_the_control_page_logs_in_by_its_link_and_promotes(
+    up: Up, checkout: Checkout, page: Page
+) -> None:
+    first = checkout.commit(counter("first"), "The first commit")
+    checkout.commit(counter("second"), "The second commit")
+    server = up(checkout.path)
+    await page.goto(f"http://lazycloud.localhost:{server.port}/")
+    await expect(page.get_by_label("token", exact=False)).to_be_visible()
+    await page.goto(server.login)
+    await expect(page.get_by_text("The second commit").first).to_be_visible()
+    await expect(page.get_by_text("The first commit").first).to_be_visible()
+    await page.get_by_role("button", name="Promote").first.click()
+    await page.get_by_role("dialog").get_by_role("button", name="Promote").click()
+    await server.until(lambda: server.named("first"))
+    assert (await server.get()).json["environment"]["COMMIT_ID"] == first

@@ -1,0 +1,124 @@
+"""Ctrl-C leaves nothing, SIGKILL of anything loses nothing, and a restart knows what was."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import psutil
+
+from tests.e2e.conftest import Up
+from tests.e2e.repository import Checkout, counter
+from tests.e2e.server import Server
+
+
+async def test_ctrl_c_leaves_no_process_socket_or_temporary_file(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    checkout.commit(counter("second"))
+    server = up(checkout.path)
+    await server.get()
+    await server.get(first)
+    assert len(server.workers()) >= 2
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    server.stop()
+    assert server.process.returncode == 0
+    assert [process for process in family if process.is_running()] == []
+    left = [
+        path
+        for path in server.home.rglob("*")
+        if path.is_socket() or path.name.startswith((".making", "trash"))
+    ]
+    assert left == []
+    assert not (server.home / "run").exists()
+    assert not list(server.home.glob("apps/shop/scratch/*"))
+
+
+async def test_started_again_it_knows_its_apps_production_history_and_data(
+    up: Up, checkout: Checkout, tmp_path: Path
+) -> None:
+    first = checkout.commit(counter("first"))
+    second = checkout.commit(counter("second"))
+    server = up(checkout.path)
+    await server.post("", "production's")
+    await server.post(first, "first's")
+    server.cli("promote", first, "-m", "going back", folder=checkout.path)
+    server.stop()
+    again = up(home=server.home)
+    assert (await again.get()).json["name"] == "first"
+    assert (await again.get()).json["notes"] == ["production's"]
+    assert (await again.get(first)).json["notes"] == ["production's", "first's"]
+    assert [row["commit"]["id"] for row in again.json("releases", "--app", "shop")] == [first, second]
+
+
+async def test_workers_go_on_serving_when_control_is_killed_and_are_found_again(
+    up: Up, checkout: Checkout
+) -> None:
+    first = checkout.commit(counter("first"))
+    checkout.commit(counter("second"))
+    server = up(checkout.path)
+    production, preview = (await server.get()).json["pid"], (await server.get(first)).json["pid"]
+    control = server.children()["control"]
+    control.send_signal(signal.SIGSTOP)
+    assert (await server.get()).json["pid"] == production
+    assert (await server.get(first)).json["pid"] == preview
+    control.kill()
+    assert (await server.get(first)).json["pid"] == preview
+    server.wait(lambda: server.children().get("control") not in (None, control), "new control")
+    server.wait(lambda: {row["pid"] for row in ps(server)} == {production, preview}, "adopted workers")
+    assert (await server.get(first)).json["pid"] == preview
+    assert (await server.get()).json["pid"] == production
+
+
+def ps(server: Server) -> list[dict]:
+    """None while control is away."""
+    said = server.cli("ps", "--json", code=None)
+    return json.loads(said) if said.startswith("[") else []
+
+
+async def test_a_router_that_is_killed_is_started_again(up: Up, checkout: Checkout) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path)
+    await server.get()
+    router = server.children()["router"]
+    router.kill()
+    assert (await server.get()).status == 200  # the listening socket stayed: this waited in its backlog
+    assert server.children()["router"].pid != router.pid
+
+
+async def test_workers_outlive_a_parent_that_is_killed_and_the_next_server_finds_them(
+    up: Up, checkout: Checkout
+) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path)
+    pid = (await server.get()).json["pid"]
+    children = server.children().values()
+    server.process.kill()
+    server.process.wait()
+    psutil.wait_procs(children, timeout=30)
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert psutil.pid_exists(pid)
+    again = up(home=server.home)
+    assert (await again.get()).json["pid"] == pid
+
+
+async def test_two_servers_cannot_share_a_home(up: Up, checkout: Checkout) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path)
+    said = server.cli("up", str(checkout.path), "--listen", "localhost:0", code=1)
+    assert f"(process {server.process.pid})" in said
+
+
+async def test_a_port_in_use_is_said_with_what_to_do(up: Up, checkout: Checkout, tmp_path: Path) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path)
+    said = server.cli(
+        "up",
+        str(checkout.path),
+        "--listen",
+        f"localhost:{server.port}",
+        "--home",
+        str(tmp_path / "other"),
+        code=1,
+    )
+    assert f"Port {server.port} of 127.0.0.1 is in use.\nGive another: --listen" in said

@@ -1,0 +1,166 @@
+"""Who may what: the owner's token, login, Origin, and previews on a public address."""
+
+from __future__ import annotations
+
+import re
+import stat
+
+import pytest
+
+from tests.e2e.conftest import Up
+from tests.e2e.repository import Checkout, counter
+from tests.e2e.server import BROWSER, Answer, Server
+
+CONTROL = "lazycloud"
+
+
+def cookie(answer: Answer, name: str) -> str:
+    (found,) = [
+        value.partition(";")[0]
+        for value in answer.headers.getall("Set-Cookie")
+        if value.startswith(f"{name}=")
+    ]
+    return found
+
+
+async def log_in(server: Server) -> str:
+    """By the printed link; the session cookie."""
+    path = server.login.partition(f":{server.port}")[2]
+    answer = await server.get(CONTROL, path)
+    assert answer.status == 303
+    return cookie(answer, "lazycloud_session")
+
+
+async def test_secrets_are_made_once_and_only_the_owner_can_read_them(up: Up, checkout: Checkout) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path)
+    for name in ("token", "key"):
+        assert stat.S_IMODE((server.home / name).stat().st_mode) == 0o600
+    for name in ("api", "control", "link"):
+        assert stat.S_IMODE((server.home / "run" / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE(server.home.stat().st_mode) == 0o700
+    token = (server.home / "token").read_text()
+    server.stop()
+    again = up(home=server.home)
+    assert (again.home / "token").read_text() == token
+    secrets = [token.strip(), (again.home / "key").read_text().strip()]
+    for process in again.children().values():
+        line = " ".join(process.cmdline())
+        assert not [secret for secret in secrets if secret in line]
+        assert "preview_key" not in line  # any user of the machine can read a command line
+
+
+async def test_the_api_needs_the_token_or_a_session(up: Up, checkout: Checkout) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path)
+    token = (server.home / "token").read_text().strip()
+    assert (await server.get(CONTROL, "/api/apps")).status == 401
+    assert (await server.get(CONTROL, "/api/apps", Authorization="Bearer wrong")).status == 401
+    assert (await server.get(CONTROL, "/api/apps", Authorization=f"Bearer {token}")).json[0]["name"] == "shop"
+    session = await log_in(server)
+    assert (await server.get(CONTROL, "/api/apps", Cookie=session)).status == 200
+    assert (await server.get(CONTROL, "/api/apps", Cookie=session + "0")).status == 401
+    out = server.cli("ls", "--server", f"http://127.0.0.1:{server.port}", "--token", token, code=None)
+    assert "Traceback" not in out
+
+
+async def test_a_login_link_works_once(up: Up, checkout: Checkout) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path)
+    await log_in(server)
+    again = await server.get(CONTROL, server.login.partition(f":{server.port}")[2])
+    assert again.status == 401
+    assert "used before" in again.text
+    fresh = server.cli("open", "--control", "--print").strip()
+    server.login = re.search(r"http\S+", fresh)[0]
+    assert await log_in(server)
+
+
+async def test_a_write_from_another_origin_is_refused(up: Up, checkout: Checkout) -> None:
+    commit = checkout.commit(counter("one"))
+    server = up(checkout.path)
+    session = await log_in(server)
+    path, body = "/api/apps/shop/deploy", f'{{"ref": "{commit}"}}'
+    evil = await server.post(CONTROL, body, path, Cookie=session, Origin=f"http://{server.host(commit)}")
+    assert evil.status == 403
+    own = await server.post(CONTROL, body, path, Cookie=session, Origin=f"http://{server.host(CONTROL)}")
+    assert own.status == 202
+    retry = "/.well-known/lazycloud/retry"
+    assert (await server.post(commit, "", retry, Origin="http://evil.example")).status == 403
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Origin": "http://evil.example"}
+    assert (await server.get(CONTROL, "/api/follow", Cookie=session, **upgrade)).status == 403
+    assert (await server.get(commit, "/.well-known/lazycloud/progress", **upgrade)).status == 403
+
+
+async def test_what_routers_relay_is_never_taken_for_the_owner_s_socket(up: Up, checkout: Checkout) -> None:
+    commit = checkout.commit(counter("one"))
+    server = up(checkout.path)
+    for label in ("", commit, "nobody"):
+        answer = await server.get(label, "/api/apps", Host=f"{label}.localhost" if label else "localhost")
+        assert '"source"' not in answer.text
+    assert (await server.get(CONTROL, "/api/apps", Lazycloud_Reason="page")).status == 401
+
+
+@pytest.fixture
+def public(up: Up, checkout: Checkout) -> Server:
+    checkout.commit(counter("first"))
+    checkout.commit(counter("second"))
+    return up(checkout.path, "--listen", "0.0.0.0:0")
+
+
+async def test_on_a_public_address_previews_need_a_login_and_production_does_not(
+    public: Server, checkout: Checkout
+) -> None:
+    first = checkout.git("rev-parse", "HEAD~1")
+    assert (await public.get()).json["name"] == "second"
+    assert (await public.get(first)).status == 401
+    to_login = await public.get(first, "/deep?q=1", **BROWSER)
+    assert to_login.status == 303
+    assert public.json("inspect", first, "--app", "shop")["state"] == "cold"
+    session = await log_in(public)
+    visit = to_login.headers["Location"].partition(f":{public.port}")[2]
+    entry = await public.get(CONTROL, visit, Cookie=session, **BROWSER)
+    assert entry.status == 303
+    entered = await public.get(first, entry.headers["Location"].partition(f":{public.port}")[2], **BROWSER)
+    assert (entered.status, entered.headers["Location"]) == (303, "/deep?q=1")
+    preview = cookie(entered, "lazycloud_preview")
+    seen = await public.get(first, "/deep?q=1", Cookie=f"{preview}; theirs=1")
+    assert seen.json["path"] == "/deep?q=1"
+
+
+async def test_a_preview_s_cookie_is_worth_nothing_on_another_host(
+    public: Server, checkout: Checkout
+) -> None:
+    first, second = checkout.git("rev-parse", "HEAD~1"), checkout.git("rev-parse", "HEAD")
+    session = await log_in(public)
+    target = f"http%3A%2F%2F{first}.localhost%3A{public.port}%2F"
+    entry = await public.get(CONTROL, f"/visit?to={target}", Cookie=session)
+    ticket_path = entry.headers["Location"].partition(f":{public.port}")[2]
+    assert (await public.get(second, ticket_path)).status == 401
+    preview = cookie(await public.get(first, ticket_path), "lazycloud_preview")
+    assert (await public.get(first, Cookie=preview)).status == 200
+    assert (await public.get(second, Cookie=preview)).status == 401
+    assert (await public.get(second, Cookie=session)).status == 401
+    assert (await public.get(second, "/.well-known/lazycloud/log", Cookie=preview)).status == 401
+
+
+async def test_a_program_shows_the_token_to_see_a_preview(public: Server, checkout: Checkout) -> None:
+    first = checkout.git("rev-parse", "HEAD~1")
+    token = (public.home / "token").read_text().strip()
+    assert (await public.get(first, Lazycloud_Token="wrong")).status == 401
+    assert (await public.get(first, Lazycloud_Token=token)).json["name"] == "first"
+
+
+async def test_a_link_cannot_lead_to_another_site(public: Server) -> None:
+    session = await log_in(public)
+    for target in ("http://evil.example/", "https://evil.example", "//evil.example", "javascript:alert(1)"):
+        answer = await public.get(CONTROL, f"/visit?to={target}", Cookie=session)
+        assert answer.status == 404
+        after_login = await public.get(CONTROL, f"/login?next={target}", Cookie=session)
+        assert after_login.headers["Location"] == "/"
+
+
+async def test_public_previews_are_public_when_somebody_said_so(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    server = up(checkout.path, "--listen", "0.0.0.0:0", "--public-previews")
+    assert (await server.get(first)).json["name"] == "first"

@@ -1,0 +1,111 @@
+"""The direction of knowledge, and that what exists is documented."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import lazycloud
+from lazycloud import events
+from lazycloud.config import SETTINGS
+from lazycloud.control.api import Api
+
+PACKAGE = Path(lazycloud.__file__).parent
+DOCS = PACKAGE.parent / "docs"
+
+PURE = {"config", "errors", "events", "hosts", "states"}
+
+MAY_KNOW = {
+    "errors": set(),
+    "hosts": set(),
+    "states": {"errors"},
+    "events": set(),
+    "config": {"errors", "hosts"},
+    "processes": {"errors"},
+    "store": {"errors", "events"},
+    "router": {"errors", "hosts"},
+    "build": {"errors", "hosts", "processes"},
+    "workers": {"errors", "processes"},
+    "data": {"errors", "processes"},
+    "deployments": {
+        "build",
+        "workers",
+        "data",
+        "store",
+        "config",
+        "hosts",
+        "states",
+        "events",
+        "errors",
+        "processes",
+    },
+    "control": {
+        "deployments",
+        "build",
+        "workers",
+        "data",
+        "store",
+        "config",
+        "hosts",
+        "states",
+        "events",
+        "errors",
+    }
+    | {"router"},  # only router.access: the cookie that control signs and routers check
+    "server": {"config", "control", "errors"},
+    "cli": {"config", "errors", "hosts", "server", "build"},
+}
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """The parts of ours that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names |= {
+                f"{node.module}.{alias.name}" if node.module == "lazycloud" else node.module
+                for alias in node.names
+            }
+    ours = {name.split(".")[1] for name in names if name.startswith("lazycloud.")}
+    return {name for name in ours if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("name", sorted(MAY_KNOW))
+def test_nothing_imports_what_is_above_it(name: str) -> None:
+    files = [path for path in PACKAGE.rglob("*.py") if part(path) == name]
+    assert files
+    for path in files:
+        assert imported(path) <= MAY_KNOW[name] | {name}, path
+
+
+def test_every_part_has_its_place_in_the_order() -> None:
+    parts = {part(path) for path in PACKAGE.rglob("*.py")} - {"__init__", "__main__"}
+    assert parts == set(MAY_KNOW)
+
+
+def test_routers_import_neither_control_nor_a_database_nor_git() -> None:
+    for path in (PACKAGE / "router").rglob("*.py"):
+        text = path.read_text()
+        assert "sqlalchemy" not in text and "import git" not in text and "lazycloud.control" not in text, path
+
+
+def test_every_event_every_route_and_every_setting_is_documented() -> None:
+    protocols = (DOCS / "protocols.md").read_text()
+    for kind, cls in events._kinds.items():
+        (row,) = [line for line in protocols.splitlines() if line.startswith(f"| `{kind}` |")]
+        own = [name for name in cls.__dataclass_fields__ if name not in ("app", "deployment")]
+        assert [name for name in own if name not in row] == [], kind
+    for method, path, _ in Api.ROUTES:
+        shown = path.replace("{app}", "<app>").replace("{deployment}", "<id>")
+        assert f"`{method} {shown}" in protocols, path
+    settings = (DOCS / "settings.md").read_text()
+    assert [name for name in SETTINGS if f"`{name}`" not in settings] == []
