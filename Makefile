@@ -1,0 +1,51 @@
+# A fresh machine with Python >= 3.11, git and make is enough: everything else is set up in .venv.
+
+PYTHON ?= python3
+LISTEN ?= localhost:8000
+DEMO := .demo
+BIN := .venv/bin
+UV := $(shell command -v uv)
+
+# pip heeds the user's pip.conf, which uv does not; groups need pip >= 25.1.
+ifdef UV
+MAKE_VENV = uv venv --quiet --python $(PYTHON) .venv
+INSTALL = uv pip install --quiet --python $(BIN)/python
+else
+MAKE_VENV = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+INSTALL = $(BIN)/python -m pip install --quiet
+endif
+
+.PHONY: demo test check lint types clean
+
+demo: .venv/.installed
+	@test -e "$(DEMO)/guestbook" || echo "Making a guestbook in $(DEMO)/guestbook"
+	@$(BIN)/python examples/make_demo.py "$(DEMO)/guestbook" --listen "$(LISTEN)"
+	@$(BIN)/lazycloud hook install "$(DEMO)/guestbook" --home "$(DEMO)/home"
+	@exec $(BIN)/lazycloud up "$(DEMO)/guestbook" --home "$(DEMO)/home" --listen "$(LISTEN)"
+
+test: .venv/.installed-test
+	$(BIN)/python -m pytest
+
+check: lint types test
+
+lint: .venv/.installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/.installed-test
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv $(DEMO) .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/python:
+	$(MAKE_VENV)
+
+.venv/.installed: pyproject.toml | $(BIN)/python
+	@echo "Setting up .venv"
+	@$(INSTALL) --editable .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed
+	@$(INSTALL) --editable . --group test --group check
+	@touch $@
