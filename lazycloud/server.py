@@ -31,6 +31,7 @@ from lazycloud import __version__
 from lazycloud.config import Config, Listen
 from lazycloud.control.auth import Auth, secret
 from lazycloud.errors import BadInput, Conflict, LazycloudError
+from lazycloud.processes import ending_in_words
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 START_TIMEOUT = 120.0  # seconds until control answers: a first clone of a large repository is part of it
@@ -97,7 +98,7 @@ class Server:
             self._children.append(router)
         self._greet()
         await stop.wait()
-        print("\nStopping…", flush=True)
+        _say("\nStopping…")
         await self._stop()
         return 0
 
@@ -214,11 +215,7 @@ class Server:
         if self._stopping or child.process is None:
             return
         pause = child.died()
-        print(
-            f"{child.name} ended ({child.process.returncode}) and is started again.",
-            file=sys.stderr,
-            flush=True,
-        )
+        _say(f"{child.name} {ending_in_words(child.process.returncode)}, and is started again.")
         asyncio.get_running_loop().call_later(pause, self._start_again, child)
 
     def _start_again(self, child: Child) -> None:
@@ -227,7 +224,7 @@ class Server:
         try:
             child.start()
         except LazycloudError as problem:
-            print(f"{child.name}: {problem}", file=sys.stderr, flush=True)
+            _say(f"{child.name}: {problem}")
             asyncio.get_running_loop().call_later(child.died(), self._start_again, child)
 
     async def _stop(self) -> None:
@@ -243,15 +240,17 @@ class Server:
 
     def _greet(self) -> None:
         addresses = self.config.addresses
-        print(f"lazycloud {__version__}")
+        lines = [f"lazycloud {__version__}"]
         for app in self._answer["apps"]:
             base = app["address"].removeprefix(f"{addresses.scheme}://")
-            print(f"  {app['name']:<12} {app['address']}   any commit: {addresses.scheme}://<commit>.{base}")
-        print(f"  {'control':<12} {self._answer['login']}   (logs you in, once)")
+            lines.append(
+                f"  {app['name']:<12} {app['address']}   any commit: {addresses.scheme}://<commit>.{base}"
+            )
+        lines.append(f"  {'control':<12} {self._answer['login']}   (logs you in, once)")
         if self.config.is_public:
-            print("  Anyone who can reach this address can reach production", end="")
-            print(" and every commit." if self.config.public_previews else "; previews need a login.")
-        print("Ctrl-C stops everything.", flush=True)
+            shown = "every commit" if self.config.public_previews else "production; previews need a login"
+            lines.append(f"  Whoever can reach this machine can open {shown}.")
+        _say("\n".join([*lines, "Ctrl-C stops everything."]))
 
 
 def run(config: Config) -> int:
@@ -315,3 +314,9 @@ async def _gone(children: list[Child], seconds: float) -> None:
                 _signal(child, signal.SIGKILL)
             deadline += 5
         await asyncio.sleep(0.02)  # SIGCHLD is handled by this same loop
+
+
+def _say(text: str) -> None:
+    """To whoever looks at the terminal. Nobody may be there any more; the server goes on all the same."""
+    with suppress(OSError):
+        print(text, flush=True)

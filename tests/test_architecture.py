@@ -54,7 +54,7 @@ MAY_KNOW = {
         "errors",
     }
     | {"router"},  # only router.access: the cookie that control signs and routers check
-    "server": {"config", "control", "errors"},
+    "server": {"config", "control", "errors", "processes"},
     "cli": {"config", "errors", "hosts", "server", "build"},
 }
 
@@ -102,7 +102,7 @@ def test_every_event_every_route_and_every_setting_is_documented() -> None:
     protocols = (DOCS / "protocols.md").read_text()
     for kind, cls in events._kinds.items():
         (row,) = [line for line in protocols.splitlines() if line.startswith(f"| `{kind}` |")]
-        own = [name for name in cls.__dataclass_fields__ if name not in ("app", "deployment")]
+        own = [name for name in cls.__dataclass_fields__ if name not in ("kind", "app", "deployment")]
         assert [name for name in own if name not in row] == [], kind
     for method, path, _ in Api.ROUTES:
         shown = path.replace("{app}", "<app>").replace("{deployment}", "<id>")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -32,28 +33,29 @@ class Server:
         if "--listen" not in self.arguments:
             self.arguments += ["--listen", "localhost:0"]
         self._environment = environment or {}
-        self.lines: list[str] = []
+        self._text = b""
+        self._hung_up = False
         self.port = 0
         self.login = ""
 
     def start(self) -> Server:
+        self._output, terminal = os.pipe()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lazycloud", "up", *self.arguments, "--home", str(self.home)],
-            stdout=subprocess.PIPE,
+            stdout=terminal,
             stderr=subprocess.STDOUT,
-            text=True,
             cwd=self.home.parent,
             env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(self._environment),
         )
+        os.close(terminal)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.wait(
-            lambda: any("Ctrl-C" in line for line in self.lines) or self.process.poll() is not None,
+            lambda: "Ctrl-C" in self.output or self.process.poll() is not None,
             "greeting",
         )
         assert self.process.poll() is None, self.output
-        (login,) = [line for line in self.lines if "/login?ticket=" in line]
-        self.login = re.search(r"http\S+", login)[0]
+        self.login = re.search(r"http\S+/login\?ticket=\S+", self.output)[0]
         self.port = int(re.search(r":(\d+)/", self.login)[1])
         return self
 
@@ -72,11 +74,21 @@ class Server:
 
     @property
     def output(self) -> str:
-        return "".join(self.lines)
+        return self._text.decode(errors="replace")
+
+    def hang_up(self) -> None:
+        """The terminal goes away: from now on nobody reads what the server writes."""
+        self._hung_up = True
+        self._reader.join()
 
     def _read(self) -> None:
-        for line in self.process.stdout:
-            self.lines.append(line)
+        while not self._hung_up:
+            if select.select([self._output], [], [], 0.1)[0]:
+                text = os.read(self._output, 65536)
+                if not text:
+                    break
+                self._text += text
+        os.close(self._output)
 
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
         """Until the condition holds; what it gave."""

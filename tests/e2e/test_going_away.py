@@ -86,6 +86,19 @@ async def test_a_router_that_is_killed_is_started_again(up: Up, checkout: Checko
     assert server.children()["router"].pid != router.pid
 
 
+async def test_a_server_whose_terminal_is_gone_still_starts_again_what_dies(
+    up: Up, checkout: Checkout
+) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path)
+    await server.get()
+    server.hang_up()
+    router = server.children()["router"]
+    router.kill()
+    assert (await server.get()).status == 200
+    assert server.children()["router"].pid != router.pid
+
+
 async def test_workers_outlive_a_parent_that_is_killed_and_the_next_server_finds_them(
     up: Up, checkout: Checkout
 ) -> None:
