@@ -9,13 +9,14 @@ import json
 import pwd
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
 from lazycloud.build.commit import Commit
 from lazycloud.config import Config
+from lazycloud.control import logs
 from lazycloud.control.auth import Auth
 from lazycloud.control.progress import Progress, number_of
 from lazycloud.control.views import Views, commit_view, error_view
@@ -25,10 +26,10 @@ from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.production import Production
 from lazycloud.errors import BadInput, LazycloudError, NotFound
 from lazycloud.events import EventLog
-from lazycloud.workers.logs import follow, last_lines
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 COUNT_MOST = 500  # rows that a listing gives at the most
+LINES_MOST = 10_000  # of a log
 
 
 class Api:
@@ -126,9 +127,10 @@ class Api:
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         _, deployment = await self._named(self._app(request), request.query.get("ref", ""))
-        lines = number_of(request, "lines", 200)
-        going_on = request.query.get("follow") == "1"
-        return await self._progress.lines(request, self._log_lines(deployment, lines, going_on))
+        lines = min(number_of(request, "lines", 200), LINES_MOST)
+        if request.query.get("follow") == "1":
+            return await self._progress.lines(request, logs.going_on(deployment, self._events, lines))
+        return await self._progress.lines(request, _each(logs.written(deployment, lines)))
 
     async def deploy(self, request: web.Request) -> web.StreamResponse:
         app, body = self._app(request), await _body(request)
@@ -216,25 +218,6 @@ class Api:
             )
         return web.json_response({"stopped": await self._fleet.stop(deployment), "deployment": deployment.id})
 
-    async def _log_lines(
-        self, deployment: Deployment, lines: int, going_on: bool
-    ) -> AsyncIterator[dict[str, Any]]:
-        """The deploy's log, then the worker's; followed, also what the next attempts write."""
-        deployment.transcript.flush()
-        number = self._events.last
-        for line in last_lines(deployment.transcript.path, lines):
-            yield {"source": "build", "text": f"{line}\n"}
-        if not going_on:
-            for line in last_lines(deployment.worker_log, lines):
-                yield {"source": "worker", "text": f"{line}\n"}
-            return
-        async for fact in self._merged(deployment, lines, number):
-            yield fact
-
-    async def _merged(self, deployment: Deployment, lines: int, number: int) -> AsyncIterator[dict[str, Any]]:
-        async for text in follow(deployment.worker_log, lines):
-            yield {"source": "worker", "text": text}
-
     def _who(self, request: web.Request) -> str:
         """Who does this: the user at the other end of the owner's socket, or the holder of the token."""
         if not self._auth.is_local(request) or request.transport is None:
@@ -249,6 +232,11 @@ class Api:
 
 def login_link(config: Config, auth: Auth) -> str:
     return f"{config.addresses.control()}login?ticket={auth.ticket()}"
+
+
+async def _each(lines: list[dict[str, Any]]) -> AsyncGenerator[dict[str, Any], None]:
+    for line in lines:
+        yield line
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -54,7 +54,9 @@ class Progress:
         after = number_of(request, "after", self._events.last)
         return await self._send(request, [], after, lambda event: not isinstance(event, Output))
 
-    async def lines(self, request: web.Request, facts: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:
+    async def lines(
+        self, request: web.Request, facts: AsyncGenerator[dict[str, Any], None]
+    ) -> web.StreamResponse:
         """JSON Lines, until they end or the reader goes."""
         response = web.StreamResponse(
             headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}
@@ -65,7 +67,7 @@ class Progress:
         await response.write_eof()
         return response
 
-    async def deploy(self, deployment: Deployment, after: int) -> AsyncIterator[dict[str, Any]]:
+    async def deploy(self, deployment: Deployment, after: int) -> AsyncGenerator[dict[str, Any], None]:
         """The facts of a deploy up to its end; for one that has ended, its state last."""
         if not deployment.is_deploying:
             yield self._state(deployment)
@@ -76,7 +78,7 @@ class Progress:
             if isinstance(event, StateChanged) and State(event.after) not in DEPLOYING:
                 return
 
-    async def promote(self, app: str, after: int) -> AsyncIterator[dict[str, Any]]:
+    async def promote(self, app: str, after: int) -> AsyncGenerator[dict[str, Any], None]:
         """The facts of a promote: its rehearsal's, its worker's, and how it ended."""
 
         def wanted(event: Event) -> bool:
@@ -93,7 +95,7 @@ class Progress:
             if isinstance(recorded.event, Promoted | PromoteFailed):
                 return
 
-    async def facts(self, app: str, after: int, follow: bool) -> AsyncIterator[dict[str, Any]]:
+    async def facts(self, app: str, after: int, follow: bool) -> AsyncGenerator[dict[str, Any], None]:
         """All facts but output, of one app or of all; up to now, or on and on."""
         until = self._events.last
 
@@ -146,7 +148,7 @@ class Progress:
         return Recorded(self._events.last, deployment.ready_at, event).as_dict()
 
 
-async def _kept_alive(facts: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+async def _kept_alive(facts: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[bytes]:
     """Lines of JSON; an empty one when there was nothing to say for a while, so that nobody gives up on us."""
     following = asyncio.ensure_future(anext(facts, None))
     try:
@@ -163,6 +165,7 @@ async def _kept_alive(facts: AsyncIterator[dict[str, Any]]) -> AsyncIterator[byt
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+        await facts.aclose()
 
 
 def of_deployment(deployment: Deployment) -> Wanted:

@@ -71,12 +71,21 @@ class Checkout:
         path.mkdir(parents=True)
         self.git("init", "-q", "-b", branch)
 
-    def git(self, *arguments: str, **environment: str) -> str:
+    def git(self, *arguments: str) -> str:
+        """What git answered."""
+        return self._run(*arguments).stdout.strip()
+
+    def aloud(self, *arguments: str) -> str:
+        """All that git and its hooks said."""
+        done = self._run(*arguments)
+        return done.stdout + done.stderr
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            ["git", *arguments], cwd=self.path, env=ENVIRONMENT | environment, capture_output=True, text=True
+            ["git", *arguments], cwd=self.path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        return done
 
     def commit(self, files: Mapping[str, str | None], message: str = "a commit") -> str:
         """Write files (None removes one) and commit; the full id."""

@@ -1,0 +1,55 @@
+"""What a deployment's build and worker wrote: the newest lines, and then what comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from lazycloud.deployments.deployment import Deployment
+from lazycloud.events import EventLog, Output
+from lazycloud.workers.logs import follow, last_lines
+
+Line = dict[str, Any]
+
+
+def written(deployment: Deployment, count: int) -> list[Line]:
+    """The newest lines of the last attempt's steps, then those of the worker."""
+    deployment.transcript.flush()
+    return [
+        *({"source": "build", "text": f"{line}\n"} for line in last_lines(deployment.transcript.path, count)),
+        *({"source": "worker", "text": f"{line}\n"} for line in last_lines(deployment.worker_log, count)),
+    ]
+
+
+async def going_on(deployment: Deployment, events: EventLog, count: int) -> AsyncGenerator[Line, None]:
+    """The same, and whatever this and later attempts write, as it comes. Never ends by itself."""
+    queue: asyncio.Queue[Line] = asyncio.Queue(100)
+    deployment.transcript.flush()
+    after = events.last
+    for line in last_lines(deployment.transcript.path, count):
+        yield {"source": "build", "text": f"{line}\n"}
+    feeding = [
+        asyncio.create_task(_feed_build(deployment, events, after, queue), name="follow the build"),
+        asyncio.create_task(_feed_worker(deployment, count, queue), name="follow the worker"),
+    ]
+    try:
+        while True:
+            yield await queue.get()
+    finally:
+        for task in feeding:
+            task.cancel()
+        await asyncio.gather(*feeding, return_exceptions=True)
+
+
+async def _feed_build(
+    deployment: Deployment, events: EventLog, after: int, queue: asyncio.Queue[Line]
+) -> None:
+    async for recorded in events.follow(after, lambda event: event.deployment == deployment.id):
+        if isinstance(recorded.event, Output):
+            await queue.put({"source": "build", "step": recorded.event.step, "text": recorded.event.text})
+
+
+async def _feed_worker(deployment: Deployment, count: int, queue: asyncio.Queue[Line]) -> None:
+    async for text in follow(deployment.worker_log, count):
+        await queue.put({"source": "worker", "text": text})
