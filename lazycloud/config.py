@@ -70,7 +70,8 @@ class Config:
 
     @property
     def is_public(self) -> bool:
-        return not all(listen.is_loopback for listen in self.listen)
+        """Others than this machine's users can reach it: by its address, or through a front."""
+        return bool(self.public_url) or not all(listen.is_loopback for listen in self.listen)
 
     @property
     def previews_need_login(self) -> bool:
@@ -174,7 +175,17 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     values = {name: SETTINGS[name](name, value) for name, value in settings.items()}
     if url := values.get("public_url"):
         values.setdefault("domain", urlsplit(url).hostname or "")
-    return Config(home=home, apps=(*sources, *apps), **values)
+    return Config(home=home, apps=_joined([*sources, *apps]), **values)
+
+
+def _joined(apps: Sequence[AppSource]) -> tuple[AppSource, ...]:
+    """Each source once: what the command line leaves open the file may say."""
+    joined: dict[str, AppSource] = {}
+    for app in apps:
+        first = joined.get(app.source, app)
+        settled = {one.name: getattr(first, one.name) or getattr(app, one.name) for one in fields(AppSource)}
+        joined[app.source] = AppSource(**settled)
+    return tuple(joined.values())
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -241,6 +241,7 @@ class EventLog:
         self._read = read
         self._clock = clock
         self._pending: deque[Recorded] = deque(maxlen=UNWRITTEN)
+        self._awaited: dict[int, asyncio.Future[None]] = {}
         self._recent: deque[Recorded] = deque(maxlen=RECENT)
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
@@ -271,6 +272,13 @@ class EventLog:
         recorded = Recorded(self._last, self._clock(), event, changes)
         self._pending.append(recorded)
         self._wake.set()
+        return recorded
+
+    async def commit(self, event: Event, *changes: Any) -> Recorded:
+        """A fact that is true only once it is on disk. One that cannot be written never was: this raises why."""
+        recorded = self.append(event, *changes)
+        written = self._awaited[recorded.number] = asyncio.get_running_loop().create_future()
+        await asyncio.shield(written)
         return recorded
 
     async def flush(self) -> None:
@@ -316,15 +324,40 @@ class EventLog:
     async def _write_batch(self, batch: list[Recorded]) -> None:
         try:
             await asyncio.to_thread(self._write, batch)
-        except Exception as problem:
+        except OSError as problem:
             if self._problem is None:
-                log.exception("The event log cannot be written; facts are kept in memory meanwhile")
+                log.error("The event log cannot be written, facts are kept in memory meanwhile: %s", problem)
             self._problem = problem
+            self._publish([recorded for recorded in batch if not self._refused(recorded, problem)])
+        except Exception as problem:
+            if len(batch) > 1:
+                for recorded in batch:
+                    await self._write_batch([recorded])
+                return
+            log.exception("This fact cannot be written and is lost: %r", batch[0])
+            self._refused(batch[0], problem)
+            self._take_off(batch)
+            self._publish([])
         else:
             self._problem = None
-            while self._pending and self._pending[0].number <= batch[-1].number:
-                self._pending.popleft()
-        self._publish(batch)
+            self._take_off(batch)
+            self._publish(batch)
+            for recorded in batch:
+                if written := self._awaited.pop(recorded.number, None):
+                    written.set_result(None)
+
+    def _refused(self, recorded: Recorded, problem: Exception) -> bool:
+        """Whether somebody waits for the fact to be on disk: then it never was."""
+        written = self._awaited.pop(recorded.number, None)
+        if written is None:
+            return False
+        written.set_exception(problem)
+        self._pending.remove(recorded)
+        return True
+
+    def _take_off(self, batch: list[Recorded]) -> None:
+        while self._pending and self._pending[0].number <= batch[-1].number:
+            self._pending.popleft()
 
     def _publish(self, batch: Iterable[Recorded]) -> None:
         for recorded in batch:

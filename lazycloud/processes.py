@@ -80,6 +80,33 @@ def members(session: int) -> Iterator[int]:
                 yield int(entry.name)
 
 
+def end_strays(folder: Path, spare: set[int]) -> None:
+    """Kill builds, release commands and workers that nobody watches any more: by their HOME or DATA_DIR.
+
+    Whole sessions whose leader was given one below `folder`; of other sessions nothing while their leader lives,
+    for that may be a person's shell. `spare` are leaders to leave alone. Blocks for some milliseconds.
+    """
+    begins = tuple(f"{name}={folder}/".encode() for name in ("DATA_DIR", "HOME"))
+    found = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
+    for pid in (pid for pid in found if _was_given(pid, begins)):
+        with contextlib.suppress(OSError):
+            session = os.getsid(pid)
+            if session in spare or pid == os.getpid():
+                continue
+            if _was_given(session, begins):
+                kill_session(session)
+            elif identify(session) is None:
+                os.kill(pid, signal.SIGKILL)
+
+
+def _was_given(pid: int, begins: tuple[bytes, ...]) -> bool:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return any(entry.startswith(begins) for entry in environment.split(b"\0"))
+
+
 def ending_in_words(status: int) -> str:
     """How a process ended, to follow its name in a sentence. Negative: killed by that signal."""
     if status < 0:

@@ -15,14 +15,13 @@ import errno
 import fcntl
 import json
 import os
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,9 @@ from lazycloud import __version__
 from lazycloud.config import Config, Listen
 from lazycloud.control.auth import Auth, secret
 from lazycloud.errors import BadInput, Conflict, LazycloudError
-from lazycloud.processes import ending_in_words
+from lazycloud.processes import end_strays, ending_in_words
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-START_TIMEOUT = 120.0  # seconds until control answers: a first clone of a large repository is part of it
 ROUTER_GRACE = 35.0  # seconds: a router drains for 30
 CONTROL_GRACE = 60.0  # seconds: every worker has its stop_timeout, all at the same time
 RESTART_PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0)  # seconds before a child that died is started again
@@ -42,22 +40,26 @@ STEADY = 10.0  # seconds after which a child that dies counts as having been wel
 
 
 class Child:
-    """A process that is to be there, started again when it dies."""
+    """A process that is to be there, started again when it dies. `spawn` gives it at once."""
 
-    def __init__(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+    def __init__(self, name: str, spawn: Callable[[], subprocess.Popen[bytes]]) -> None:
         self.name = name
-        self._start = start
+        self._spawn = spawn
         self._deaths = 0
         self._began = 0.0
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self._began = time.monotonic()
-        self.process = self._start()
+        self.process = self._spawn()
 
     @property
     def pid(self) -> int:
         return self.process.pid if self.process else 0
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.returncode is None
 
     def died(self) -> float:
         """Note a death; the pause in seconds before the next start."""
@@ -88,19 +90,28 @@ class Server:
         stop = asyncio.Event()
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, stop.set)
-        control = Child("control", self._start_control)
-        control.start()
-        self._children.append(control)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        for number in range(self.config.routers):
-            router = Child(f"router {number + 1}", self._start_router)
-            router.start()
-            self._children.append(router)
-        self._greet()
-        await stop.wait()
-        _say("\nStopping…")
+        control = Child("control", self._spawn_control)
+        self._children.append(control)
+        control.start()
+        stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
+        answering = asyncio.create_task(self._hear(), name="wait for control")
+        await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            self._understand(await answering)
+            self._start_routers()
+            self._greet()
+            await stopping
+            _say("\nStopping…")
         await self._stop()
+        answering.cancel()
         return 0
+
+    def _start_routers(self) -> None:
+        for number in range(self.config.routers):
+            router = Child(f"router {number + 1}", self._spawn_router)
+            self._children.append(router)
+            router.start()
 
     def _prepare_home(self) -> None:
         """One server a home: its lock is held as long as this process lives."""
@@ -108,6 +119,8 @@ class Server:
         try:
             for folder in (config.home, config.run_folder):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if folder.stat().st_uid != os.getuid():
+                    raise PermissionError(errno.EPERM, "it belongs to another user")
             lock = self._stack.enter_context(config.lock_file.open("a+"))
         except OSError as problem:
             raise _home_trouble(config.home, problem) from problem
@@ -140,40 +153,41 @@ class Server:
             listens.append(Listen(listen.host, opened.getsockname()[1]))
         self.config = dataclasses.replace(self.config, listen=tuple(listens))
 
-    def _start_control(self) -> subprocess.Popen[bytes]:
-        """Returns when it answers; raises LazycloudError with what it says instead."""
-        ready, ready_end = os.pipe()
+    def _spawn_control(self) -> subprocess.Popen[bytes]:
+        """It will write one line to the pipe `_ready`: that it answers, or what keeps it from that."""
+        self._ready, ready_end = os.pipe()
+        arguments = [str(ready_end), str(self._lifeline), *(["again"] if self._answer else [])]
         try:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "lazycloud.control",
-                    self.config.to_json(),
-                    str(ready_end),
-                    str(self._lifeline),
-                ],
-                pass_fds=(ready_end, self._lifeline),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
+            return _spawn(
+                ["lazycloud.control", *arguments], self.config.to_json(), (ready_end, self._lifeline)
             )
         finally:
             os.close(ready_end)
-        with os.fdopen(ready) as pipe:
-            there, _, _ = select.select([pipe], [], [], START_TIMEOUT)
-            line = pipe.readline() if there else ""
-        if not line:
-            process.kill()
-            raise LazycloudError("Control did not start.", "What it wrote above says why.")
-        self._answer = json.loads(line)
-        if error := self._answer.get("error"):
-            process.wait()
-            problem = LazycloudError(error["sentence"], error["advice"])
-            problem.exit_code = self._answer["exit_code"]
-            raise problem
-        return process
 
-    def _start_router(self) -> subprocess.Popen[bytes]:
+    async def _hear(self) -> dict[str, Any]:
+        """What control says first; empty if it ended without a word."""
+        reader = asyncio.StreamReader()
+        pipe = os.fdopen(self._ready)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), pipe
+        )
+        try:
+            line = await reader.readline()
+        finally:
+            transport.close()
+        return dict(json.loads(line)) if line else {}
+
+    def _understand(self, answer: dict[str, Any]) -> None:
+        """Raises LazycloudError for what the user has to mend; control has ended then."""
+        self._answer, self._stopping = answer, "ready" not in answer
+        if error := answer.get("error"):
+            problem = LazycloudError(error["sentence"], error["advice"])
+            problem.exit_code = answer["exit_code"]
+            raise problem
+        if not answer:
+            raise LazycloudError("Control did not start.", "What it wrote above says why.")
+
+    def _spawn_router(self) -> subprocess.Popen[bytes]:
         auth = Auth(self._token, self._key.encode(), self.config.api_socket, secure=False)
         descriptors = [one.fileno() for one in self._sockets]
         settings = {
@@ -186,16 +200,8 @@ class Server:
             "token_sha256": auth.token_sha256,
             "drain_timeout": self.config.drain_timeout,
         }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lazycloud.router", "--settings", "-"],
-            pass_fds=(*descriptors, self._lifeline),
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert process.stdin is not None
-        with suppress(BrokenPipeError), process.stdin as pipe:
-            pipe.write(json.dumps(settings).encode())
-        return process
+        arguments = ["lazycloud.router", "--settings", "-"]
+        return _spawn(arguments, json.dumps(settings), (*descriptors, self._lifeline))
 
     def _reap(self) -> None:
         """A child died, or a worker that lost its control and became ours: nobody stays a zombie."""
@@ -223,9 +229,12 @@ class Server:
             return
         try:
             child.start()
-        except LazycloudError as problem:
-            _say(f"{child.name}: {problem}")
+        except OSError as problem:  # out of processes or descriptors: that passes
+            _say(f"{child.name} cannot be started: {problem}.")
             asyncio.get_running_loop().call_later(child.died(), self._start_again, child)
+            return
+        if child is self._children[0]:
+            os.close(self._ready)  # a later control says what it has to say to the terminal
 
     async def _stop(self) -> None:
         """Routers first, so that what is answered is answered; then control, which ends every worker."""
@@ -236,6 +245,7 @@ class Server:
         await _gone(routers, ROUTER_GRACE)
         _signal(control, signal.SIGTERM)
         await _gone([control], CONTROL_GRACE)
+        end_strays(self.config.home / "apps", set())  # of a control that could not end its workers
         shutil.rmtree(self.config.run_folder, ignore_errors=True)
 
     def _greet(self) -> None:
@@ -255,6 +265,17 @@ class Server:
 
 def run(config: Config) -> int:
     return Server(config).run()
+
+
+def _spawn(module: list[str], settings: str, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    """A child of ours. Its settings go through a pipe: what is in a command line anybody can read."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *module], pass_fds=descriptors, stdin=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdin is not None
+    with suppress(BrokenPipeError), process.stdin as pipe:
+        pipe.write(settings.encode())
+    return process
 
 
 def _adopt_orphans() -> None:
@@ -300,7 +321,7 @@ def _home_trouble(home: Path, problem: OSError) -> LazycloudError:
 
 
 def _signal(child: Child, number: signal.Signals) -> None:
-    if child.process and child.process.returncode is None:
+    if child.is_alive:
         with suppress(ProcessLookupError):
             os.kill(child.pid, number)
 
@@ -308,7 +329,7 @@ def _signal(child: Child, number: signal.Signals) -> None:
 async def _gone(children: list[Child], seconds: float) -> None:
     """Wait for their end, which `_reap` notes; kill what is late."""
     deadline = time.monotonic() + seconds
-    while alive := [child for child in children if child.process and child.process.returncode is None]:
+    while alive := [child for child in children if child.is_alive]:
         if time.monotonic() > deadline:
             for child in alive:
                 _signal(child, signal.SIGKILL)

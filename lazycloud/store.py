@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, ProgrammingError
 from sqlalchemy.sql import Executable
 
 from lazycloud.errors import LazycloudError
@@ -136,7 +137,15 @@ class Store:
             return connection.execute(select(func.max(facts.c.number))).scalar() or 0
 
     def write(self, batch: Sequence[Recorded]) -> None:
-        """Facts and the changes that go with them, in one transaction."""
+        """Facts and the changes that go with them, in one transaction. Raises OSError for a disk that takes none."""
+        try:
+            self._write(batch)
+        except (IntegrityError, DataError, ProgrammingError):
+            raise
+        except DatabaseError as problem:  # full, read-only, gone, damaged
+            raise OSError(str(problem.orig)) from problem
+
+    def _write(self, batch: Sequence[Recorded]) -> None:
         rows = [
             {
                 "number": recorded.number,

@@ -58,15 +58,21 @@ def parse_commit(commit_id: str, content: bytes) -> Commit:
         tree=fields["tree"][0].decode(),
         parents=tuple(parent.decode() for parent in fields.get("parent", [])),
         author=author["name"] if author else "",
-        authored=float(author["seconds"]) if author else 0.0,
+        authored=_seconds(author["seconds"]) if author else 0.0,
         subject=_subject(_decode(message, encoding)),
     )
 
 
+def _seconds(text: str) -> float:
+    """A time that a calendar has; 0.0 for what a commit may claim beyond that."""
+    return float(text) if len(text) <= 11 else 0.0
+
+
 def _decode(text: bytes, encoding: str) -> str:
     try:
-        return text.decode(encoding, "replace")
-    except LookupError:
+        # UTF-7 and its like can name halves of a character, which no file or page takes.
+        return text.decode(encoding, "replace").encode("utf-8", "replace").decode()
+    except (LookupError, ValueError):  # Python knows encodings that are none
         return text.decode("utf-8", "replace")
 
 

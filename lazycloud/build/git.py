@@ -83,7 +83,7 @@ async def run_git(
                 start_new_session=True,
             )
         except FileNotFoundError as missing:
-            raise no_git() from missing
+            raise (no_git() if folder.is_dir() else gone(folder)) from missing
     try:
         async with asyncio.timeout(timeout):
             written, said = await process.communicate()
@@ -96,6 +96,12 @@ async def run_git(
     if process.returncode:
         raise GitFailed(verb, process.returncode, said.decode(errors="replace"))
     return written
+
+
+def gone(folder: Path) -> StepFailed:
+    return StepFailed(
+        f"The repository is not at {folder} any more.", "Put it back, or serve it from its new place."
+    )
 
 
 def no_git() -> StepFailed:

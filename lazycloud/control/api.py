@@ -240,10 +240,9 @@ async def _each(lines: list[dict[str, Any]]) -> AsyncGenerator[dict[str, Any], N
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
-    text = await request.text()
     try:
-        body = json.loads(text or "{}")
-    except json.JSONDecodeError as problem:
+        body = json.loads(await request.read() or b"{}")
+    except (ValueError, RecursionError) as problem:
         raise BadInput(f"The request's body is not valid JSON: {problem}.") from problem
     if not isinstance(body, dict):
         raise BadInput("The request's body must be a JSON object.")
@@ -254,6 +253,7 @@ def _text(body: dict[str, Any], name: str) -> str:
     value = body.get(name)
     if value is None:
         return ""
-    if not isinstance(value, str) or len(value) > 1000:
+    line = " ".join(value.split()) if isinstance(value, str) else "\n"
+    if len(line) > 1000 or not line.isprintable():
         raise BadInput(f"`{name}` must be a text of at most 1000 letters.")
-    return value
+    return line

@@ -15,7 +15,7 @@ from lazycloud.control.auth import Auth
 from lazycloud.control.pages import Pages
 from lazycloud.control.resolver import Resolver
 from lazycloud.control.visits import RESERVED, Visits, local_path
-from lazycloud.errors import LazycloudError, NotFound
+from lazycloud.errors import BadInput, LazycloudError, NotFound
 from lazycloud.hosts import Kind
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,10 @@ class ControlHost:
 
     async def log_in(self, request: web.Request) -> web.StreamResponse:
         self._auth.require_same_origin(request)
-        form = await request.post()
+        try:
+            form = await request.post()
+        except ValueError as problem:
+            raise BadInput("That is no login form.") from problem
         next_url = local_path(str(form.get("next", "/")))
         if not self._auth.is_token(str(form.get("token", "")).strip()):
             return self._pages.login(next_url, "That is not the token.")
@@ -69,12 +72,19 @@ class ControlHost:
 
     async def visit(self, request: web.Request) -> web.StreamResponse:
         """A browser that wants to see a preview: with a login here it is given a way in there."""
-        target = urlsplit(request.query.get("to", ""))
+        try:
+            target = urlsplit(request.query.get("to", ""))
+        except ValueError:
+            raise NotFound("That is no preview of this server.") from None
         if not self._auth.is_logged_in(request):
             return self._pages.login(request.raw_path)
         host = hosts.normalise(target.netloc)
         place = self._resolver.place(host)
-        if target.scheme != self._config.addresses.scheme or place.kind is not Kind.LABEL:
+        addresses = self._config.addresses
+        ours = target.scheme == addresses.scheme and target.netloc.endswith(
+            f":{addresses.port}" if addresses.port else host
+        )
+        if not ours or place.kind is not Kind.LABEL:
             raise NotFound("That is no preview of this server.")
         path = target.path + (f"?{target.query}" if target.query else "")
         query = urlencode({"ticket": self._auth.entry(host), "path": path or "/"})

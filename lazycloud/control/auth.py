@@ -14,7 +14,6 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -66,12 +65,12 @@ class Auth:
         if origin is None:
             if request.headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none"):
                 return
-        elif urlsplit(origin).netloc.lower() == request.host.lower():
+        elif origin.lower().partition("://")[2] == request.host.lower():
             return
         raise Forbidden("This page may not do that: it belongs to another site.")
 
     def is_token(self, text: str) -> bool:
-        return hmac.compare_digest(text.encode(), self._token.encode())
+        return bool(text) and hmac.compare_digest(_bytes(text), self._token.encode())
 
     def ticket(self) -> str:
         """Good for one login, for a quarter of an hour."""
@@ -128,7 +127,7 @@ class Auth:
         expiry, _, signature = text.partition(".")
         if not (expiry.isascii() and expiry.isdecimal()):
             return False
-        genuine = hmac.compare_digest(signature.encode(), self._sign(what(expiry)).encode())
+        genuine = hmac.compare_digest(_bytes(signature), self._sign(what(expiry)).encode())
         return genuine and int(expiry) > time.time()
 
     def _sign(self, what: str) -> str:
@@ -140,10 +139,16 @@ class Auth:
         )
 
 
+def _bytes(text: str) -> bytes:
+    """What came as a header, whatever bytes it had."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def secret(path: Path) -> str:
     """The secret in a file of the home folder, made at first: 32 random bytes, mode 0600."""
     try:
-        return path.read_text().strip()
+        if text := path.read_text().strip():
+            return text
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = secrets.token_urlsafe(32)

@@ -12,13 +12,14 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from aiohttp import web
 
 from lazycloud import __version__, store
 from lazycloud.build.environment import build_environment
-from lazycloud.build.repository import Repository
+from lazycloud.build.repository import Repository, shown_url
 from lazycloud.build.stages import Stages
 from lazycloud.config import AppSource, Config
 from lazycloud.control.api import Api, login_link
@@ -45,8 +46,9 @@ log = logging.getLogger(__name__)
 class Control:
     """Owns all that control is made of. `environ` is what package managers of builds may be given from."""
 
-    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+    def __init__(self, config: Config, environ: Mapping[str, str], again: bool = False) -> None:
         self.config = config
+        self._again = again
         self._environ = environ
         self._store = Store(config.database_url)
         self._closing = AsyncExitStack()
@@ -72,14 +74,15 @@ class Control:
         self.events.start()
         self._closing.push_async_callback(self.events.close)
         self._closing.callback(lambda: self.events.append(ServerStopped()))
-        self._keep_workers = False
+        self._keep_workers = True  # until the start is complete: a start that fails stops nobody's worker
         self.fleet = Fleet(config, self.events, self._store, self._environ.get("TZ", ""))
-        self._closing.push_async_callback(self._close_fleet)
         self.production = Production(config, self.fleet, self.events, self._store)
-        self._closing.push_async_callback(self.production.close)
         await self._open_apps()
+        self._closing.push_async_callback(self._close_fleet)
+        self._closing.push_async_callback(self.production.close)
+        await self.fleet.restore()  # before anybody can ask for what is only to be found again
         await self._serve()
-        await self.fleet.restore()
+        self._keep_workers = False
         self.events.append(ServerStarted(version=__version__, address=config.addresses.control()))
         for app in self.fleet.apps.values():
             self.production.start(app)
@@ -122,9 +125,16 @@ class Control:
     async def _open_apps(self) -> None:
         """Those of the command line must be right; one known from before that has gone is left out."""
         known = {row["source"]: row for row in self._store.rows(store.apps)}
+        oldest = sorted(known.values(), key=lambda row: row["added"])
+        self._primary = oldest[0]["name"] if oldest else ""
         for wish in self.config.apps:
-            app = await self._open_app(wish, known.pop(wish.source, None))
-            await self.production.open(app, wish.production)
+            try:
+                app = await self._open_app(wish, known.pop(wish.source, None))
+                await self.production.open(app, wish.production)
+            except LazycloudError as problem:
+                if not self._again:
+                    raise
+                log.warning("%s is not served: %s", shown_url(wish.source), problem)
         for row in sorted(known.values(), key=lambda row: row["added"]):
             try:
                 app = await self._open_app(AppSource(row["source"]), row)
@@ -158,15 +168,19 @@ class Control:
         values = {"name": name, "source": wish.source, "domain": own_domain, "follow": follow, "added": added}
         if row is None or row != values:
             self.events.append(
-                AppAdded(app=name, source=wish.source, address=self.config.addresses.production(app.domain)),
+                AppAdded(
+                    app=name,
+                    source=shown_url(wish.source),
+                    address=self.config.addresses.production(app.domain),
+                ),
                 store.put(store.apps, **values),
             )
         return app
 
     def _domain(self, name: str) -> str:
-        """The first app has the server's domain, the others a name under it."""
-        taken = {app.domain for app in self.fleet.apps.values()}
-        return self.config.domain if self.config.domain not in taken else f"{name}.{self.config.domain}"
+        """The app that was served first has the server's domain, the others a name under it."""
+        self._primary = self._primary or name
+        return self.config.domain if name == self._primary else f"{name}.{self.config.domain}"
 
     def _new_name(self, wish: AppSource) -> str:
         if wish.name and not is_app_name(wish.name):
@@ -193,7 +207,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
-async def serve(config: Config, ready: int, lifeline: int) -> None:
+async def serve(config: Config, ready: int, lifeline: int, again: bool) -> None:
     """Run until told to stop (TERM, INT: with all workers) or the parent is gone (workers go on)."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[bool] = loop.create_future()
@@ -205,9 +219,16 @@ async def serve(config: Config, ready: int, lifeline: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, False)
     loop.add_reader(lifeline, end, True)
-    control = Control(config, os.environ)
+    control = Control(config, os.environ, again)
+    starting = asyncio.create_task(control.start(), name="start")
+    waited: set[asyncio.Future[Any]] = {starting, stop}
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()  # a first clone may take long, and Ctrl-C is heard all the same
     try:
-        await control.start()
+        await starting
+    except asyncio.CancelledError:
+        return
     except LazycloudError as problem:
         _answer(ready, error_view(problem) | {"exit_code": problem.exit_code})
         return
@@ -224,16 +245,24 @@ async def serve(config: Config, ready: int, lifeline: int) -> None:
     await asyncio.gather(teller, return_exceptions=True)
 
 
-def _answer(ready: int, message: dict[str, object]) -> None:
-    with os.fdopen(ready, "w") as pipe, suppress(BrokenPipeError):
-        pipe.write(json.dumps(message) + "\n")
+def _answer(ready: int, message: dict[str, Any]) -> None:
+    """Tell the parent; one that started us again does not listen, so what went wrong goes to the terminal."""
+    try:
+        with os.fdopen(ready, "w") as pipe:
+            pipe.write(json.dumps(message) + "\n")
+    except BrokenPipeError:
+        if error := message.get("error"):
+            log.error("%s %s", error["sentence"], error["advice"])
 
 
 def main() -> None:
-    """Arguments: the Config as JSON, the descriptors of the ready pipe and of the lifeline."""
+    """Arguments: the descriptors of the ready pipe and of the lifeline, `again` for a later start.
+
+    The Config comes over standard input: a clone URL may hold a password, and anybody can read command lines.
+    """
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    config, ready, lifeline = Config.from_json(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    config, ready, lifeline = Config.from_json(sys.stdin.read()), int(sys.argv[1]), int(sys.argv[2])
     os.umask(0o077)
-    uvloop.run(serve(config, ready, lifeline))
+    uvloop.run(serve(config, ready, lifeline, again="again" in sys.argv))

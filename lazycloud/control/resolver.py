@@ -9,10 +9,11 @@ from lazycloud import hosts
 from lazycloud.build.commit import Commit
 from lazycloud.config import Config
 from lazycloud.control.link import Answer, Ask
+from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
-from lazycloud.deployments.deployment import PRODUCTION, Deployment
+from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
-from lazycloud.errors import Ambiguous, NotFound
+from lazycloud.errors import LazycloudError, NotFound
 from lazycloud.hosts import Kind, Place
 from lazycloud.states import State
 
@@ -25,6 +26,7 @@ class Found:
     app: App
     commit: Commit
     deployment: Deployment
+    moves: int  # how often branches and tags of the app had moved when this was found
 
 
 class Resolver:
@@ -32,7 +34,8 @@ class Resolver:
         self._config = config
         self._fleet = fleet
         self._held = 0
-        self._looking: dict[tuple[str, str], asyncio.Task[Commit]] = {}
+        self._looking: dict[tuple[str, str, int], asyncio.Task[Commit]] = {}
+        self._moves: dict[str, int] = {}
         self._named: dict[str, set[str]] = {}  # app -> hosts kept by routers whose label is no commit id
 
     def place(self, host: str) -> Place:
@@ -51,10 +54,11 @@ class Resolver:
                     f"{app.name} has no production yet: its repository has no commit.",
                     "Commit something, then `lazycloud promote HEAD`.",
                 )
-            commit = await app.commit(app.production)
-            return Found(place, app, commit, self._fleet.get(app, commit.id, PRODUCTION))
+            commit = await app.named(app.production)
+            return Found(place, app, commit, self._fleet.get(app, commit.id, PRODUCTION), 0)
+        moves = self._moves.get(app.name, 0)
         commit = await self._labelled(app, place.label)
-        return Found(place, app, commit, self._fleet.get(app, commit.id))
+        return Found(place, app, commit, self._fleet.get(app, commit.id), moves)
 
     async def resolve(self, ask: Ask) -> Answer:
         """Answer a router: at once for a page view, else when the worker is ready, or will not be."""
@@ -67,7 +71,7 @@ class Resolver:
             return Answer.control("login")
         try:
             found = await self.find(place)
-        except (NotFound, Ambiguous):
+        except LazycloudError:
             return Answer.control("page")
         deployment = found.deployment
         if ask.dead:
@@ -83,6 +87,7 @@ class Resolver:
 
     def moved(self, app: App) -> list[str]:
         """The hosts that routers may keep although a branch or tag of the app is elsewhere now."""
+        self._moves[app.name] = self._moves.get(app.name, 0) + 1
         return sorted(self._named.pop(app.name, ()))
 
     def _to_worker(self, host: str, found: Found, address: str) -> Answer:
@@ -90,6 +95,7 @@ class Resolver:
         place, app, deployment = found.place, found.app, found.deployment
         keep = place.kind is Kind.LABEL or self._fleet.production(app) is deployment
         if place.kind is Kind.LABEL and not deployment.key.commit.startswith(place.label):
+            keep = found.moves == self._moves.get(app.name, 0)
             self._named.setdefault(app.name, set()).add(host)
         return Answer.worker(deployment.id, address, self.needs_login(place), keep)
 
@@ -108,7 +114,7 @@ class Resolver:
 
     async def _labelled(self, app: App, label: str) -> Commit:
         """Fifty requests for one label ask git once."""
-        key = (app.name, label)
+        key = (app.name, label, self._moves.get(app.name, 0))
         task = self._looking.get(key)
         if task is None:
             task = self._looking[key] = asyncio.create_task(

@@ -10,10 +10,12 @@ from typing import Any
 from lazycloud import __version__, store
 from lazycloud.build.commit import Commit, Ref
 from lazycloud.build.plan import Plan
+from lazycloud.build.repository import shown_url
 from lazycloud.config import Config
 from lazycloud.control.link import Link
+from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
-from lazycloud.deployments.deployment import PRODUCTION, Deployment
+from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.steps import usual
 from lazycloud.errors import Ambiguous, LazycloudError, NotFound
@@ -103,7 +105,7 @@ class Views:
     async def app(self, app: App) -> Json:
         return {
             "name": app.name,
-            "source": app.source,
+            "source": shown_url(app.source),
             "address": self._config.addresses.production(app.domain),
             "default_branch": await app.repository.default_branch(),
             "follow": app.follow,
@@ -138,7 +140,7 @@ class Views:
         rows = await asyncio.to_thread(self._store.history, app.name, count)
         views = []
         for place, row in enumerate(rows):
-            commit = await self._known_commit(app, row["commit"])
+            commit = commit_view(await app.named(row["commit"]))
             views.append(
                 {
                     "commit": commit,
@@ -195,7 +197,7 @@ class Views:
             return None
         latest = self._store.history(app.name, 1)
         return {
-            "commit": await self._known_commit(app, app.production),
+            "commit": commit_view(await app.named(app.production)),
             "state": deployment.state.value,
             "address": self.address(app, deployment),
             "deployment": deployment.id,
@@ -212,7 +214,7 @@ class Views:
         return {
             "deployment": deployment.id,
             "app": app.name,
-            "commit": await self._known_commit(app, deployment.key.commit),
+            "commit": commit_view(await app.named(deployment.key.commit)),
             "version": deployment.key.version,
             "state": deployment.state.value,
             "pid": worker.record.pid,
@@ -231,19 +233,6 @@ class Views:
     async def _data(self, app: App, row: Json) -> Json:
         size = await app.versions.size(row["name"]) if app.versions.exists(row["name"]) else 0
         return {"version": row["name"], "from": row["source"], "bytes": size, "forked": row["forked"]}
-
-    async def _known_commit(self, app: App, commit_id: str) -> Json:
-        """Its view; a commit that the repository has lost meanwhile is still named."""
-        try:
-            return commit_view(await app.commit(commit_id))
-        except NotFound:
-            return {
-                "id": commit_id,
-                "short": commit_id[:10],
-                "subject": "(no longer in the repository)",
-                "author": "",
-                "authored": 0,
-            }
 
 
 async def _plan(app: App, commit: Commit) -> Plan | None:

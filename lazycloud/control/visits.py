@@ -102,6 +102,8 @@ class Visits:
                 f"{found.commit.short} was not ready within {self._config.hold_timeout:.0f} s.",
                 "It is still being deployed: try again.",
             )
+        if deployment.state is State.STOPPED:
+            raise Busy(f"{found.commit.short} was stopped before it was ready.", "Ask again to start it.", 1)
         raise Busy(
             f"{found.commit.short} is being deployed ({deployment.state.value}).", "Try again in a moment.", 1
         )

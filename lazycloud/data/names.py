@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from lazycloud.errors import BadInput
 
 PRODUCTION = "production"
+REHEARSAL = "rehearsal-"  # before a commit id: a promote is tried on it, and then it is dropped
 _VERSION = re.compile(r"production|[0-9a-f]{7,64}|rehearsal-[0-9a-z][0-9a-z-]{0,100}")
 _SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{12}-[0-9a-f]{8}")
 

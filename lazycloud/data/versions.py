@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from lazycloud.data import durable, sqlite
 from lazycloud.data.files import Copy
-from lazycloud.data.names import PRODUCTION, check_snapshot, check_version, new_snapshot
+from lazycloud.data.names import PRODUCTION, REHEARSAL, check_snapshot, check_version, new_snapshot
 from lazycloud.errors import Conflict, NotFound, StepFailed
 
 Result = TypeVar("Result")
@@ -66,6 +66,12 @@ class Versions:
         for pattern in (f"{MAKING}*", f"{DROPPING}*", f"*{SNAPSHOTS}/{MAKING}*"):
             for leftover in self._folder.glob(pattern):
                 shutil.rmtree(leftover, ignore_errors=True)
+
+    async def clear_rehearsals(self) -> None:
+        """Drop the versions of rehearsals that nobody ended."""
+        for place in self._folder.glob(f"{REHEARSAL}*"):
+            if SNAPSHOTS not in place.name:
+                await self.drop(place.name)
 
     async def close(self) -> None:
         """Finish the copy under way, and make no other."""

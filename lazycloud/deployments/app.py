@@ -10,6 +10,7 @@ from lazycloud.build.plan import Plan, make_plan
 from lazycloud.build.repository import Repository
 from lazycloud.build.stages import Stages
 from lazycloud.data.versions import Versions
+from lazycloud.errors import LazycloudError
 from lazycloud.hosts import flat_limit
 
 COMMITS_KEPT = 2000  # a commit never changes; this many are some 1 MB
@@ -36,6 +37,13 @@ class App:
             if len(self._commits) > COMMITS_KEPT:
                 self._commits.popitem(last=False)
         return self._commits[commit_id]
+
+    async def named(self, commit_id: str) -> Commit:
+        """The same; one that the repository has lost meanwhile, or cannot tell now, is named all the same."""
+        try:
+            return await self.commit(commit_id)
+        except LazycloudError:
+            return Commit(commit_id, "", (), "", 0.0, "(no longer in the repository)")
 
     async def labelled(self, label: str) -> Commit:
         """What a host's label names. Raises NotFound, Ambiguous."""

@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 from lazycloud import processes, store
 from lazycloud.build.commit import Commit
 from lazycloud.build.stages import Release
+from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
-from lazycloud.deployments.deployment import PRODUCTION, Deployment
+from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.steps import Outcome, Step, StepName
-from lazycloud.errors import StepFailed
+from lazycloud.errors import LazycloudError, StepFailed
 from lazycloud.events import EventLog, VersionDropped, VersionForked, WorkerStarted
 from lazycloud.processes import Output
 from lazycloud.states import Cause
@@ -77,7 +78,7 @@ class Deploy:
                 return
             try:
                 await self._command(release, release.plan.after, output)
-            except StepFailed as problem:
+            except (LazycloudError, OSError) as problem:
                 step.state, step.note = Outcome.FAILED, str(problem)
 
     async def _data(self, release: Release, step: Step, output: Output) -> None:
@@ -152,6 +153,7 @@ class Deploy:
         self.log.append(
             VersionDropped(app=self.app.name, deployment=self.deployment.id, version=version, why=why),
             store.forget_version(self.app.name, version),
+            store.put(store.deployments, **self.deployment.row()),
         )
 
     async def _command(self, release: Release, command: str, output: Output) -> None:

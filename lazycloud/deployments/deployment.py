@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lazycloud import store
+from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.steps import Outcome, Step, StepName, fresh
 from lazycloud.deployments.transcript import Transcript
 from lazycloud.errors import LazycloudError, StepFailed
 from lazycloud.events import EventLog, Output, StateChanged, StepFinished, StepStarted
 from lazycloud.states import DEPLOYING, Cause, State, advance
 from lazycloud.workers.worker import Worker
-
-PRODUCTION = "production"
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class Deployment:
         self.release = ""  # key of the release that was last deployed
         self.released = ""  # key of the release whose release command has run on this version's data
         self.only_build = False  # nobody waits for it to run: the attempt ends when it is built
+        self.wanted = False  # somebody asked for it while it was being stopped
         self.ahead = 0  # deploys that come before it, while queued
         self.ready_at = 0.0  # unix time
         self.task: asyncio.Task[None] | None = None
@@ -75,6 +75,7 @@ class Deployment:
         self.worker_log = folder / f"{key.id}.worker.log"
         self._log = log
         self._settled = asyncio.Event()
+        self._settled.set()
 
     def __repr__(self) -> str:
         return f"<Deployment {self.key.id[:40]} {self.state.value} attempt {self.attempt} {self.worker}>"
@@ -111,18 +112,25 @@ class Deployment:
             self._begin_attempt()
         elif self.state is State.READY:
             self.ready_at = time.time()
+            self.transcript.forget()
         if not self.is_deploying:
             self.transcript.close()
+        if self.is_deploying or self.state is State.STOPPING:
+            self._settled.clear()
+        else:
             self._settled.set()
         self._tell_state(before, cause.value)
 
     def moved_up(self, ahead: int) -> None:
+        if ahead == self.ahead:
+            return
         self.ahead = ahead
         self._tell_state(self.state, "the queue moved")
 
     async def settled(self) -> None:
-        """Wait until it is not being deployed any more."""
-        await self._settled.wait()
+        """Wait until it is neither being deployed nor stopped."""
+        while self.is_deploying or self.state is State.STOPPING:
+            await self._settled.wait()
 
     @contextmanager
     def step(self, name: StepName) -> Iterator[Step]:
@@ -173,7 +181,6 @@ class Deployment:
         self.steps = fresh()
         self.ahead = 0
         self.transcript.begin()
-        self._settled.clear()
 
     def _tell_state(self, before: State, reason: str) -> None:
         changes: list[Any] = [store.put(store.deployments, **self.row())]

@@ -12,15 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lazycloud import store
+from lazycloud import processes, store
 from lazycloud.config import Config
+from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deploy import Deploy
-from lazycloud.deployments.deployment import PRODUCTION, Deployment, Failure, Key
+from lazycloud.deployments.deployment import Deployment, Failure, Key
 from lazycloud.deployments.steps import Outcome
 from lazycloud.deployments.turns import Turn, Turns
 from lazycloud.errors import LazycloudError, NotFound, StepFailed
-from lazycloud.events import EventLog, WorkerEnded
+from lazycloud.events import EventLog, PromoteFailed, WorkerEnded
 from lazycloud.states import DEPLOYING, Cause, State
 from lazycloud.store import Store
 from lazycloud.workers.ports import Ports
@@ -93,20 +94,16 @@ class Fleet:
         """See to it that it runs, or will. A failure is remembered: it is tried again only when `retry`."""
         if deployment.is_deploying:
             deployment.only_build &= only_build
+        elif deployment.state is State.STOPPING:
+            deployment.wanted = True
         elif deployment.state in (State.COLD, State.STOPPED) or (deployment.state is State.FAILED and retry):
             self._begin(deployment, only_build)
 
     async def running(self, deployment: Deployment, timeout: float) -> bool:
-        """Ask for it and wait until it is ready; False if it failed, or `timeout` seconds were not enough."""
+        """Ask for it and wait until it is ready; False if it failed or was stopped, or it took too long."""
+        self.ask(deployment)
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while not self._closing:
-                    if deployment.state is State.STOPPING and deployment.task:
-                        await asyncio.shield(deployment.task)
-                    self.ask(deployment)
-                    await deployment.settled()
-                    if deployment.state in (State.READY, State.FAILED):
-                        break
+            await asyncio.wait_for(deployment.settled(), timeout)
         return deployment.state is State.READY
 
     def suspect(self, deployment: Deployment, address: str) -> None:
@@ -117,42 +114,76 @@ class Fleet:
 
     async def stop(self, deployment: Deployment) -> bool:
         """Stop its worker, or the deploy that is under way; False if nothing was to be stopped. Idempotent."""
+        begun = self._begin_stop(deployment)
         if deployment.state is State.STOPPING and deployment.task:
             await asyncio.shield(deployment.task)
-            return False
+        return begun
+
+    def _begin_stop(self, deployment: Deployment) -> bool:
         if not deployment.is_deploying and deployment.state is not State.READY:
             return False
+        deployment.wanted = False
         deployment.advance(Cause.STOP)
         deploying = deployment.task
         if deploying and not deploying.done():
             deploying.cancel()
         deployment.task = asyncio.create_task(self._stop(deployment, deploying), name=f"stop {deployment.id}")
-        await asyncio.shield(deployment.task)
         return True
 
     async def restore(self) -> None:
         """Find the workers again that an earlier control left running; go on with deploys that it did not end."""
-        states = [state.value for state in (State.READY, *DEPLOYING)]
-        rows = await asyncio.to_thread(self._store.rows, store.deployments, state=states)
-        for row in rows:
-            if app := self.apps.get(row["app"]):
-                deployment = self.get(app, row["commit"], row["version"])
-                await self._restore(deployment, row)
+        known = [state.value for state in (State.READY, State.STOPPING, *DEPLOYING)]
+        rows = await asyncio.to_thread(self._store.rows, store.deployments, state=known)
+        cut_off = [row for row in rows if row["app"] in self.apps and not await self._adopted(row)]
+        await asyncio.to_thread(self._end_strays)
         self._clear_scratch()
+        for app in self.apps.values():
+            await app.versions.clear_rehearsals()
+        for row in cut_off:
+            self._go_on(row)
 
-    async def _restore(self, deployment: Deployment, row: dict[str, Any]) -> None:
-        was_ready = row["state"] == State.READY.value
-        record = Record.from_dict(row["worker"]) if row["worker"] else None
-        worker = await Worker.adopt(record, self._ports) if record else None
-        if worker and was_ready:
-            deployment.worker = worker
-            deployment.advance(Cause.ADOPTED)
-            self._watch(deployment, worker)
-            return
-        if worker:
-            await worker.stop()  # whether it became ready nobody saw
-        if not was_ready:
+    async def _adopted(self, row: dict[str, Any]) -> bool:
+        """Whether the deployment's worker was found, and is ours again."""
+        worker = await Worker.adopt(Record.from_dict(row["worker"]), self._ports) if row["worker"] else None
+        if worker is None:
+            return False
+        deployment = self.get(self.apps[row["app"]], row["commit"], row["version"])
+        deployment.worker = worker
+        deployment.advance(Cause.ADOPTED)
+        self._watch(deployment, worker)
+        if row["state"] != State.READY.value or not self._is_wanted(deployment):
+            # Nobody saw it become ready, or it was being stopped, or its promote was cut off.
+            self._begin_stop(deployment)
+            return False
+        return True
+
+    def _go_on(self, row: dict[str, Any]) -> None:
+        """A deploy that was cut off begins again; one whose worker ended meanwhile waits to be asked for."""
+        deployment = self.get(self.apps[row["app"]], row["commit"], row["version"])
+        if not self._is_wanted(deployment):
+            self._events.append(
+                PromoteFailed(
+                    app=row["app"],
+                    commit=row["commit"],
+                    who="lazycloud",
+                    problem="Control was restarted in the middle of it.",
+                    advice="Promote it again.",
+                )
+            )
+        elif State(row["state"]) in DEPLOYING:
             self.ask(deployment)
+
+    def _is_wanted(self, deployment: Deployment) -> bool:
+        """A preview, production, or the one before it that is kept warm: not a rehearsal, nor a candidate."""
+        if deployment.key.version == deployment.key.commit:
+            return True
+        past = {row["commit"] for row in self._store.history(deployment.key.app, limit=2)}
+        return deployment.key.is_production and deployment.key.commit in past
+
+    def _end_strays(self) -> None:
+        """Of a control that was killed: its builds, migrations, and workers that it had not written down."""
+        ours = {one.worker.record.pid for one in self.known() if one.worker}
+        processes.end_strays(self._config.home / "apps", ours)
 
     async def close(self, keep_workers: bool = False) -> None:
         """Stop every deploy, and every worker unless they are to be found again."""
@@ -183,7 +214,7 @@ class Fleet:
     def _begin(self, deployment: Deployment, only_build: bool) -> None:
         if self._closing:
             return
-        deployment.only_build = only_build
+        deployment.only_build, deployment.wanted = only_build, False
         deployment.advance(Cause.ASKED)
         deployment.task = asyncio.create_task(self._deploying(deployment), name=f"deploy {deployment.id}")
 
@@ -231,14 +262,15 @@ class Fleet:
         return Deploy(app, commit, deployment, self._ports, self._events, address, scratch, self._timezone)
 
     async def _broke(self, deployment: Deployment, problem: LazycloudError) -> None:
+        if deployment.state is State.READY:
+            log.error("%s is ready all the same: %s", deployment.id, problem)
+            return
         if worker := deployment.worker:
+            await worker.stop()  # it stays ours meanwhile: who stops the deploy now finds it
             deployment.worker = None
-            await worker.stop()
         failed = next(
             (s.name.value for s in deployment.steps.values() if s.state is Outcome.FAILED), "source"
         )
-        if deployment.state is State.READY:  # only `after` can do that, and it tells its failure itself
-            return
         deployment.advance(Cause.BROKE, Failure.of(failed, problem))
         self._later(deployment, self._restart_production(deployment))
 
@@ -256,6 +288,8 @@ class Fleet:
         deployment.worker = None
         deployment.advance(Cause.GONE)
         self._scratch(deployment)
+        if deployment.wanted:
+            self.ask(deployment)
 
     def _watch(self, deployment: Deployment, worker: Worker) -> None:
         self._watchers[deployment.id] = asyncio.create_task(
@@ -273,6 +307,8 @@ class Fleet:
         watcher = self._watchers.pop(deployment.id, None)
         if watcher and watcher is not asyncio.current_task():
             watcher.cancel()
+        if deployment.task and deployment.task is not asyncio.current_task():
+            deployment.task.cancel()  # it may be at the step `after`
         how, lived = worker.how_it_ended, time.time() - deployment.ready_at
         self._tell_end(deployment, worker, how, expected=False)
         deployment.worker = None

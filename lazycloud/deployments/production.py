@@ -10,13 +10,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from lazycloud import store
 from lazycloud.build.commit import Commit
 from lazycloud.config import Config
+from lazycloud.data.names import PRODUCTION, REHEARSAL
 from lazycloud.deployments.app import App
-from lazycloud.deployments.deployment import PRODUCTION, Deployment
+from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.errors import Conflict, LazycloudError, NotFound, StepFailed
 from lazycloud.events import CommitAnnounced, EventLog, Promoted, PromoteFailed
@@ -38,6 +38,8 @@ class Production:
         self._events = events
         self._store = state
         self._promoting: dict[str, asyncio.Task[None]] = {}
+        self._next: dict[str, Commit] = {}  # what a followed branch came to while a promote was under way
+        self._letting_go: set[asyncio.Task[None]] = set()
         self._watchers: list[asyncio.Task[None]] = []
         self._heads: dict[str, dict[str, str]] = {}
         self.moved: Callable[[App], None] = lambda app: None  # told when a branch or tag of an app moves
@@ -59,7 +61,8 @@ class Production:
         self._watchers.append(asyncio.create_task(self._watch(app), name=f"watch {app.name}"))
 
     async def close(self) -> None:
-        for task in (tasks := [*self._watchers, *self._promoting.values()]):
+        self._next.clear()
+        for task in (tasks := [*self._watchers, *self._promoting.values(), *self._letting_go]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -72,8 +75,21 @@ class Production:
             self._promoting_to(app, commit, candidate, who, why), name=f"promote {app.name} {commit.short}"
         )
         self._promoting[app.name] = task
-        task.add_done_callback(lambda _: self._promoting.pop(app.name))
+        task.add_done_callback(lambda _: self._promoted(app))
         return candidate
+
+    def _promoted(self, app: App) -> None:
+        """A promote has ended, well or not: the one that waited for it may begin."""
+        del self._promoting[app.name]
+        commit = self._next.pop(app.name, None)
+        if commit and commit.id != app.production:
+            self._follow(app, commit)
+
+    def _follow(self, app: App, commit: Commit) -> None:
+        if app.name in self._promoting:
+            self._next[app.name] = commit
+        else:
+            self.promote(app, commit, f"following {app.follow}", commit.subject)
 
     async def before(self, app: App) -> Commit:
         """The commit that a rollback goes to: production before the present one. Raises NotFound."""
@@ -106,8 +122,7 @@ class Production:
             )
         )
         if action == "promote" and commit.id != app.production:
-            with suppress(Conflict):
-                self.promote(app, commit, f"following {app.follow}", commit.subject)
+            self._follow(app, commit)
         elif action in ("build", "start"):
             self._fleet.ask(self._fleet.get(app, commit.id), only_build=action == "build")
         return action
@@ -121,17 +136,26 @@ class Production:
                 await self._rehearse(app, commit, candidate)
                 await self._start(candidate)
                 await self._point(app, commit.id, who, why)
+                self._fleet.ask(candidate, retry=True)  # should it have crashed at this very moment
         except TimeoutError:
             self._tell_failure(
                 app, commit, who, StepFailed(f"It took more than {PATIENCE / 60:.0f} minutes.")
             )
         except LazycloudError as problem:
             self._tell_failure(app, commit, who, problem)
+        except OSError as problem:
+            self._tell_failure(app, commit, who, StepFailed(f"It could not be written down: {problem}."))
         except Exception as bug:
             log.exception("The promote of %s met a bug", commit.id)
             self._tell_failure(app, commit, who, StepFailed(f"lazycloud itself failed: {bug!r}."))
         else:
-            await self._let_go(app, before)
+            # An old request may take long to end; the next promote need not wait for it.
+            task = asyncio.create_task(
+                self._let_go(app, before, self._older(app, before)),
+                name=f"let {before[:10]} of {app.name} go",
+            )
+            self._letting_go.add(task)
+            task.add_done_callback(self._letting_go.discard)
 
     async def _rehearse(self, app: App, commit: Commit, candidate: Deployment) -> None:
         """Whatever may change production's data is first done to a fork of it, up to a worker that is ready."""
@@ -139,7 +163,7 @@ class Production:
             return
         if not (await app.plan(commit)).release:
             return
-        rehearsal = self._fleet.get(app, commit.id, f"rehearsal-{commit.id}")
+        rehearsal = self._fleet.get(app, commit.id, f"{REHEARSAL}{commit.id}")
         try:
             await self._start(rehearsal)
         finally:
@@ -161,23 +185,27 @@ class Production:
     async def _point(self, app: App, commit_id: str, who: str, why: str) -> None:
         """Durable first, then true: a crash between the two finds the new pointer on disk."""
         before = app.production
-        self._events.append(
+        await self._events.commit(
             Promoted(app=app.name, commit=commit_id, before=before, who=who, why=why),
             store.promotions.insert().values(
                 app=app.name, commit=commit_id, at=time.time(), who=who, why=why
             ),
         )
-        await self._events.flush()
         app.production = commit_id
 
-    async def _let_go(self, app: App, before: str) -> None:
+    def _older(self, app: App, before: str) -> list[Deployment]:
+        """Deployments on production's data that are neither production nor the one before it."""
+        ours = [one for one in self._fleet.known() if one.key.app == app.name and one.key.is_production]
+        return [one for one in ours if one.key.commit not in (app.production, before)]
+
+    async def _let_go(self, app: App, before: str, older: list[Deployment]) -> None:
         """New requests go to the new one; the one before stays warm for a rollback, older ones stop."""
         if not before or before == app.production:
             return
         await self._fleet.retire(self._fleet.get(app, before, PRODUCTION))
-        for old in self._fleet.known():
-            ours = old.key.app == app.name and old.key.is_production
-            if ours and old.key.commit not in (app.production, before):
+        for old in older:
+            # Another promote may have come meanwhile, and may want just that one.
+            if app.name not in self._promoting and self._fleet.production(app) is not old:
                 await self._fleet.stop(old)
 
     def _tell_failure(self, app: App, commit: Commit, who: str, problem: LazycloudError) -> None:
@@ -189,24 +217,33 @@ class Production:
 
     async def _watch(self, app: App) -> None:
         """Announce what moves in the repository, whoever moved it; fetch a followed branch from its remote."""
+        signature, fetched = app.repository.signature(), time.monotonic()
         refs = await app.repository.refs()
         self._heads[app.name] = {ref.full_name: ref.commit for ref in refs}
         if app.follow:
             await self._catch_up(app)
-        signature, fetched = app.repository.signature(), time.monotonic()
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            with suppress(LazycloudError):
+            try:
                 if app.repository.is_remote and time.monotonic() - fetched > self._config.fetch_every:
                     fetched = time.monotonic()
                     await app.repository.fetch()
                 if (now := app.repository.signature()) != signature:
-                    signature = now
                     await self._look(app)
+                    signature = now
+            except LazycloudError:
+                pass  # the remote is away, the repository is being moved: it is looked at again
+            except Exception:
+                log.exception("%s could not be looked at; going on", app.name)
 
     async def _look(self, app: App) -> None:
-        for ref in await app.repository.refs():
-            if self._heads[app.name].get(ref.full_name) != ref.commit:
+        refs, heads = await app.repository.refs(), self._heads[app.name]
+        if removed := heads.keys() - {ref.full_name for ref in refs}:
+            for name in removed:
+                del heads[name]
+            self.moved(app)
+        for ref in refs:
+            if heads.get(ref.full_name) != ref.commit:
                 await self.announce(app, await app.commit(ref.commit), ref.full_name)
 
     async def _catch_up(self, app: App) -> None:
