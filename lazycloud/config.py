@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import re
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -247,8 +248,11 @@ def _listens(name: str, value: Any) -> tuple[Listen, ...]:
     return tuple(listen for text in texts for listen in parse_listen(str(text).strip()))
 
 
-def _text(name: str, value: Any) -> str:
-    return str(value).strip().lower().rstrip(".")
+def _domain(name: str, value: Any) -> str:
+    domain = str(value).strip().lower().rstrip(".")
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", domain):
+        raise BadInput(f"{name}: “{domain}” is no domain.", "Give one such as example.com.")
+    return domain
 
 
 def _url(name: str, value: Any) -> str:
@@ -284,7 +288,7 @@ def _flag(name: str, value: Any) -> bool:
 
 SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "listen": _listens,
-    "domain": _text,
+    "domain": _domain,
     "public_url": _url,
     "routers": _count,
     "builds": _count,

@@ -95,8 +95,7 @@ class StateChanged(Event):
     ahead: int = 0
 
     def sentence(self) -> str:
-        what = f"{self.commit[:10]} of {self.app}"
-        what += " (production)" if self.version == "production" else ""
+        what = _deployment(self.deployment)
         if self.failure:
             return f"{what} failed: {self.failure['sentence']}"
         words = {"queued": "is being deployed", "ready": "is ready", "stopped": "is stopped"}
@@ -142,7 +141,7 @@ class WorkerEnded(Event):
     expected: bool
 
     def sentence(self) -> str:
-        return "" if self.expected else f"The worker of {self.deployment} {self.how}"
+        return "" if self.expected else f"The worker of {_deployment(self.deployment)} {self.how}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +152,8 @@ class VersionForked(Event):
     seconds: float
 
     def sentence(self) -> str:
-        origin = f"forked from {self.source[:10]}" if self.source else "made empty"
-        return f"The data of {self.version[:10]} of {self.app} was {origin}"
+        origin = f"forked from {_version(self.source)}" if self.source else "made empty"
+        return f"The data of {_version(self.version)} of {self.app} was {origin}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +162,7 @@ class VersionDropped(Event):
     why: str
 
     def sentence(self) -> str:
-        return f"The data of {self.version[:10]} of {self.app} was removed: {self.why}"
+        return f"The data of {_version(self.version)} of {self.app} was removed: {self.why}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +187,19 @@ class PromoteFailed(Event):
 
     def sentence(self) -> str:
         return f"{self.commit[:10]} did not become production of {self.app}: {self.problem}"
+
+
+def _version(name: str) -> str:
+    kind, separator, commit = name.partition("-")
+    if separator:
+        return f"the {kind} of {commit[:10]}"
+    return name if len(name) < 20 else name[:10]
+
+
+def _deployment(deployment_id: str) -> str:
+    """“3f2a9c1d0b of shop”, with what line of data if it is not its own."""
+    app, commit, version = (*deployment_id.split("."), "", "")[:3]
+    return f"{commit[:10]} of {app}" + (f" ({version.partition('-')[0]})" if version else "")
 
 
 def revive(kind: str, app: str, deployment: str, data: dict[str, Any]) -> Event | None:

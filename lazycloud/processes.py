@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,12 @@ def identify(pid: int) -> Identity | None:
 def boot_id() -> str:
     """Changes with each boot of the machine: a pid recorded under another one is nobody's."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def began_at(identity: Identity) -> float:
+    """When a process began, in unix time."""
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return time.time() - uptime + identity.started / os.sysconf("SC_CLK_TCK")
 
 
 def is_running(identity: Identity) -> bool:

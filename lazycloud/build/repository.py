@@ -102,7 +102,7 @@ class Repository:
         """The commit with the full id `rev_id`. Raises NotFound."""
         for commit in await self._commits([rev_id] if FULL_ID.fullmatch(rev_id) else []):
             return commit
-        raise NotFound(f"{self} has no commit {rev_id[:64]!r}.")
+        raise NotFound(f"The repository has no commit {rev_id[:64]!r}.")
 
     async def resolve(self, label: str, flat_limit: int = LABEL) -> Commit:
         """The commit that a host label names: an id or its prefix (7 letters or more), or a ref's slug.
@@ -299,7 +299,7 @@ class Repository:
         newest = await self.newest(200)
         known = [slug(ref.name, LABEL) for ref in await self.refs()] + [commit.short for commit, _ in newest]
         near = difflib.get_close_matches(label[:LABEL], dict.fromkeys(known), n=3)
-        return NotFound(f"{self} has no commit, branch or tag {label[:LABEL]!r}.", trouble or "", near)
+        return NotFound(f"There is no commit, branch or tag {label[:LABEL]!r}.", trouble or "", near)
 
     async def _remote_url(self) -> str | None:
         """What relative URLs of submodules start at."""

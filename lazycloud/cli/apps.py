@@ -50,7 +50,7 @@ def choose(apps: Sequence[dict[str, Any]], name: str, checkout: Checkout | None)
     mine = of_checkout(apps, checkout) if checkout else None
     if mine:
         return mine
-    if len(apps) == 1:
+    if len(apps) == 1 and checkout is None:
         return App(apps[0])
     names = ", ".join(app["name"] for app in apps)
     raise BadInput(f"Which app? This folder belongs to none of {names}.", "Name one with --app.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GIT_SECONDS = 10
+HOME_SETTING = "lazycloud.home"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Checkout:
     def is_rebasing(self) -> bool:
         return any(self.path(name).is_dir() for name in ("rebase-merge", "rebase-apply"))
 
+    def remember_home(self, home: Path) -> None:
+        """So that verbs in this repository find its server without being told."""
+        _git(self.folder, "config", "--local", HOME_SETTING, str(home))
+
     def path(self, name: str) -> Path:
         """Where git keeps `name` ("hooks": core.hooksPath respected)."""
         return self.folder / (_git(self.folder, "rev-parse", "--git-path", name) or self.shared / name)
@@ -69,6 +74,12 @@ class Checkout:
 
 def _bare_url(url: str) -> str:
     return url.rstrip("/").removesuffix(".git")
+
+
+def configured_home(folder: Path) -> Path | None:
+    """The home of the server that this repository's hooks speak to, as `hook install` wrote it down."""
+    home = _git(folder, "config", "--local", "--get", HOME_SETTING)
+    return Path(home) if home else None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

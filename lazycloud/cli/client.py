@@ -120,7 +120,7 @@ class Client:
         except (OSError, HTTPException, ValueError) as problem:
             raise Unreachable(
                 f"The server did not answer {method} {path.partition('?')[0]} in full: {problem or 'it hung up'}.",
-                "Look at server.log in its home.",
+                "The terminal of `lazycloud up` may say why.",
             ) from problem
         finally:
             connection.close()

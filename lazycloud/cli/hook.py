@@ -48,6 +48,7 @@ def install(target: Target, folder: Path, bare: bool) -> None:
         changed = Hook(hooks / name).install(script(name, target.home_folder))
     except OSError as problem:
         raise Conflict(f"{hooks / name} cannot be written: {problem.strerror}.") from problem
+    checkout.remember_home(target.home_folder)
     click.echo(f"Installed {hooks / name}." if changed else f"{hooks / name} is installed already.")
     if not any(hooks.resolve().is_relative_to(own) for own in (checkout.root, checkout.shared)):
         click.echo("core.hooksPath is outside of this repository: others that use it have the hook too.")

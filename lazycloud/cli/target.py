@@ -45,7 +45,14 @@ class Target:
     def home_folder(self) -> Path:
         from lazycloud.config import default_home
 
-        return Path(self.home).absolute() if self.home else default_home(os.environ)
+        if self.home:
+            return Path(self.home).absolute()
+        if not os.environ.get("LAZYCLOUD_HOME"):
+            from lazycloud.cli.checkout import configured_home
+
+            if home := configured_home(Path.cwd()):
+                return home
+        return default_home(os.environ)
 
     def client(self) -> Client:
         from lazycloud.cli.client import Client

@@ -62,7 +62,9 @@ class ControlHost:
         next_url = local_path(str(form.get("next", "/")))
         if not self._auth.is_token(str(form.get("token", "")).strip()):
             return self._pages.login(next_url, "That is not the token.")
-        return self._logged_in(next_url)
+        response = self._pages.onward(next_url)
+        self._auth.begin_session(response)
+        return response
 
     async def log_out(self, request: web.Request) -> web.StreamResponse:
         self._auth.require_same_origin(request)
@@ -84,7 +86,7 @@ class ControlHost:
         ours = target.scheme == addresses.scheme and target.netloc.endswith(
             f":{addresses.port}" if addresses.port else host
         )
-        if not ours or place.kind is not Kind.LABEL:
+        if not ours or place.kind not in (Kind.LABEL, Kind.PRODUCTION):
             raise NotFound("That is no preview of this server.")
         path = target.path + (f"?{target.query}" if target.query else "")
         query = urlencode({"ticket": self._auth.entry(host), "path": path or "/"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,15 @@ class Pages:
 
     def login(self, next_url: str, error: str = "") -> web.Response:
         return self._render("login.html", 401 if error else 200, next=next_url, error=error)
+
+    def onward(self, path: str) -> web.Response:
+        """Goes to a path of this host at once.
+
+        No redirect: browsers hold the whole chain of redirects after a form against the page's form-action, and
+        this one may lead on to a preview's host.
+        """
+        text = f'<!doctype html><meta http-equiv="refresh" content="0; url={escape(path)}"><title>lazycloud</title>'
+        return web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-store"})
 
     def control(self, address: str) -> web.Response:
         return self._render("control.html", 200, version=lazycloud.__version__, user="owner", address=address)

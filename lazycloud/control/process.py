@@ -83,7 +83,8 @@ class Control:
         await self.fleet.restore()  # before anybody can ask for what is only to be found again
         await self._serve()
         self._keep_workers = False
-        self.events.append(ServerStarted(version=__version__, address=config.addresses.control()))
+        started = ServerStarted(version=__version__, address=config.addresses.control())
+        self.began = self.events.append(started).number
         for app in self.fleet.apps.values():
             self.production.start(app)
 
@@ -232,7 +233,7 @@ async def serve(config: Config, ready: int, lifeline: int, again: bool) -> None:
     except LazycloudError as problem:
         _answer(ready, error_view(problem) | {"exit_code": problem.exit_code})
         return
-    teller = asyncio.create_task(tell(control.events, control.events.last), name="tell")
+    teller = asyncio.create_task(tell(control.events, control.began), name="tell")
     apps = [
         {"name": app.name, "address": config.addresses.production(app.domain), "source": app.source}
         for app in control.fleet.apps.values()

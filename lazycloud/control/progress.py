@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -30,6 +31,7 @@ HEARTBEAT = 20.0  # seconds between pings: proxies between us and the browser cu
 WATCHED = (StateChanged, StepStarted, StepFinished, Output)
 
 Wanted = Callable[[Event], bool]
+Shown = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Progress:
@@ -37,22 +39,26 @@ class Progress:
         self._events = events
         self._views = views
 
-    async def websocket(self, request: web.Request, found: Found) -> web.WebSocketResponse:
-        """A landing page follows its deployment: a snapshot unless it says what it has, then facts."""
+    async def websocket(self, request: web.Request, found: Found, stranger: bool) -> web.WebSocketResponse:
+        """A landing page follows its deployment: a snapshot unless it says what it has, then facts.
+
+        A stranger is told how it goes, and nothing of what the app wrote.
+        """
         after = number_of(request, "after", -1)
         first: list[dict[str, Any]] = []
         if not 0 <= after <= self._events.last:
             snapshot = await self._views.progress(
                 found.app, found.commit, found.deployment, found.place.label
             )
-            first.append({"kind": "snapshot", **snapshot})
+            first.append({"kind": "snapshot", **(without_output(snapshot) if stranger else snapshot)})
             after = snapshot["number"]
-        return await self._send(request, first, after, of_deployment(found.deployment))
+        wanted = of_deployment(found.deployment, stranger)
+        return await self._send(request, first, after, wanted, without_output if stranger else dict)
 
     async def everything(self, request: web.Request) -> web.WebSocketResponse:
         """The control page follows all but output."""
         after = number_of(request, "after", self._events.last)
-        return await self._send(request, [], after, lambda event: not isinstance(event, Output))
+        return await self._send(request, [], after, lambda event: not isinstance(event, Output), dict)
 
     async def lines(
         self, request: web.Request, facts: AsyncGenerator[dict[str, Any], None]
@@ -62,9 +68,10 @@ class Progress:
             headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}
         )
         await response.prepare(request)
-        async for line in _kept_alive(facts):
-            await response.write(line)
-        await response.write_eof()
+        with suppress(ConnectionResetError):  # the reader has what it wanted, and left
+            async for line in _kept_alive(facts):
+                await response.write(line)
+            await response.write_eof()
         return response
 
     async def deploy(self, deployment: Deployment, after: int) -> AsyncGenerator[dict[str, Any], None]:
@@ -111,13 +118,13 @@ class Progress:
                 return
 
     async def _send(
-        self, request: web.Request, first: list[dict[str, Any]], after: int, wanted: Wanted
+        self, request: web.Request, first: list[dict[str, Any]], after: int, wanted: Wanted, shown: Shown
     ) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT, compress=False)
         await socket.prepare(request)
         for message in first:
             await socket.send_json(message)
-        sending = asyncio.create_task(self._send_facts(socket, after, wanted), name="progress")
+        sending = asyncio.create_task(self._send_facts(socket, after, wanted, shown), name="progress")
         reading = asyncio.create_task(_until_closed(socket), name="progress, the reader's side")
         try:
             await asyncio.wait({sending, reading}, return_when=asyncio.FIRST_COMPLETED)
@@ -128,9 +135,11 @@ class Progress:
             await socket.close()
         return socket
 
-    async def _send_facts(self, socket: web.WebSocketResponse, after: int, wanted: Wanted) -> None:
+    async def _send_facts(
+        self, socket: web.WebSocketResponse, after: int, wanted: Wanted, shown: Shown
+    ) -> None:
         async for recorded in self._events.follow(after, wanted):
-            await socket.send_json(recorded.as_dict())
+            await socket.send_json(shown(recorded.as_dict()))
 
     def _state(self, deployment: Deployment) -> dict[str, Any]:
         failure = deployment.failure
@@ -168,8 +177,17 @@ async def _kept_alive(facts: AsyncGenerator[dict[str, Any], None]) -> AsyncItera
         await facts.aclose()
 
 
-def of_deployment(deployment: Deployment) -> Wanted:
-    return lambda event: event.deployment == deployment.id and isinstance(event, WATCHED)
+def of_deployment(deployment: Deployment, without: bool = False) -> Wanted:
+    """Facts that its landing page follows; `without` its output."""
+    kinds = (StateChanged, StepStarted, StepFinished) if without else WATCHED
+    return lambda event: event.deployment == deployment.id and isinstance(event, kinds)
+
+
+def without_output(view: dict[str, Any]) -> dict[str, Any]:
+    """A snapshot or fact without what the app wrote, which may name paths and secrets."""
+    failure = view.get("failure")
+    trimmed = {"failure": {**failure, "last": []}} if failure else {}
+    return {**view, **({"log": []} if "log" in view else {}), **trimmed}
 
 
 async def _until_closed(socket: web.WebSocketResponse) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +14,6 @@ from lazycloud.build.plan import Plan
 from lazycloud.build.repository import shown_url
 from lazycloud.config import Config
 from lazycloud.control.link import Link
-from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
@@ -69,7 +69,7 @@ class Views:
         self._link = link
 
     def address(self, app: App, deployment: Deployment | None, short: str = "") -> str:
-        if deployment is not None and deployment.key.is_production:
+        if deployment is not None and self._fleet.production(app) is deployment:
             return self._config.addresses.production(app.domain)
         return self._config.addresses.label(
             app.domain, short or (deployment.key.commit[:10] if deployment else "")
@@ -107,7 +107,7 @@ class Views:
             "name": app.name,
             "source": shown_url(app.source),
             "address": self._config.addresses.production(app.domain),
-            "default_branch": await app.repository.default_branch(),
+            "default_branch": await _default_branch(app),
             "follow": app.follow,
             "production": await self._production(app),
         }
@@ -185,8 +185,10 @@ class Views:
         """All that the control page shows."""
         apps = []
         for app in self._fleet.apps.values():
-            history = await self.releases(app, 10)
-            apps.append(await self.app(app) | {"history": history, "commits": await self.commits(app, 20)})
+            view = await self.app(app) | {"history": await self.releases(app, 10), "commits": []}
+            with suppress(LazycloudError):  # its repository is away: the others are shown all the same
+                view["commits"] = await self.commits(app, 20)
+            apps.append(view)
         recent = await asyncio.to_thread(self._store.newest, 200, TOLD)
         told = [view for view in map(Recorded.as_dict, recent) if view["sentence"]]
         return {"server": self.server(), "apps": apps, "running": await self.running(), "events": told[:50]}
@@ -226,13 +228,20 @@ class Views:
             "last": activity.last or None,
             "since": deployment.ready_at,
             "address": self.address(app, deployment),
-            "production": deployment.key.version == PRODUCTION,
+            "production": self._fleet.production(app) is deployment,
             "log": str(deployment.worker_log),
         }
 
     async def _data(self, app: App, row: Json) -> Json:
         size = await app.versions.size(row["name"]) if app.versions.exists(row["name"]) else 0
         return {"version": row["name"], "from": row["source"], "bytes": size, "forked": row["forked"]}
+
+
+async def _default_branch(app: App) -> str | None:
+    try:
+        return await app.repository.default_branch()
+    except LazycloudError:
+        return None
 
 
 async def _plan(app: App, commit: Commit) -> Plan | None:

@@ -14,7 +14,7 @@ from lazycloud import hosts
 from lazycloud.config import Config
 from lazycloud.control.auth import Auth
 from lazycloud.control.pages import Pages, accepts
-from lazycloud.control.progress import Progress
+from lazycloud.control.progress import Progress, without_output
 from lazycloud.control.resolver import Found, Resolver
 from lazycloud.control.views import Views
 from lazycloud.deployments.fleet import Fleet
@@ -92,11 +92,14 @@ class Visits:
         if request.method == "GET" and accepts(request) == "html":
             label = found.place.label or found.app.name
             progress = await self._views.progress(found.app, found.commit, deployment, label)
+            if self._is_stranger(request, found.place):
+                progress = without_output(progress)
             return self._pages.landing(progress, 502 if deployment.state is State.FAILED else 503)
         if deployment.state is State.FAILED and deployment.failure:
             failure = deployment.failure
             problem = StepFailed(failure.sentence, failure.advice, failure.last)
-            return self._pages.problem(request, problem, code="\n".join(failure.last))
+            shown = () if self._is_stranger(request, found.place) else failure.last
+            return self._pages.problem(request, problem, code="\n".join(shown))
         if reason == "late":
             raise TooLate(
                 f"{found.commit.short} was not ready within {self._config.hold_timeout:.0f} s.",
@@ -112,6 +115,8 @@ class Visits:
         handler = self._reserved.get(request.path.removeprefix(RESERVED))
         if handler is None:
             raise NotFound(f"There is no {request.path[:200]} here.")
+        if handler in (self._retry, self._log) and self._is_stranger(request, place):
+            raise Unauthorised("Log in to see this.", f"The control page: {self._config.addresses.control()}")
         if (
             self._resolver.needs_login(place)
             and handler != self._enter
@@ -123,7 +128,7 @@ class Visits:
     async def _follow(self, request: web.Request, place: Place) -> web.StreamResponse:
         self._auth.require_same_origin(request)
         found = await self._find(place, hosts.normalise(request.host))
-        return await self._progress.websocket(request, found)
+        return await self._progress.websocket(request, found, self._is_stranger(request, place))
 
     async def _retry(self, request: web.Request, place: Place) -> web.StreamResponse:
         if request.method != "POST":
@@ -158,6 +163,11 @@ class Visits:
         response = web.Response(status=303, headers={"Location": local_path(request.query.get("path", "/"))})
         self._auth.enter_preview(response, host)
         return response
+
+    def _is_stranger(self, request: web.Request, place: Place) -> bool:
+        """Production of a public server is for everybody; what its build and worker wrote is not."""
+        public = self._config.is_public and place.kind is Kind.PRODUCTION
+        return public and not self._auth.may_see_preview(request)
 
     def _to_login(self, request: web.Request) -> web.StreamResponse:
         if request.method != "GET" or accepts(request) != "html":

@@ -18,7 +18,7 @@ from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deploy import Deploy
 from lazycloud.deployments.deployment import Deployment, Failure, Key
-from lazycloud.deployments.steps import Outcome
+from lazycloud.deployments.steps import Outcome, StepName
 from lazycloud.deployments.turns import Turn, Turns
 from lazycloud.errors import LazycloudError, NotFound, StepFailed
 from lazycloud.events import EventLog, PromoteFailed, WorkerEnded
@@ -150,6 +150,7 @@ class Fleet:
         deployment = self.get(self.apps[row["app"]], row["commit"], row["version"])
         deployment.worker = worker
         deployment.advance(Cause.ADOPTED)
+        deployment.ready_at = processes.began_at(worker.record.identity)
         self._watch(deployment, worker)
         if row["state"] != State.READY.value or not self._is_wanted(deployment):
             # Nobody saw it become ready, or it was being stopped, or its promote was cut off.
@@ -272,7 +273,8 @@ class Fleet:
             (s.name.value for s in deployment.steps.values() if s.state is Outcome.FAILED), "source"
         )
         deployment.advance(Cause.BROKE, Failure.of(failed, problem))
-        self._later(deployment, self._restart_production(deployment))
+        if failed in (StepName.START.value, StepName.READY.value):  # what was built can only fail again
+            self._later(deployment, self._restart_production(deployment))
 
     async def _stop(self, deployment: Deployment, deploying: asyncio.Task[None] | None) -> None:
         if deploying:

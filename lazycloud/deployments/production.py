@@ -71,6 +71,8 @@ class Production:
         if app.name in self._promoting:
             raise Conflict(f"A promote of {app.name} is under way.", "Wait for it to end, then try again.")
         candidate = self._fleet.get(app, commit.id, PRODUCTION)
+        if commit.id == app.production and candidate.state is State.READY:
+            raise Conflict(f"{commit.short} is production of {app.name} already.")
         task = asyncio.create_task(
             self._promoting_to(app, commit, candidate, who, why), name=f"promote {app.name} {commit.short}"
         )
@@ -176,11 +178,8 @@ class Production:
         failure = deployment.failure
         if failure is None:
             raise StepFailed("It was stopped before it was ready.")
-        step = f"The step “{failure.step}” failed: " if failure.step else ""
-        where = (
-            " (in the rehearsal on a fork of production’s data)" if not deployment.key.is_production else ""
-        )
-        raise StepFailed(f"{step}{failure.sentence}{where}", failure.advice, failure.last)
+        where = "" if deployment.key.is_production else "In the rehearsal on a fork of production’s data: "
+        raise StepFailed(f"{where}{failure.sentence}", failure.advice, failure.last)
 
     async def _point(self, app: App, commit_id: str, who: str, why: str) -> None:
         """Durable first, then true: a crash between the two finds the new pointer on disk."""
@@ -221,6 +220,8 @@ class Production:
         refs = await app.repository.refs()
         self._heads[app.name] = {ref.full_name: ref.commit for ref in refs}
         if app.follow:
+            if f"refs/heads/{app.follow}" not in self._heads[app.name]:
+                log.warning("%s has no branch “%s” to follow yet", app.name, app.follow)
             await self._catch_up(app)
         while True:
             await asyncio.sleep(LOOK_EVERY)

@@ -37,7 +37,7 @@ def last_lines(log: Path, count: int, since: int = 0) -> list[str]:
     lines = [line.rstrip("\r") for line in text.split("\n")]
     if start > since:
         del lines[0]  # begun before the block
-    return [line for line in lines if line.strip()][-count:]
+    return [line for line in lines if line.strip()][-count:] if count else []
 
 
 async def follow(log: Path, lines: int = 0) -> AsyncIterator[str]:

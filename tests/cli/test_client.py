@@ -28,9 +28,11 @@ async def test_a_remote_server_is_asked_with_the_token(lazycloud: CommandLine, s
     remote.answer("GET /api/apps", [app("blog", "https://example.com/blog.git")])
     port = await remote.start_tcp()
     try:
-        by_flags = await lazycloud("open", "--server", f"http://127.0.0.1:{port}", "--token", "secret")
+        by_flags = await lazycloud(
+            "open", "--app", "blog", "--server", f"http://127.0.0.1:{port}", "--token", "secret"
+        )
         lazycloud.environment |= {"LAZYCLOUD_SERVER": f"http://127.0.0.1:{port}", "LAZYCLOUD_TOKEN": "other"}
-        by_environment = await lazycloud("open")
+        by_environment = await lazycloud("open", "--app", "blog")
         beaten_by_a_flag = await lazycloud("open", "--home", str(server.home))
     finally:
         await remote.stop()
@@ -140,12 +142,15 @@ async def test_elsewhere_it_is_the_only_app_or_a_choice(
     assert "There is no app “wikki”.\nDid you mean wiki?" in unknown.err
 
 
-async def test_a_folder_of_another_repository_lends_the_app_no_commits(
+async def test_in_another_repository_nothing_is_done_to_the_only_app_by_mistake(
     lazycloud: CommandLine, server: ScriptedServer
 ):
     server.answer("GET /api/apps", [app("wiki", "/srv/wiki")])
     server.answer("POST /api/apps/wiki/stop", {"stopped": True, "deployment": "d"})
-    await lazycloud("stop", "HEAD")
+    mistaken = await lazycloud("stop", "HEAD")
+    assert mistaken.status == 2
+    assert "This folder belongs to none of wiki.\nName one with --app." in mistaken.err
+    await lazycloud("stop", "HEAD", "--app", "wiki")
     assert server.asked("POST /api/apps/wiki/stop") == [{"ref": "HEAD"}]
 
 

@@ -99,6 +99,18 @@ async def test_a_page_whose_server_restarts_goes_on_where_it_was(
     await expect(page.get_by_role("heading", level=1)).to_have_text("cold", timeout=60_000)
 
 
+async def test_a_login_asked_for_by_a_preview_leads_back_to_it(
+    up: Up, checkout: Checkout, page: Page
+) -> None:
+    first = checkout.commit(counter("first"))
+    checkout.commit(counter("second"))
+    server = up(checkout.path, "--listen", "0.0.0.0:0")
+    await page.goto(f"http://{first[:10]}.localhost:{server.port}/deep?x=1")
+    await page.get_by_label("token", exact=False).fill((server.home / "token").read_text())
+    await page.keyboard.press("Enter")
+    await expect(page.locator("p").first).to_have_text("/deep?x=1", timeout=30_000)
+
+
 async def test_the_control_page_logs_in_by_its_link_and_promotes(
     up: Up, checkout: Checkout, page: Page
 ) -> None:

@@ -128,6 +128,20 @@ async def test_on_a_public_address_previews_need_a_login_and_production_does_not
     assert seen.json["path"] == "/deep?q=1"
 
 
+async def test_strangers_learn_nothing_that_production_wrote(up: Up, checkout: Checkout) -> None:
+    build = '[build]\ncommand = "echo s3cret-path; exit 1"\n'
+    checkout.commit(counter("bad", **{"lazycloud.toml": build}))
+    server = up(checkout.path, "--listen", "0.0.0.0:0")
+    answer = await server.get()
+    assert (answer.status, "ended with exit status 1" in answer.text) == (502, True)
+    page = await server.get(**BROWSER)
+    assert "Try again" in page.text
+    progress = await server.get("", "/.well-known/lazycloud/log")
+    assert progress.status == 401
+    lines = [line for line in (answer.text + page.text).splitlines() if "s3cret-path" in line]
+    assert all("echo s3cret-path; exit 1" in line for line in lines), lines
+
+
 async def test_a_preview_s_cookie_is_worth_nothing_on_another_host(
     public: Server, checkout: Checkout
 ) -> None:

@@ -53,7 +53,7 @@ function commitRow(app, row) {
       h("p", { class: "about" }, ...dots(id(commit), commit.author, since(commit.authored), WORDS[state] ?? state)),
       failure && h("p", { class: "wrong" }, failure)),
     h("p", { class: "actions" }, ...commitActions(app, row), deployment &&
-      h("a", { class: "quiet", href: `${row.address}.well-known/lazycloud/log`, "aria-label": `Log ${commit.short}` }, "Log")));
+      h("a", { class: "quiet", href: `/visit?to=${encodeURIComponent(`${row.address}.well-known/lazycloud/log`)}`, "aria-label": `Log ${commit.short}` }, "Log")));
 }
 
 function commitActions(app, { commit, state, deployment, is_production: isProduction }) {

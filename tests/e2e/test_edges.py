@@ -125,7 +125,7 @@ async def test_an_after_command_that_cannot_be_run_does_not_take_the_app_down(
 ) -> None:
     good = checkout.commit(counter("good"))
     long = "x" * 200_000  # more than the kernel takes as one argument
-    bad = checkout.commit({**counter("after"), "lazycloud.toml": f'after = "{long}"\n'})
+    bad = checkout.commit({**counter("after"), "lazycloud.toml": f'[run]\nafter = "{long}"\n'})
     server = up(checkout.path, "--production", good)
     await server.get(bad)
 
