@@ -111,6 +111,40 @@ async def test_a_disk_that_takes_nothing_does_not_blind_those_who_watch(state: S
     await log.close()
 
 
+async def test_a_fact_that_must_be_on_disk_to_be_true_never_was_when_it_cannot_be_written(
+    state: Store,
+) -> None:
+    broken = True
+
+    def write(batch: list[Recorded]) -> None:
+        if broken:
+            raise OSError(28, "No space left on device")
+        state.write(batch)
+
+    log = EventLog(0, write, state.read)
+    log.start()
+    with pytest.raises(OSError, match="No space left"):
+        await log.commit(output("a promote"))
+    broken = False
+    await log.commit(output("another"))
+    facts = await take(log, 0, 1)
+    await log.close()
+    assert [recorded.event for recorded in facts] == [output("another")]
+    assert [recorded.event for recorded in state.read(0, 10)] == [output("another")]
+
+
+async def test_a_fact_that_no_database_takes_does_not_hold_up_the_others(
+    events: EventLog, state: Store
+) -> None:
+    events.append(output("before"))
+    events.append(
+        output("bad"), store.put(store.apps, name="\ud800", source="s", domain="", follow="", added=0.0)
+    )
+    events.append(output("after"))
+    await events.flush()
+    assert [recorded.event for recorded in state.read(0, 10)] == [output("before"), output("after")]
+
+
 async def test_followers_end_when_the_log_is_closed(events: EventLog) -> None:
     following = asyncio.create_task(take(events, 0, 99))
     events.append(output("a"))

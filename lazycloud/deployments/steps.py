@@ -8,7 +8,6 @@ from enum import Enum
 from statistics import median
 from typing import Any
 
-
 BLINK = 0.1  # seconds
 
 
