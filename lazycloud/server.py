@@ -26,7 +26,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from lazycloud import __version__
 from lazycloud.config import Config, Listen
 from lazycloud.control.auth import Auth, secret
 from lazycloud.errors import BadInput, Conflict, LazycloudError
@@ -100,7 +99,6 @@ class Server:
         if not stopping.done():
             self._understand(await answering)
             self._start_routers()
-            self._greet()
             await stopping
             _say("\nStopping…")
         await self._stop()
@@ -247,20 +245,6 @@ class Server:
         await _gone([control], CONTROL_GRACE)
         end_strays(self.config.home / "apps", set())  # of a control that could not end its workers
         shutil.rmtree(self.config.run_folder, ignore_errors=True)
-
-    def _greet(self) -> None:
-        addresses = self.config.addresses
-        lines = [f"lazycloud {__version__}"]
-        for app in self._answer["apps"]:
-            base = app["address"].removeprefix(f"{addresses.scheme}://")
-            lines.append(
-                f"  {app['name']:<12} {app['address']}   any commit: {addresses.scheme}://<commit>.{base}"
-            )
-        lines.append(f"  {'control':<12} {self._answer['login']}   (logs you in, once)")
-        if self.config.is_public:
-            shown = "every commit" if self.config.public_previews else "production; previews need a login"
-            lines.append(f"  Whoever can reach this machine can open {shown}.")
-        _say("\n".join([*lines, "Ctrl-C stops everything."]))
 
 
 def run(config: Config) -> int:

@@ -199,8 +199,29 @@ async def tell(events: EventLog, after: int) -> None:
     async for recorded in events.follow(after, lambda event: not isinstance(event, Output)):
         if sentence := recorded.event.sentence():
             at = time.strftime("%H:%M:%S", time.localtime(recorded.at))
-            with suppress(OSError):
-                print(f"{at}  {printable(sentence)}", flush=True)
+            _print(f"{at}  {printable(sentence)}")
+
+
+def greeting(config: Config, control: Control) -> str:
+    """What `lazycloud up` says first: where everything is, and who can get at it."""
+    addresses = config.addresses
+    lines = [f"lazycloud {__version__}"]
+    for app in control.fleet.apps.values():
+        any_commit = addresses.label(app.domain, "<commit>")
+        lines.append(f"  {app.name:<12} {addresses.production(app.domain)}   any commit: {any_commit}")
+    lines.append(f"  {'control':<12} {login_link(config, control.auth)}   (logs you in, once)")
+    if config.is_public:
+        shown = "every commit" if config.public_previews else "production; previews need a login"
+        lines.append(f"  Whoever can reach this machine can open {shown}.")
+        if config.domain == "localhost":
+            lines.append("  From other machines only by a name that leads here: give it with --domain.")
+    return "\n".join([*lines, "Ctrl-C stops everything."])
+
+
+def _print(text: str) -> None:
+    """For whoever looks at the terminal; the server goes on when nobody is there any more."""
+    with suppress(OSError):
+        print(text, flush=True)
 
 
 def printable(text: str) -> str:
@@ -233,12 +254,10 @@ async def serve(config: Config, ready: int, lifeline: int, again: bool) -> None:
     except LazycloudError as problem:
         _answer(ready, error_view(problem) | {"exit_code": problem.exit_code})
         return
+    _answer(ready, {"ready": True})
+    if not again:
+        _print(greeting(config, control))
     teller = asyncio.create_task(tell(control.events, control.began), name="tell")
-    apps = [
-        {"name": app.name, "address": config.addresses.production(app.domain), "source": app.source}
-        for app in control.fleet.apps.values()
-    ]
-    _answer(ready, {"ready": True, "apps": apps, "login": login_link(config, control.auth)})
     keep_workers = await stop
     loop.remove_reader(lifeline)
     await control.close(keep_workers)
