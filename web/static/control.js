@@ -86,6 +86,7 @@ function runningItem(one) {
   return h("li", { "data-key": one.deployment, class: "worker" },
     h("p", {}, h("a", { href: one.address }, one.app, " ", h("code", {}, one.commit.short)),
       one.production && h("span", { class: "tag live" }, "production"),
+      !one.production && one.version === "production" && h("span", { class: "tag" }, "kept warm"),
       !one.production && stopButton(one.deployment, one.commit)),
     h("dl", {}, figure("Memory", megabytes(one.memory)), figure("CPU", `${one.cpu.toFixed(one.cpu < 10 ? 1 : 0)} %`),
       figure("Requests", one.requests.toLocaleString("en")), figure("Errors", one.errors.toLocaleString("en"))),
