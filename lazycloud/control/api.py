@@ -255,5 +255,5 @@ def _text(body: dict[str, Any], name: str) -> str:
         return ""
     line = " ".join(value.split()) if isinstance(value, str) else "\n"
     if len(line) > 1000 or not line.isprintable():
-        raise BadInput(f"`{name}` must be a text of at most 1000 letters.")
+        raise BadInput(f"`{name}` must be a text of at most 1000 printable letters.")
     return line

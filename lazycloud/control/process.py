@@ -109,7 +109,7 @@ class Control:
         runner = web.AppRunner(
             make_application(config, self.auth, pages, resolver, visits, api),
             access_log=None,
-            shutdown_timeout=2.0,
+            shutdown_timeout=0.5,  # streams that only follow would go on for ever
             handler_cancellation=True,
         )
         await runner.setup()

@@ -100,13 +100,13 @@ class Visits:
             problem = StepFailed(failure.sentence, failure.advice, failure.last)
             shown = () if self._is_stranger(request, found.place) else failure.last
             return self._pages.problem(request, problem, code="\n".join(shown))
+        if deployment.state is State.STOPPED:
+            raise Busy(f"{found.commit.short} was stopped before it was ready.", "Ask again to start it.", 1)
         if reason == "late":
             raise TooLate(
                 f"{found.commit.short} was not ready within {self._config.hold_timeout:.0f} s.",
                 "It is still being deployed: try again.",
             )
-        if deployment.state is State.STOPPED:
-            raise Busy(f"{found.commit.short} was stopped before it was ready.", "Ask again to start it.", 1)
         raise Busy(
             f"{found.commit.short} is being deployed ({deployment.state.value}).", "Try again in a moment.", 1
         )

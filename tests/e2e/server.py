@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,10 @@ class Server:
             while not await condition():
                 await asyncio.sleep(0.05)
 
+    async def told(self, text: str) -> None:
+        """Until its terminal shows the text."""
+        await asyncio.to_thread(self.wait, lambda: text in self.output, text)
+
     async def named(self, name: str, label: str = "") -> bool:
         """Whether the `counter` app of that name answers there."""
         return (await self.get(label)).json["name"] == name
@@ -143,9 +148,49 @@ class Server:
         assert code is None or done.returncode == code, (done.returncode, done.stdout, done.stderr)
         return done.stdout + done.stderr
 
+    async def verb(self, *arguments: str, folder: Path | None = None, code: int | None = 0) -> str:
+        """`cli`, while the test goes on with other things."""
+        return await asyncio.to_thread(self.cli, *arguments, folder=folder, code=code)
+
+    @contextlib.contextmanager
+    def going_on(self, *arguments: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+        """A verb that runs as long as the block, unless it ends by itself."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "lazycloud", *arguments],
+            cwd=folder,
+            env=os.environ | {"LAZYCLOUD_HOME": str(self.home), "NO_COLOR": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def json(self, *arguments: str, folder: Path | None = None) -> Any:
         """A verb's JSON."""
         return json.loads(self.cli(*arguments, "--json", folder=folder))
+
+    @property
+    def authorization(self) -> str:
+        """The header that lets programs in."""
+        return f"Bearer {(self.home / 'token').read_text().strip()}"
+
+    async def api(self, path: str) -> Any:
+        """What control answers below /api/, as JSON."""
+        return (await self.get("lazycloud", f"/api/{path}", Authorization=self.authorization)).json
+
+    async def inspect(self, commit: str, app: str = "shop") -> Any:
+        """All that is known of a commit."""
+        return await self.api(f"apps/{app}/inspect?ref={commit}")
+
+    async def reaches(self, commit: str, state: str) -> None:
+        """Until the commit, on data of its own, is in that state."""
+
+        async def is_there() -> bool:
+            return (await self.inspect(commit))["state"] == state
+
+        await self.until(is_there)
 
     def host(self, label: str = "") -> str:
         return f"{label}.localhost:{self.port}" if label else f"localhost:{self.port}"
