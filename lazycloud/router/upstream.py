@@ -96,7 +96,7 @@ class Upstream(asyncio.Protocol):
         except (BadHead, BadBody) as error:
             self.abort()
             exchange.misunderstood(str(error))
-        if self.exchange is not None and self._tcp is not None:
+        if self.exchange is not None and self._tcp is not None and not self.transport.is_closing():
             self._acknowledge(self._tcp)
 
     def eof_received(self) -> None:
@@ -125,7 +125,7 @@ class Upstream(asyncio.Protocol):
         Many a simple server (wsgiref, http.server, Django's runserver) writes head and body apart, and its kernel
         holds the body back until the head is acknowledged; ours would take 40 ms over that.
         """
-        with contextlib.suppress(OSError):  # it was closed meanwhile
+        with contextlib.suppress(OSError):  # it only saves time
             tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def _over(self, exc: Exception | None) -> None:
