@@ -136,6 +136,10 @@ class Config:
     def app_folder(self, app: str) -> Path:
         return self.home / "apps" / app
 
+    def scratch_folder(self, deployment: str) -> Path:
+        """HOME and TMPDIR of a deployment's worker. Short: programs put unix sockets there, 107 bytes at most."""
+        return self.home / "scratch" / hashlib.sha256(deployment.encode()).hexdigest()[:12]
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)
 

@@ -76,3 +76,10 @@ def test_a_source_is_a_url_or_an_absolute_path(tmp_path: Path, monkeypatch: pyte
     assert locate("shop") == str(tmp_path / "shop")
     assert locate("https://example.com/shop.git") == "https://example.com/shop.git"
     assert locate("git@example.com:shop.git") == "git@example.com:shop.git"
+
+
+def test_a_worker_s_own_folder_leaves_room_for_a_unix_socket_s_name() -> None:
+    config = Config(Path("/home/somebody/.local/share/lazycloud"))
+    folder = config.scratch_folder("guestbook." + "a" * 40 + ".production")
+    assert len(str(folder / "gunicorn-control-socket-12345")) < 107
+    assert folder != config.scratch_folder("guestbook." + "a" * 40)

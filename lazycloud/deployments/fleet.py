@@ -259,7 +259,7 @@ class Fleet:
             if key.is_production
             else addresses.label(app.domain, commit.short)
         )
-        scratch = self._config.app_folder(app.name) / "scratch" / key.id
+        scratch = self._config.scratch_folder(key.id)
         return Deploy(app, commit, deployment, self._ports, self._events, address, scratch, self._timezone)
 
     async def _broke(self, deployment: Deployment, problem: LazycloudError) -> None:
@@ -364,16 +364,14 @@ class Fleet:
         )
 
     def _scratch(self, deployment: Deployment) -> None:
-        folder = self._config.app_folder(deployment.key.app) / "scratch" / deployment.id
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._config.scratch_folder(deployment.id), ignore_errors=True)
 
     def _clear_scratch(self) -> None:
         """What workers that are gone left in their temporary folders."""
-        live = {deployment.id for deployment in self.known() if deployment.worker}
-        for app in self.apps:
-            for folder in (self._config.app_folder(app) / "scratch").glob("*"):
-                if folder.name not in live:
-                    shutil.rmtree(folder, ignore_errors=True)
+        live = {self._config.scratch_folder(one.id) for one in self.known() if one.worker}
+        for folder in (self._config.home / "scratch").glob("*"):
+            if folder not in live:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _machine_trouble(problem: OSError, home: Path) -> StepFailed:

@@ -117,10 +117,9 @@ class Server:
         """control and router, by name."""
         found = {}
         for child in psutil.Process(self.process.pid).children():
-            line = " ".join(child.cmdline())
-            for name in ("control", "router"):
-                if f"lazycloud.{name}" in line:
-                    found[name] = child
+            with contextlib.suppress(psutil.Error):  # it ends just now
+                line = " ".join(child.cmdline())
+                found |= {name: child for name in ("control", "router") if f"lazycloud.{name}" in line}
         return found
 
     def workers(self) -> list[psutil.Process]:

@@ -31,7 +31,7 @@ async def test_ctrl_c_leaves_no_process_socket_or_temporary_file(up: Up, checkou
     ]
     assert left == []
     assert not (server.home / "run").exists()
-    assert not list(server.home.glob("apps/shop/scratch/*"))
+    assert not list(server.home.glob("scratch/*"))
 
 
 async def test_started_again_it_knows_its_apps_production_history_and_data(
