@@ -129,10 +129,6 @@ class Config:
     def cache_folder(self) -> Path:
         return self.home / "cache"
 
-    @property
-    def log_file(self) -> Path:
-        return self.home / "server.log"
-
     def app_folder(self, app: str) -> Path:
         return self.home / "apps" / app
 

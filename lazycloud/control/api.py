@@ -200,7 +200,7 @@ class Api:
         return {
             "deployment": deployment.id,
             "commit": commit_view(commit),
-            "address": self._views.address(app, deployment, commit.short),
+            "address": self._views.address(app, deployment),
             "state": deployment.state.value,
             "number": number,
         }
@@ -212,7 +212,7 @@ class Api:
 
     async def _stopped(self, deployment: Deployment) -> web.StreamResponse:
         app = self._fleet.app(deployment.key.app)
-        if self._fleet.production(app) is deployment:
+        if self._fleet.is_production(deployment):
             raise BadInput(
                 f"This is production of {app.name}: it does not stop.", "Promote another commit instead."
             )

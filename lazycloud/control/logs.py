@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 from lazycloud.deployments.deployment import Deployment
@@ -17,8 +18,8 @@ def written(deployment: Deployment, count: int) -> list[Line]:
     """The newest lines of the last attempt's steps, then those of the worker."""
     deployment.transcript.flush()
     return [
-        *({"source": "build", "text": f"{line}\n"} for line in last_lines(deployment.transcript.path, count)),
-        *({"source": "worker", "text": f"{line}\n"} for line in last_lines(deployment.worker_log, count)),
+        *_newest("build", deployment.transcript.path, count),
+        *_newest("worker", deployment.worker_log, count),
     ]
 
 
@@ -27,8 +28,8 @@ async def going_on(deployment: Deployment, events: EventLog, count: int) -> Asyn
     queue: asyncio.Queue[Line] = asyncio.Queue(100)
     deployment.transcript.flush()
     after = events.last
-    for line in last_lines(deployment.transcript.path, count):
-        yield {"source": "build", "text": f"{line}\n"}
+    for line in _newest("build", deployment.transcript.path, count):
+        yield line
     feeding = [
         asyncio.create_task(_feed_build(deployment, events, after, queue), name="follow the build"),
         asyncio.create_task(_feed_worker(deployment, count, queue), name="follow the worker"),
@@ -40,6 +41,10 @@ async def going_on(deployment: Deployment, events: EventLog, count: int) -> Asyn
         for task in feeding:
             task.cancel()
         await asyncio.gather(*feeding, return_exceptions=True)
+
+
+def _newest(source: str, path: Path, count: int) -> list[Line]:
+    return [{"source": source, "text": f"{line}\n"} for line in last_lines(path, count)]
 
 
 async def _feed_build(

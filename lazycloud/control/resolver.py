@@ -93,7 +93,7 @@ class Resolver:
     def _to_worker(self, host: str, found: Found, address: str) -> Answer:
         """Kept by the router until it is told to forget: so it must be true, and known to whom it was told."""
         place, app, deployment = found.place, found.app, found.deployment
-        keep = place.kind is Kind.LABEL or self._fleet.production(app) is deployment
+        keep = place.kind is Kind.LABEL or self._fleet.is_production(deployment)
         if place.kind is Kind.LABEL and not deployment.key.commit.startswith(place.label):
             keep = found.moves == self._moves.get(app.name, 0)
             self._named.setdefault(app.name, set()).add(host)

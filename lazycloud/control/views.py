@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lazycloud import __version__, store
-from lazycloud.build.commit import Commit, Ref
+from lazycloud.build.commit import SHORT, Commit, Ref
 from lazycloud.build.plan import Plan
 from lazycloud.build.repository import shown_url
 from lazycloud.config import Config
@@ -68,12 +68,10 @@ class Views:
         self._store = state
         self._link = link
 
-    def address(self, app: App, deployment: Deployment | None, short: str = "") -> str:
-        if deployment is not None and self._fleet.production(app) is deployment:
+    def address(self, app: App, deployment: Deployment) -> str:
+        if self._fleet.is_production(deployment):
             return self._config.addresses.production(app.domain)
-        return self._config.addresses.label(
-            app.domain, short or (deployment.key.commit[:10] if deployment else "")
-        )
+        return self._config.addresses.label(app.domain, deployment.key.commit[:SHORT])
 
     def server(self) -> Json:
         return {
@@ -127,7 +125,7 @@ class Views:
                     "commit": commit_view(commit),
                     "refs": ref_words(refs),
                     "state": (deployment.state if deployment else State.COLD).value,
-                    "address": self.address(app, None, commit.short),
+                    "address": self._config.addresses.label(app.domain, commit.short),
                     "deployment": deployment.id if deployment else None,
                     "is_production": commit.id == app.production,
                     "failure": failure.sentence if failure else None,
@@ -166,7 +164,7 @@ class Views:
         return {
             "commit": commit_view(commit),
             "refs": ref_words(newest.get(commit.id, [])),
-            "address": self.address(app, deployment, commit.short),
+            "address": self.address(app, deployment),
             "state": deployment.state.value,
             "attempt": deployment.attempt,
             "is_production": commit.id == app.production,
@@ -228,7 +226,7 @@ class Views:
             "last": activity.last or None,
             "since": deployment.ready_at,
             "address": self.address(app, deployment),
-            "production": self._fleet.production(app) is deployment,
+            "production": self._fleet.is_production(deployment),
             "log": str(deployment.worker_log),
         }
 

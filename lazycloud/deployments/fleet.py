@@ -321,7 +321,7 @@ class Fleet:
             self._restarts.pop(deployment.id, None)
             deployment.advance(Cause.ENDED)
         self._later(deployment, self._after_end(deployment, worker))
-        if self._is_production(deployment) and not self._restarts.get(deployment.id):
+        if self.is_production(deployment) and not self._restarts.get(deployment.id):
             # The first end in a while: who asks just now waits a little instead of reading about it.
             self._restarts[deployment.id] = 1
             self.ask(deployment, retry=True)
@@ -334,15 +334,16 @@ class Fleet:
 
     async def _restart_production(self, deployment: Deployment) -> None:
         """Production is tried for ever, at a bounded rate."""
-        if not self._is_production(deployment):
+        if not self.is_production(deployment):
             return
         tries = self._restarts.get(deployment.id, 0)
         self._restarts[deployment.id] = tries + 1
         await asyncio.sleep(RESTARTS[min(tries, len(RESTARTS) - 1)])
-        if self._is_production(deployment):
+        if self.is_production(deployment):
             self.ask(deployment, retry=True)
 
-    def _is_production(self, deployment: Deployment) -> bool:
+    def is_production(self, deployment: Deployment) -> bool:
+        """Whether its app's pointer stands at it: not so a candidate, nor one that is kept warm."""
         app = self.apps.get(deployment.key.app)
         return app is not None and self.production(app) is deployment
 
