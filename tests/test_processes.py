@@ -105,6 +105,14 @@ async def test_a_file_that_is_no_program_is_said_to_be_none(tmp_path: Path, nice
     assert failed.value.ended_with == 126
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="the kernel does not group by session")
+async def test_a_kind_command_comes_after_the_processes_of_other_sessions(tmp_path: Path) -> None:
+    heard = Heard()
+    waits = "until grep -q 'nice 7$' /proc/self/autogroup; do :; done; nice"
+    await run(waits, tmp_path, ENVIRONMENT, heard, 5, niceness=7)
+    assert heard.text == "7\n"
+
+
 async def test_a_folder_that_is_missing_is_not_taken_for_a_missing_command(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match=r"its folder .*gone is not there"):
         await run(["true"], tmp_path / "gone", ENVIRONMENT, Heard(), 10)

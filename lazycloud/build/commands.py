@@ -9,7 +9,7 @@ from lazycloud.build.disk import disk_full, says_full
 from lazycloud.errors import StepFailed
 from lazycloud.processes import CommandFailed, Output, ending_in_words, run
 
-NICENESS = 5  # workers that serve come first
+NICENESS = 19  # workers that serve come first
 NOT_FOUND = 127
 
 
