@@ -304,8 +304,10 @@ async def test_sigkill_in_the_middle_leaves_nothing_that_looks_whole(
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "data")]
     with subprocess.Popen(command) as forking:  # noqa: ASYNC220 - to be killed
-        await until(lambda: versions.exists("0000002") and leftovers(versions))
-        os.kill(forking.pid, signal.SIGKILL)
+        try:
+            await until(lambda: versions.exists("0000002") and leftovers(versions))
+        finally:
+            os.kill(forking.pid, signal.SIGKILL)
     again = Versions(tmp_path / "data")
     again.clear_leftovers()
     assert not leftovers(again)
