@@ -3,6 +3,7 @@
 PYTHON ?= python3
 LISTEN ?= localhost:8000
 DEMO := .demo
+MINUTES ?= 10
 BIN := .venv/bin
 UV := $(shell command -v uv)
 
@@ -15,7 +16,7 @@ MAKE_VENV = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --up
 INSTALL = $(BIN)/python -m pip install --quiet
 endif
 
-.PHONY: demo test check lint types clean
+.PHONY: demo test fuzz check lint types bench-router clean
 
 demo: .venv/.installed
 	@test -e "$(DEMO)/guestbook" || echo "Making a guestbook in $(DEMO)/guestbook"
@@ -26,6 +27,10 @@ demo: .venv/.installed
 test: .venv/.installed-test
 	$(BIN)/python -m pytest
 
+# Other requests and answers every time; the tests try the same few.
+fuzz: .venv/.installed-test
+	LAZYCLOUD_FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/router/test_fuzz.py
+
 check: lint types test
 
 lint: .venv/.installed-test
@@ -35,8 +40,12 @@ lint: .venv/.installed-test
 types: .venv/.installed-test
 	$(BIN)/mypy
 
+# FIGURES="keepalive idle" for some of them, ARGUMENTS for its flags.
+bench-router: .venv/.installed
+	$(BIN)/python bench/router.py $(FIGURES) $(ARGUMENTS)
+
 clean:
-	rm -rf .venv $(DEMO) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv $(DEMO) .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python:
 	$(MAKE_VENV)

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from lazycloud.errors import BadInput
 from lazycloud.hosts import Addresses, app_name, is_app_name
 
+ROUTERS_MAX = 8  # by default: one carries tens of thousands of requests a second and takes some 30 MB
 SOCKET_PATH_LENGTH = 100  # sun_path holds 108 bytes on Linux; the longest name we add has 7
 
 
@@ -61,9 +62,14 @@ class Config:
     domain: str = "localhost"
     public_url: str = ""  # what browsers see when a front stands before us, such as https://example.com
     apps: tuple[AppSource, ...] = ()
-    routers: int = 1
-    builds: int = field(default_factory=lambda: max(2, os.cpu_count() or 1))  # deploys at work at a time
+    routers: int = field(default_factory=lambda: min(cores(), ROUTERS_MAX))
+    router: Mapping[str, Any] = field(default_factory=dict)  # limits, as lazycloud.router.settings reads them
+    trusted_proxies: tuple[str, ...] = ()  # networks of fronts whose X-Forwarded-* are believed
+    builds: int = field(default_factory=lambda: max(2, cores()))  # deploys at work at a time
     public_previews: bool = False
+    tls_cert: tuple[str, ...] = ()  # certificate files; with them the listens speak https, but port 80
+    tls_key: tuple[str, ...] = ()  # their keys in the same order; none when the certificates' files hold them
+    access_log: str = ""  # a file, or - for standard output; empty: none is written
     hold_timeout: float = 300.0  # how long a request that is no page view waits for its worker
     held_max: int = 1024  # held requests at a time, over all apps
     fetch_every: float = 30.0  # how often a followed branch of a remote repository is looked at
@@ -79,12 +85,27 @@ class Config:
         return self.is_public and not self.public_previews
 
     @property
+    def held_app_max(self) -> int:
+        """Of `held_max`, for one app, over all routers: so that a cold one leaves room for others."""
+        return int(self.router.get("held_app_max", max(1, self.held_max // 2)))
+
+    @property
     def addresses(self) -> Addresses:
         if self.public_url:
             url = urlsplit(self.public_url)
             return Addresses(url.scheme, self.domain, url.port or 0)
-        port = self.listen[0].port
-        return Addresses("http", self.domain, 0 if port == 80 else port)
+        scheme, usual = ("https", 443) if self.tls_cert else ("http", 80)
+        port = next((listen.port for listen in self.listen if not self.redirects(listen)), usual)
+        return Addresses(scheme, self.domain, 0 if port == usual else port)
+
+    @property
+    def tls(self) -> tuple[tuple[str, str], ...]:
+        """Files of certificates and of their keys; the same twice where one holds both."""
+        return tuple(zip(self.tls_cert, self.tls_key or self.tls_cert, strict=True))
+
+    def redirects(self, listen: Listen) -> bool:
+        """Whether it only sends clients to https."""
+        return bool(self.tls_cert) and listen.port == 80
 
     @property
     def run_folder(self) -> Path:
@@ -112,6 +133,11 @@ class Config:
     @property
     def lock_file(self) -> Path:
         return self.home / "lock"
+
+    @property
+    def generation_file(self) -> Path:
+        """Which code runs, and how the last upgrade went."""
+        return self.run_folder / "generation"
 
     @property
     def token_file(self) -> Path:
@@ -148,8 +174,16 @@ class Config:
                 "home": Path(data["home"]),
                 "listen": tuple(Listen(**listen) for listen in data["listen"]),
                 "apps": tuple(AppSource(**app) for app in data["apps"]),
+                "trusted_proxies": tuple(data["trusted_proxies"]),
+                "tls_cert": tuple(data["tls_cert"]),
+                "tls_key": tuple(data["tls_key"]),
             }
         )
+
+
+def cores() -> int:
+    """How many processors this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0))
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
@@ -168,6 +202,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     home = Path(flags.get("home") or default_home(environ)).absolute()
     settings = _from_file(home / "config.toml")
     apps = [_app(name, table) for name, table in settings.pop("apps", {}).items()]
+    router = settings.pop("router", {})
     for name in SETTINGS:
         if (text := environ.get(f"LAZYCLOUD_{name.upper()}")) is not None:
             settings[name] = text
@@ -176,7 +211,28 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     values = {name: SETTINGS[name](name, value) for name, value in settings.items()}
     if url := values.get("public_url"):
         values.setdefault("domain", urlsplit(url).hostname or "")
-    return Config(home=home, apps=_joined([*sources, *apps]), **values)
+    config = Config(home=home, apps=_joined([*sources, *apps]), router=router, **values)
+    _demand_sense_of_tls(config)
+    return config
+
+
+def _demand_sense_of_tls(config: Config) -> None:
+    certs, keys = len(config.tls_cert), len(config.tls_key)
+    if keys not in (0, certs):
+        raise BadInput(
+            f"tls_key: {keys} for {certs} certificate{'' if certs == 1 else 's'} (tls_cert).",
+            "Give each its key, in the same order; or none, when the certificates' files hold their keys.",
+        )
+    if certs and all(config.redirects(listen) for listen in config.listen):
+        raise BadInput(
+            "With certificates, port 80 only sends visitors to https.",
+            "Give the port of https too: --listen 0.0.0.0:443 --listen 0.0.0.0:80",
+        )
+    if certs and config.public_url.startswith("http:"):
+        raise BadInput(
+            f"public_url: visitors of {config.public_url} see no https, but the server has certificates.",
+            "Give the address with https:// or leave the certificates to the front.",
+        )
 
 
 def _joined(apps: Sequence[AppSource]) -> tuple[AppSource, ...]:
@@ -196,10 +252,12 @@ def _from_file(path: Path) -> dict[str, Any]:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise BadInput(f"{path} is not valid TOML: {problem}.") from problem
-    for name in settings:
-        if name not in SETTINGS and name != "apps":
-            near = get_close_matches(name, [*SETTINGS, "apps"], 1)
+    for name, value in settings.items():
+        if name not in SETTINGS and name not in TABLES:
+            near = get_close_matches(name, [*SETTINGS, *TABLES], 1)
             raise BadInput(f"{path}: unknown setting `{name}`.", f"Did you mean `{near[0]}`?" if near else "")
+        if name in TABLES and not isinstance(value, dict):
+            raise BadInput(f"{path}: `{name}` is a table.", f"Write {TABLES[name]} on a line of its own.")
     return settings
 
 
@@ -262,6 +320,36 @@ def _url(name: str, value: Any) -> str:
     return str(value).rstrip("/")
 
 
+def _networks(name: str, value: Any) -> tuple[str, ...]:
+    texts = value.split(",") if isinstance(value, str) else list(value)
+    return tuple(_network(name, str(text).strip()) for text in texts if str(text).strip())
+
+
+def _network(name: str, text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        pass
+    try:
+        near = f"Did you mean `{ipaddress.ip_network(text, strict=False)}`?"
+    except ValueError:
+        near = "Give the front's own, such as 127.0.0.1 or 10.0.0.0/8."
+    raise BadInput(f"{name}: “{text}” is no address or network.", near)
+
+
+def _paths(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (str, list, tuple)):
+        raise BadInput(f"{name}: “{value}” is no file.", "Give its path, or a list of paths.")
+    texts = value.split(",") if isinstance(value, str) else list(value)
+    return tuple(str(Path(str(text).strip()).expanduser().absolute()) for text in texts if str(text).strip())
+
+
+def _file(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise BadInput(f"{name}: “{value}” is no file.", "Give its path, or - for standard output.")
+    return value if value in ("", "-") else str(Path(value).expanduser().absolute())
+
+
 def _count(name: str, value: Any) -> int:
     return int(_seconds(name, value))
 
@@ -291,11 +379,18 @@ SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "domain": _domain,
     "public_url": _url,
     "routers": _count,
+    "trusted_proxies": _networks,
     "builds": _count,
     "public_previews": _flag,
+    "tls_cert": _paths,
+    "tls_key": _paths,
+    "access_log": _file,
     "hold_timeout": _seconds,
     "held_max": _count,
     "fetch_every": _seconds,
     "drain_timeout": _seconds,
 }
 """What may be set, and how its text or TOML value is read. The names are those of Config."""
+
+TABLES = {"apps": "`[apps.<name>]`", "router": "`[router]`"}
+"""The tables of config.toml, and how their heading is written."""

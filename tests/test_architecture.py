@@ -23,9 +23,10 @@ MAY_KNOW = {
     "states": {"errors"},
     "events": set(),
     "config": {"errors", "hosts"},
+    "certificates": {"errors"},
     "processes": {"errors"},
     "store": {"errors", "events"},
-    "router": {"errors", "hosts"},
+    "router": {"certificates", "errors", "hosts"},
     "build": {"errors", "hosts", "processes"},
     "workers": {"errors", "processes"},
     "data": {"errors", "processes"},
@@ -53,8 +54,21 @@ MAY_KNOW = {
         "events",
         "errors",
     }
-    | {"router"},  # only router.access: the cookie that control signs and routers check
-    "server": {"config", "control", "errors", "processes"},
+    | {"router"},  # only router.access, the cookie that control signs and routers check; router.accept
+    "children": set(),
+    "handover": {"children"},
+    "listeners": {"config", "errors"},
+    "server": {
+        "certificates",
+        "children",
+        "config",
+        "control",
+        "errors",
+        "handover",
+        "listeners",
+        "processes",
+    }
+    | {"router"},  # only router.settings: their limits
     "cli": {"config", "errors", "hosts", "server", "build"},
 }
 

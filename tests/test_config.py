@@ -1,5 +1,6 @@
 """Settings from flags, environment and file."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def test_apps_of_the_file_come_after_those_of_the_command_line(tmp_path: Path) -
         ('listen = "localhost"', "is no port"),
         ('listen = "example.com:80"', "no IP address"),
         ('public_url = "example.com"', "no base URL"),
+        ('trusted_proxies = ["10.0.0.5/8"]', "Did you mean `10.0.0.0/8`?"),
+        ('trusted_proxies = ["caddy"]', "“caddy” is no address or network"),
+        ("tls_cert = 5", "“5” is no file"),
+        ('tls_key = "k.pem"', "tls_key: 1 for 0 certificates"),
+        ('tls_cert = ["a.pem", "b.pem"]\ntls_key = "a.key"', "tls_key: 1 for 2 certificates"),
+        ('tls_cert = "a.pem"\nlisten = ":80"', "port 80 only sends visitors to https"),
+        ('tls_cert = "a.pem"\npublic_url = "http://a.org"', "visitors of http://a.org see no https"),
+        ("router = 5", "Write `[router]` on a line of its own"),
+        ("apps = 1", "Write `[apps.<name>]` on a line of its own"),
         ('[apps."My App"]\nsource = "/a"', "`my-app` would be one"),
         ("[apps.shop]\nsurce = 1", "needs a `source`"),
         ('[apps.shop]\nsource = "/a"\ncolour = "red"', "not `colour`"),
@@ -59,6 +69,18 @@ def test_a_front_says_what_addresses_look_like(tmp_path: Path) -> None:
     assert config.addresses.label(config.domain, "3f2a9c1") == "https://3f2a9c1.example.com/"
 
 
+def test_with_certificates_addresses_are_https_on_the_first_port_that_is_not_80(tmp_path: Path) -> None:
+    given = {"home": tmp_path, "domain": "example.com", "tls_cert": ["a.pem", "b.pem"]}
+    config = load(given | {"listen": [":80", ":443"]}, {"LAZYCLOUD_TLS_KEY": "/a.key, /b.key"})
+    assert config.addresses.label("example.com", "3f2a9c1") == "https://3f2a9c1.example.com/"
+    assert [config.redirects(listen) for listen in config.listen] == [True, False]
+    assert config.tls == ((str(Path.cwd() / "a.pem"), "/a.key"), (str(Path.cwd() / "b.pem"), "/b.key"))
+    assert Config.from_json(config.to_json()) == config
+    config = load(given | {"listen": ["8443"]}, {})
+    assert config.addresses.production("example.com") == "https://example.com:8443/"
+    assert config.tls[0] == (config.tls_cert[0], config.tls_cert[0])
+
+
 def test_sockets_move_to_a_short_folder_when_the_home_is_deep(tmp_path: Path) -> None:
     assert Config(Path("/srv/lazy")).run_folder == Path("/srv/lazy/run")
     deep = Config(Path("/" + "x" * 120))
@@ -83,3 +105,24 @@ def test_a_worker_s_own_folder_leaves_room_for_a_unix_socket_s_name() -> None:
     folder = config.scratch_folder("guestbook." + "a" * 40 + ".production")
     assert len(str(folder / "gunicorn-control-socket-12345")) < 107
     assert folder != config.scratch_folder("guestbook." + "a" * 40)
+
+
+def test_fronts_are_named_by_flag_environment_or_file(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('trusted_proxies = ["127.0.0.1", "10.0.0.0/8"]\n')
+    assert load({"home": tmp_path}, {}).trusted_proxies == ("127.0.0.1/32", "10.0.0.0/8")
+    environ = {"LAZYCLOUD_TRUSTED_PROXIES": "::1, 10.1.0.0/16"}
+    assert load({"home": tmp_path}, environ).trusted_proxies == ("::1/128", "10.1.0.0/16")
+    assert load({"home": tmp_path, "trusted_proxies": ("10.2.0.1",)}, environ).trusted_proxies == (
+        "10.2.0.1/32",
+    )
+
+
+def test_the_routers_table_reaches_the_config_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[router]\nbody_max = "10 MB"\n')
+    config = load({"home": tmp_path}, {})
+    assert config.router == {"body_max": "10 MB"}
+    assert Config.from_json(config.to_json()) == config
+
+
+def test_there_is_a_router_for_each_core_that_may_be_used() -> None:
+    assert Config(Path("/")).routers == min(len(os.sched_getaffinity(0)), 8)

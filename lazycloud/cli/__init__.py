@@ -23,6 +23,7 @@ from lazycloud.errors import LazycloudError, StepFailed
 
 VERBS = {
     "up": "up:up",
+    "upgrade": "upgrade:upgrade",
     "init": "init:init",
     "hook": "hook:hook",
     "ls": "listing:ls",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from lazycloud.errors import BadInput, LazycloudError
 
 ANSWER_SECONDS = 30.0
 SILENCE_SECONDS = 60.0  # a stream this quiet may have lost its server: it is asked for again
+AWAY_SECONDS = 15.0  # control starts in two, and in more on a busy machine
 RECONNECTS = 6  # without any news in between; with the pauses between them some twelve seconds
 READ_SIZE = 65536
 MISUSE = (400, 422)
@@ -45,9 +47,28 @@ class UnixConnection(HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        """Waits while control is away of a server that goes on: it is being replaced, or started again."""
+        deadline = time.monotonic() + AWAY_SECONDS
+        while True:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(self.timeout)
+            try:
+                self.sock.connect(str(self._path))
+                return
+            except (FileNotFoundError, ConnectionRefusedError):
+                self.sock.close()
+                if time.monotonic() > deadline or not _goes_on(self._path.with_name("generation")):
+                    raise
+            time.sleep(0.05)
+
+
+def _goes_on(generation: Path) -> bool:
+    """Whether the server's process, which notes itself there, is alive."""
+    try:
+        os.kill(json.loads(generation.read_text())["pid"], 0)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
 
 
 class Client:

@@ -35,9 +35,25 @@ NAMED = re.compile(r"(?P<name>[^/:=]*)=(?P<source>.+)", re.DOTALL)
     "--public-previews", is_flag=True, default=None, help="Show commits to everybody on a public address."
 )
 @click.option("--public-url", metavar="URL", help="What browsers see when a front stands before the server.")
-@click.option("--routers", type=click.IntRange(1), metavar="N", help="Router processes [1].")
+@click.option(
+    "--trust-proxy",
+    "trusted_proxies",
+    multiple=True,
+    metavar="NETWORK",
+    help="A front whose X-Forwarded-* headers are believed, such as 127.0.0.1 (repeatable).",
+)
+@click.option("--routers", type=click.IntRange(1), metavar="N", help="Router processes [one per core].")
 @click.option(
     "--builds", type=click.IntRange(1), metavar="N", help="Deploys at work at a time [one per core]."
+)
+@click.option(
+    "--tls-cert", multiple=True, metavar="FILE", help="Speak https with this certificate (PEM; repeatable)."
+)
+@click.option(
+    "--tls-key", multiple=True, metavar="FILE", help="Its key, if that is not in the same file (repeatable)."
+)
+@click.option(
+    "--access-log", metavar="FILE", help="Write a line of JSON for each request; - is standard output."
 )
 @click.pass_context
 def up(ctx: click.Context, /, sources: tuple[str, ...], production: str, follow: str, **flags: Any) -> None:
@@ -58,7 +74,7 @@ def up(ctx: click.Context, /, sources: tuple[str, ...], production: str, follow:
     _demand_apps(config, bool(given), production or follow)
     from lazycloud.server import run
 
-    sys.exit(run(config))
+    sys.exit(run(config, os.environ))
 
 
 def read_source(text: str, production: str = "", follow: str = "") -> AppSource:

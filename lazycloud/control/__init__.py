@@ -2,6 +2,7 @@
 
 link       answers the routers: which worker a host's requests go to
 resolver   host -> deployment -> route; asks the fleet for what is not up
+names      which of them a front may get a certificate for
 auth       token, login, sessions, tickets, Origin
 pages      the landing page, every sentence we say, the control page
 progress   the websocket of a landing page

@@ -118,8 +118,10 @@ def make_application(
             return pages.problem(request, problem)
         except web.HTTPNotFound:
             return pages.problem(request, NotFound(f"There is no {request.path[:200]} here."))
-        except web.HTTPException:
-            raise
+        except web.HTTPException as answer:
+            if answer.status < 400:
+                raise
+            return pages.problem(request, _refusal(request, answer))
         except ConnectionError:
             raise
         except Exception as bug:
@@ -129,6 +131,27 @@ def make_application(
             )
 
     application = web.Application(middlewares=[by_host], client_max_size=1 << 20)
+    application.on_response_prepare.append(_sign)
     ControlHost(config, auth, pages, resolver).add_to(application.router)
     api.add_to(application.router)
     return application
+
+
+async def _sign(request: web.Request, answer: web.StreamResponse) -> None:
+    """Whatever is answered here says that lazycloud made it, and to which request."""
+    answer.headers.setdefault("Lazycloud-Answer", "control")
+    if request_id := request.headers.get("X-Request-Id"):
+        answer.headers.setdefault("X-Request-Id", request_id)
+
+
+def _refusal(request: web.Request, answer: web.HTTPException) -> LazycloudError:
+    """What aiohttp refuses by itself, as a sentence of ours."""
+    sentence, advice = f"This request cannot be met: {answer.reason.lower()}.", ""
+    if isinstance(answer, web.HTTPMethodNotAllowed):
+        sentence = f"{request.method[:40]} is not for this address."
+        advice = f"It takes {' and '.join(sorted(answer.allowed_methods))}."
+    elif isinstance(answer, web.HTTPRequestEntityTooLarge):
+        sentence = "The request’s body is larger than lazycloud’s own pages take."
+    problem = LazycloudError(sentence, advice)
+    problem.status, problem.kind = answer.status, answer.reason.lower()
+    return problem

@@ -8,15 +8,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+KNOWN = 16_384  # hosts whose routes are told to new routers; they ask for others
+TOLD_AT_ONCE = 1000  # of them in a message: some 200 KB
+
 log = logging.getLogger(__name__)
 
-LINE = 1 << 20  # bytes of one message; activity of thousands of deployments fits
+LINE = 1 << 20  # bytes of one message; routers tell of 200 deployments at once
+GONE = 16  # routers whose counts are kept apart, since they may come back on another connection
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,13 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """Where the request goes. `keep`: also the next ones of that host, until told to forget."""
+    """Where the request goes. `keep`: also the next ones of that host, until told to forget, or for some seconds."""
 
     route: dict[str, Any]
-    keep: bool = False
+    keep: bool | float = False
 
     @classmethod
-    def control(cls, reason: str, keep: bool = False) -> Answer:
+    def control(cls, reason: str, keep: bool | float = False) -> Answer:
         return cls({"to": "control", "reason": reason}, keep)
 
     @classmethod
@@ -47,7 +53,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Activity:
-    """What went through to one deployment, over all routers. `last` is unix time, 0.0 for never."""
+    """What went through to one deployment, over all routers.
+
+    Sizes in bytes; `last` is unix time, 0.0 for never. `errors` had a status of 500 and more; `answers` are the
+    worker's by the first digit of their status, from 1xx (websockets) on; `failed` are what a router had to end
+    itself, by status, 499 for clients that left; `latency` counts answers by the seconds to their first byte:
+    cell n up to LATENCIES[n] of lazycloud.router.activity, the last all others.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -56,6 +68,9 @@ class Activity:
     open: int = 0
     sockets: int = 0
     last: float = 0.0
+    answers: Sequence[int] = ()
+    failed: Mapping[str, int] = field(default_factory=dict)
+    latency: Sequence[int] = ()
 
     def plus(self, other: Activity) -> Activity:
         return Activity(
@@ -66,14 +81,30 @@ class Activity:
             self.open + other.open,
             self.sockets + other.sockets,
             max(self.last, other.last),
+            _sums(self.answers, other.answers),
+            dict(Counter(self.failed) + Counter(other.failed)),
+            _sums(self.latency, other.latency),
         )
+
+    def ended(self) -> Activity:
+        """The same of a router that is gone, with all its connections."""
+        return replace(self, open=0, sockets=0)
+
+
+_COUNTS = {each.name for each in fields(Activity)}
+
+
+def _sums(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    return [a + b for a, b in zip_longest(one, other, fillvalue=0)]
 
 
 @dataclass(eq=False)
 class _Router:
-    """One connection. Its counts are kept when it goes: they were cumulative for that process."""
+    """One connection. Its counts are cumulative for that process, which may come back on another connection."""
 
     writer: asyncio.StreamWriter
+    name: str = ""
+    replaced: bool = False  # the same router has another line now: what still comes here is old
     asks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     drains: dict[int, asyncio.Event] = field(default_factory=dict)
     activity: dict[str, Activity] = field(default_factory=dict)
@@ -84,11 +115,22 @@ class _Router:
 
 
 class Link:
-    def __init__(self, resolve: Callable[[Ask], Awaitable[Answer]], drain_timeout: float) -> None:
+    """`apps` gives the message that tells routers which apps there are, and under which domains."""
+
+    def __init__(
+        self,
+        resolve: Callable[[Ask], Awaitable[Answer]],
+        apps: Callable[[], dict[str, Any]],
+        drain_timeout: float,
+    ) -> None:
         self._resolve = resolve
+        self._apps = apps
         self._drain_timeout = drain_timeout
         self._routers: set[_Router] = set()
-        self._past: dict[str, Activity] = {}
+        self._past: dict[
+            str, dict[str, Activity]
+        ] = {}  # of routers that are gone; under "" of all before them
+        self._known: dict[str, dict[str, Any]] = {}  # host -> route, as every router was told to keep it
         self._server: asyncio.Server | None = None
         self._drain_number = 0
 
@@ -106,13 +148,17 @@ class Link:
             router.writer.close()
 
     def activity(self, deployment: str) -> Activity:
-        total = self._past.get(deployment, Activity())
-        for router in self._routers:
-            total = total.plus(router.activity.get(deployment, Activity()))
+        told = [*self._past.values(), *(router.activity for router in self._routers)]
+        total = Activity()
+        for counts in told:
+            if deployment in counts:
+                total = total.plus(counts[deployment])
         return total
 
     async def retire(self, deployment: str) -> None:
         """No router sends requests there any more, and none is on its way; bounded by the drain timeout."""
+        known = self._known.items()
+        self._known = {host: route for host, route in known if route["deployment"] != deployment}
         drained = []
         for router in self._routers:
             self._drain_number += 1
@@ -124,6 +170,8 @@ class Link:
                 await asyncio.wait_for(asyncio.gather(*drained), self._drain_timeout)
 
     def forget_hosts(self, hosts: list[str]) -> None:
+        for host in hosts:
+            self._known.pop(host, None)
         for router in self._routers:
             router.send({"forget_hosts": hosts})
 
@@ -131,10 +179,14 @@ class Link:
         router = _Router(writer)
         self._routers.add(router)
         router.send({"forget_all": True})  # what it learned from a control before this one may be wrong
+        router.send(self._apps())
+        known = list(self._known.items())
+        for begin in range(0, len(known), TOLD_AT_ONCE):
+            router.send({"learn": dict(known[begin : begin + TOLD_AT_ONCE])})
         try:
             while line := await reader.readline():
                 self._take(router, json.loads(line))
-        except (ConnectionError, ValueError) as problem:
+        except (ConnectionError, ValueError, TypeError, KeyError) as problem:
             log.warning("A router's link broke: %s", problem)
         finally:
             self._gone(router)
@@ -145,15 +197,24 @@ class Link:
             ask.cancel()
         for event in router.drains.values():
             event.set()
-        for deployment, activity in router.activity.items():
-            ended = Activity(
-                activity.requests, activity.errors, activity.received, activity.sent, last=activity.last
-            )
-            self._past[deployment] = self._past.get(deployment, Activity()).plus(ended)
+        if not router.replaced:
+            self._keep(router)
         router.writer.close()
 
+    def _keep(self, router: _Router) -> None:
+        """Keep the counts of a router that went; the oldest of those are joined, as they will not come back."""
+        ended = {deployment: activity.ended() for deployment, activity in router.activity.items()}
+        self._past[router.name] = self._past.get(router.name, {}) | ended
+        if len(self._past) > GONE:
+            oldest = next(name for name in self._past if name)
+            joined = self._past.setdefault("", {})
+            for deployment, activity in self._past.pop(oldest).items():
+                joined[deployment] = joined.get(deployment, Activity()).plus(activity)
+
     def _take(self, router: _Router, message: dict[str, Any]) -> None:
-        if "ask" in message:
+        if "hello" in message:
+            self._recognise(router, str(message["hello"]["name"]))
+        elif "ask" in message:
             number = message["ask"]
             task = asyncio.create_task(
                 self._answer(router, number, message), name=f"ask {message.get('host')}"
@@ -163,11 +224,20 @@ class Link:
         elif "leave" in message:
             if ask := router.asks.get(message["leave"]):
                 ask.cancel()
-        elif "activity" in message:
+        elif "activity" in message and not router.replaced:
             for deployment, counts in message["activity"].items():
-                router.activity[deployment] = Activity(**counts)
+                router.activity[deployment] = Activity(
+                    **{name: counts[name] for name in _COUNTS & counts.keys()}
+                )  # newer ones may tell more
         elif "drained" in message and (event := router.drains.pop(message["drained"], None)):
             event.set()
+
+    def _recognise(self, router: _Router, name: str) -> None:
+        """One that comes back: its counts go on, and the end of its old connection may not have been noticed."""
+        router.name, router.activity = name, self._past.pop(name, {})
+        for other in self._routers:
+            if other is not router and other.name == name and not other.replaced:
+                router.activity, other.activity, other.replaced = other.activity, {}, True
 
     async def _answer(self, router: _Router, number: int, message: dict[str, Any]) -> None:
         ask = Ask(message["host"], message["intent"], message.get("login", False), message.get("dead", ""))
@@ -178,3 +248,14 @@ class Link:
             answer = Answer.control("bug")
         # No await between the decision and this line: what is said was true when it was said.
         router.send({"answer": number, "route": answer.route, "keep": answer.keep})
+        if answer.keep is True and answer.route["to"] == "worker":
+            self._teach(router, ask.host, answer.route)
+
+    def _teach(self, asker: _Router, host: str, route: dict[str, Any]) -> None:
+        """What one router may keep the others know too: they serve on while this process hangs or is replaced."""
+        self._known.pop(host, None)
+        self._known[host] = route
+        if len(self._known) > KNOWN:
+            del self._known[next(iter(self._known))]
+        for router in self._routers - {asker}:
+            router.send({"learn": {host: route}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from html import escape
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 import lazycloud
 from lazycloud.control.views import error_view
 from lazycloud.errors import Busy, LazycloudError
+from lazycloud.router.accept import Form, preferred
 
 TITLES = {
     300: "Which one?",
     401: "Log in",
     403: "Not from there",
     404: "Nothing here",
+    405: "Not that way",
     409: "Not now",
+    413: "That is too large",
     500: "Our fault",
     502: "The app did not start",
     503: "In a moment",
@@ -76,7 +80,7 @@ class Pages:
         code: str = "",
     ) -> web.Response:
         """A sentence of ours, as HTML, JSON or text, whichever the visitor takes."""
-        form = accepts(request)
+        form, request_id = accepts(request), request.headers.get("X-Request-Id", "")
         if form == "html":
             answer = self._render(
                 "message.html",
@@ -86,19 +90,29 @@ class Pages:
                 sentence=problem.sentence,
                 advice=problem.advice,
                 choices=choices,
-                request_id=request.headers.get("X-Request-Id", ""),
+                request_id=request_id,
                 code=code,
             )
         elif form == "json":
-            answer = web.json_response(error_view(problem), status=problem.status)
+            error = error_view(problem)["error"] | {"status": problem.status, "request_id": request_id}
+            if choices:
+                error.setdefault(
+                    "choices", [{key: one[key] for key in ("label", "about")} for one in choices]
+                )
+            answer = web.json_response({"error": error}, status=problem.status)
         else:
-            lines = [str(problem), *(f"  {choice['href']}  {choice['about']}" for choice in choices), code]
+            named = [f"  {choice['href']}  {choice['about']}".rstrip() for choice in choices]
+            first, last = f"{problem.status} {HTTPStatus(problem.status).phrase}", f"request {request_id}"
+            lines = [first, str(problem), *named, code, last if request_id else ""]
             answer = web.Response(text="\n".join(filter(None, lines)) + "\n", status=problem.status)
         if isinstance(problem, Busy):
             answer.headers["Retry-After"] = str(
                 problem.retry_after + secrets.randbelow(problem.retry_after + 1)
             )
         answer.headers["Lazycloud-Answer"] = problem.kind.replace(" ", "-")
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        if request_id:
+            answer.headers["X-Request-Id"] = request_id
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
@@ -119,12 +133,5 @@ class Pages:
         return web.Response(text=text, status=http_status, content_type="text/html", headers=headers)
 
 
-def accepts(request: web.Request) -> str:
-    """html, json or text: the first of them that Accept names; text for */* and for none."""
-    for part in request.headers.get("Accept", "").lower().split(","):
-        kind = part.partition(";")[0].strip()
-        if kind in ("text/html", "application/xhtml+xml"):
-            return "html"
-        if kind == "application/json" or kind.endswith("+json"):
-            return "json"
-    return "text"
+def accepts(request: web.Request) -> Form:
+    return preferred(request.headers.get("Accept", ""))

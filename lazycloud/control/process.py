@@ -29,6 +29,7 @@ from lazycloud.control.link import Link
 from lazycloud.control.pages import Pages
 from lazycloud.control.progress import Progress
 from lazycloud.control.resolver import Resolver
+from lazycloud.control.unanswered import Unanswered
 from lazycloud.control.views import Views, error_view
 from lazycloud.control.visits import Visits
 from lazycloud.data.versions import Versions
@@ -39,6 +40,8 @@ from lazycloud.errors import BadInput, LazycloudError
 from lazycloud.events import AppAdded, EventLog, Output, ServerStarted, ServerStopped
 from lazycloud.hosts import app_name, is_app_name
 from lazycloud.store import Store
+
+LAST_ANSWERS = 5.0  # seconds for requests that this control has still to answer when it leaves
 
 log = logging.getLogger(__name__)
 
@@ -99,15 +102,17 @@ class Control:
             secret(config.token_file), key, config.api_socket, config.addresses.scheme == "https"
         )
         resolver = Resolver(config, self.fleet)
-        link = Link(resolver.resolve, config.drain_timeout)
+        link = Link(resolver.resolve, resolver.apps, config.drain_timeout)
         self.fleet.retire = lambda deployment: link.retire(deployment.id)
         self.production.moved = lambda app: link.forget_hosts(resolver.moved(app))
         views = Views(config, self.fleet, self.events, self._store, link)
         progress, pages = Progress(self.events, views), Pages()
         visits = Visits(config, self.fleet, resolver, self.auth, pages, views, progress)
         api = Api(config, self.fleet, self.production, self.events, views, progress, self.auth)
+        application = make_application(config, self.auth, pages, resolver, visits, api)
+        unanswered = Unanswered(application)
         runner = web.AppRunner(
-            make_application(config, self.auth, pages, resolver, visits, api),
+            application,
             access_log=None,
             shutdown_timeout=0.5,  # streams that only follow would go on for ever
             handler_cancellation=True,
@@ -119,6 +124,7 @@ class Control:
             await web.UnixSite(runner, path).start()
             path.chmod(0o600)
             self._closing.callback(path.unlink, missing_ok=True)
+        self._closing.push_async_callback(unanswered.none, LAST_ANSWERS)
         await link.start(config.link_socket)
         self._closing.push_async_callback(link.close)
         self._closing.callback(config.link_socket.unlink, missing_ok=True)
@@ -230,7 +236,8 @@ def printable(text: str) -> str:
 
 
 async def serve(config: Config, ready: int, lifeline: int, again: bool) -> None:
-    """Run until told to stop (TERM, INT: with all workers) or the parent is gone (workers go on)."""
+    """Run until told to stop: with all workers by TERM and INT; workers go on, to be found by the next
+    control, after HUP and when the parent is gone."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[bool] = loop.create_future()
 
@@ -240,6 +247,7 @@ async def serve(config: Config, ready: int, lifeline: int, again: bool) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, False)
+    loop.add_signal_handler(signal.SIGHUP, end, True)
     loop.add_reader(lifeline, end, True)
     control = Control(config, os.environ, again)
     starting = asyncio.create_task(control.start(), name="start")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from lazycloud import hosts
 from lazycloud.build.commit import Commit
@@ -16,6 +18,10 @@ from lazycloud.deployments.fleet import Fleet
 from lazycloud.errors import LazycloudError, NotFound
 from lazycloud.hosts import Kind, Place
 from lazycloud.states import State
+
+NOTHING_THERE = (
+    1.0  # seconds for which a router believes it: git is not asked more often, and a new branch is there soon
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Resolver:
     def __init__(self, config: Config, fleet: Fleet) -> None:
         self._config = config
         self._fleet = fleet
-        self._held = 0
+        self._held: Counter[str] = Counter()  # by app
         self._looking: dict[tuple[str, str, int], asyncio.Task[Commit]] = {}
         self._moves: dict[str, int] = {}
         self._named: dict[str, set[str]] = {}  # app -> hosts kept by routers whose label is no commit id
@@ -41,6 +47,11 @@ class Resolver:
     def place(self, host: str) -> Place:
         domains = {app.name: app.domain for app in self._fleet.apps.values()}
         return hosts.find(host, self._config.domain, domains)
+
+    def apps(self) -> dict[str, Any]:
+        """For the routers, which are to be fair between apps."""
+        own = {app.name: app.domain for app in self._fleet.apps.values()}
+        return {"apps": own, "domain": self._config.domain}
 
     def needs_login(self, place: Place) -> bool:
         return place.kind is Kind.LABEL and self._config.previews_need_login
@@ -66,19 +77,21 @@ class Resolver:
         if place.kind is Kind.CONTROL:
             return Answer.control("page", keep=True)
         if place.kind in (Kind.UNKNOWN, Kind.INVALID):
-            return Answer.control("page")
+            return Answer.control("page", NOTHING_THERE)
         if self.needs_login(place) and not ask.login:
             return Answer.control("login")
         try:
             found = await self.find(place)
         except LazycloudError:
-            return Answer.control("page")
+            # Who may not see it is not to be told either, and production is there as soon as something is promoted.
+            shared = place.kind is Kind.LABEL and not self.needs_login(place)
+            return Answer.control("page", NOTHING_THERE if shared else False)
         deployment = found.deployment
         if ask.dead:
             self._fleet.suspect(deployment, ask.dead)
         if deployment.address:
             return self._to_worker(ask.host, found, deployment.address)
-        if ask.intent == "robot":
+        if ask.intent == "robot" and not deployment.is_deploying:
             return Answer.control("robot")
         self._fleet.ask(deployment)
         if ask.intent == "navigate":
@@ -100,14 +113,14 @@ class Resolver:
         return Answer.worker(deployment.id, address, self.needs_login(place), keep)
 
     async def _hold(self, host: str, found: Found) -> Answer:
-        deployment = found.deployment
-        if self._held >= self._config.held_max:
+        deployment, app = found.deployment, found.app.name
+        if self._held.total() >= self._config.held_max or self._held[app] >= self._config.held_app_max:
             return Answer.control("busy")
-        self._held += 1
+        self._held[app] += 1
         try:
             await self._fleet.running(deployment, self._config.hold_timeout)
         finally:
-            self._held -= 1
+            self._held[app] -= 1
         if deployment.address:
             return self._to_worker(host, found, deployment.address)
         return Answer.control("failed" if deployment.state is State.FAILED else "late")

@@ -13,6 +13,7 @@ from aiohttp import web
 from lazycloud import hosts
 from lazycloud.config import Config
 from lazycloud.control.auth import Auth
+from lazycloud.control.names import Names
 from lazycloud.control.pages import Pages, accepts
 from lazycloud.control.progress import Progress, without_output
 from lazycloud.control.resolver import Found, Resolver
@@ -54,6 +55,7 @@ class Visits:
             "retry": self._retry,
             "log": self._log,
             "enter": self._enter,
+            "tls-ask": Names(config, resolver).answer,
         }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -74,7 +76,8 @@ class Visits:
 
     async def _find(self, place: Place, host: str) -> Found:
         if place.kind is Kind.UNKNOWN:
-            raise NotFound(f"No app is served at {host or 'no host'}.", self._what_is_served())
+            advice = "This is served here:" if self._served() else ""
+            raise NotFound(f"No app is served at {host or 'no host'}.", advice)
         if place.kind is Kind.INVALID:
             raise NotFound(
                 f"“{place.label[:80]}” cannot name a commit, branch or tag.",
@@ -89,7 +92,7 @@ class Visits:
             raise Busy("This commit sleeps, and robots do not wake it.", "Open it in a browser.", 300)
         if reason == "busy":
             raise Busy("Too many requests wait for commits to start.", "Try again in a moment.")
-        if request.method == "GET" and accepts(request) == "html":
+        if reason in ("landing", "page") and request.method == "GET" and accepts(request) == "html":
             label = found.place.label or found.app.name
             progress = await self._views.progress(found.app, found.commit, deployment, label)
             if self._is_stranger(request, found.place):
@@ -181,12 +184,14 @@ class Visits:
             },
         )
 
-    def _what_is_served(self) -> str:
+    def _served(self) -> list[dict[str, str]]:
         """Told only to those who can reach a loopback address: a stranger learns no names."""
         if self._config.is_public:
-            return ""
-        urls = [self._config.addresses.production(app.domain) for app in self._fleet.apps.values()]
-        return f"Here are {' and '.join(urls)}; the control page is {self._config.addresses.control()}"
+            return []
+        addresses = self._config.addresses
+        served = [(addresses.production(app.domain), app.name) for app in self._fleet.apps.values()]
+        served.append((addresses.control(), "the control page"))
+        return [{"href": address, "label": address, "about": about} for address, about in served]
 
     def _ambiguous(self, place: Place, problem: Ambiguous) -> list[dict[str, str]]:
         domain = self._fleet.app(place.app).domain
@@ -196,6 +201,8 @@ class Visits:
         ]
 
     def _near(self, place: Place, problem: NotFound) -> list[dict[str, str]]:
+        if place.kind is Kind.UNKNOWN:
+            return self._served()
         if place.app not in self._fleet.apps:
             return []
         domain = self._fleet.app(place.app).domain

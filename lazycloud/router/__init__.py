@@ -5,10 +5,11 @@
     upstream    one connection to a worker or to control, kept alive in the pool of its address
     table       host -> route, as control last said; what is unknown is asked over the link
     tunnel      a websocket after the worker's 101: bytes both ways until one side dies
+    tls         the certificate by the name that a client asks for; redirect: port 80, which sends it to https
     activity    what each deployment's visitors did, counted; told to control once a second
 
 A request that hits runs in callbacks only: no task, no await, no timer of its own. Deadlines are found by a
 sweep of all connections once per `Settings.sweep`. Heads are judged by llhttp and written once as bytes;
-bodies pass as they came, with back-pressure. Nothing of ours is imported but `lazycloud.errors`: never
-control, SQL or git.
+bodies pass as they came, with back-pressure. Nothing of ours is imported but `lazycloud.errors` and
+`lazycloud.certificates`: never control, SQL or git.
 """

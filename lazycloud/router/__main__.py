@@ -24,10 +24,10 @@ def main() -> int:
         given = parser.parse_args().settings
         # Every user of a machine can read command lines: what holds secrets comes over standard input.
         settings = read_settings(sys.stdin.read() if given == "-" else given)
+        uvloop.run(serve(settings))
     except LazycloudError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    uvloop.run(serve(settings))
     return 0
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from lazycloud.router.heads import BadHead, check_trailers
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\0]*)?")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _SIZE_LINE_MAX = 1024  # a size has 15 digits; the rest would be extensions, which nobody uses
 _TRAILERS_MAX = 16 * 1024  # checksums and gRPC-like statuses fit many times over
 

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import select
 import socket
 import struct
+from time import time
 from typing import TYPE_CHECKING, cast
 
-from lazycloud.router import heads
-from lazycloud.router.activity import Count
+from lazycloud.router import heads, troubles
+from lazycloud.router.accesslog import Line
 from lazycloud.router.exchange import Exchange
 from lazycloud.router.heads import END, BadHead, RequestHead, parse_request
 from lazycloud.router.pages import Trouble, new_request_id
-from lazycloud.router.tunnel import Tunnel
+from lazycloud.router.tunnel import Tunnel, descriptor
 
 if TYPE_CHECKING:
     from lazycloud.router.plane import Plane
     from lazycloud.router.upstream import Upstream
 
 _ACCEPT = re.compile(rb"^accept:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+").match
+_LINE_END = re.compile(rb"[\r\n]")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close with a reset
-
-_LATE_HEAD = Trouble(408, "The request's head did not arrive in time.", "Send it again.")
-_LONG_HEAD = Trouble(431, "The request's headers are too large.", "Often that is a cookie too many.")
-_LONG_TARGET = Trouble(414, "The request's address is too long.")
 
 
 class Client(asyncio.Protocol):
@@ -36,7 +34,6 @@ class Client(asyncio.Protocol):
     __slots__ = (
         "_edge",
         "_paused",
-        "_peer",
         "_plane",
         "_scheme",
         "_trusted",
@@ -44,6 +41,7 @@ class Client(asyncio.Protocol):
         "ending",
         "exchange",
         "full",
+        "peer",
         "since",
         "transport",
     )
@@ -59,11 +57,11 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=self._plane.settings.write_max)
-        self._peer, self._trusted = self._plane.peer(transport.get_extra_info("peername"))
+        self.transport.set_write_buffer_limits(high=self._plane.write_limit())
+        self.peer, self._trusted = self._plane.peer(transport.get_extra_info("peername"))
         self._scheme = self._plane.settings.public_scheme.encode()
         self._edge = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (
-            self._peer,
+            self.peer,
             self._scheme,
         )
         self._plane.clients.add(self)
@@ -71,20 +69,26 @@ class Client(asyncio.Protocol):
     def forwarding(self, head: RequestHead) -> bytes:
         """The X-Forwarded-* lines for its request."""
         if self._trusted:
-            return heads.forwarding(head, self._peer, self._scheme, trusted=True)
+            return heads.forwarding(head, self.peer, self._scheme, trusted=True)
         return self._edge + head.authority
+
+    def tls(self) -> str:
+        """The version of TLS that it speaks, such as TLSv1.3; empty: none."""
+        secured = self.transport.get_extra_info("ssl_object")
+        return secured.version() or "" if secured is not None else ""
 
     # What comes
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
-            if self._unread:
+            if self.ending:
+                return
+            if seen := len(self._unread):
                 data = self._unread + data
             else:
                 self.since = self._plane.clock.now
-            if not self.ending:
-                self._read_heads(data)
+            self._read_heads(data, seen)
         elif exchange.uploading:
             if rest := exchange.receive(data):
                 self._read_ahead(rest)
@@ -99,29 +103,33 @@ class Client(asyncio.Protocol):
             self._unread = data
             self.settle()
 
-    def _read_heads(self, data: bytes) -> None:
-        """Begin the request in `data`; go on to the next one if it is over already."""
+    def _read_heads(self, data: bytes, seen: int = 0) -> None:
+        """Begin the request in `data`; go on to the next one if it is over already.
+
+        Its first `seen` bytes were looked at before: a long head in drips costs no more than a short one. Who does
+        not read what it asked for waits with what it asks next: else answers would pile up, or hold a worker.
+        """
         self._unread = b""
         limit = self._plane.settings.target_max
-        while data and self.exchange is None and not self.ending:
-            if data.startswith(b"\r\n"):  # some clients end a body with one that they do not count
-                data = data.lstrip(b"\r\n")
+        while data and self.exchange is None and not (self.ending or self.full):
+            if empty := _EMPTY_LINES(data):  # some clients end a body with one that they do not count
+                data, seen = data[empty.end() :], 0
                 continue
-            end = data.find(END)
+            end = data.find(END, max(0, seen - len(END)))
             if (len(data) if end < 0 else end) > limit and (trouble := self._too_long(data, end)):
                 self._refuse(trouble, data)
-            elif end < 0:
-                self._wait_for_head(data)
                 return
-            else:
-                data = self._begin(data[: end + 4], data[end + 4 :])
+            if end < 0:
+                self._wait_for_head(data, seen)
+                return
+            data, seen = self._begin(data[: end + 4], data[end + 4 :]), 0
         self._unread = data
         if data:
             self.settle()
 
-    def _wait_for_head(self, data: bytes) -> None:
-        if _BARE_LF.search(data) or not data[:1].isalpha():
-            self._refuse(Trouble(400, "This is no HTTP/1.1 request."), data)
+    def _wait_for_head(self, data: bytes, seen: int) -> None:
+        if data != b"\r" and (_BARE_LF.search(data, seen) or not data[:1].isalpha()):
+            self._refuse(troubles.NOT_HTTP, data)
             return
         self._unread = data
 
@@ -130,17 +138,17 @@ class Client(asyncio.Protocol):
         length = len(data) if end < 0 else end
         line = data.find(b"\r\n", 0, length + 2)
         if (length if line < 0 else line) > settings.target_max:
-            return _LONG_TARGET
-        return _LONG_HEAD if length > settings.head_max else None
+            return troubles.LONG_TARGET
+        return troubles.LONG_HEAD if length > settings.head_max else None
 
     def _begin(self, raw: bytes, rest: bytes) -> bytes:
         """Start the exchange whose head is `raw`; what of `rest` is not its body is returned."""
         try:
             head = parse_request(raw)
         except BadHead as error:
-            self._refuse(Trouble(error.status, f"This request is malformed: {error}."), raw)
+            self._refuse(troubles.malformed(str(error), error.status), raw)
             return b""
-        exchange = self.exchange = Exchange(self, head, self._plane)
+        exchange = self.exchange = Exchange(self, head, self._plane, len(raw))
         exchange.start()
         if exchange.upload is None:
             return rest
@@ -150,16 +158,33 @@ class Client(asyncio.Protocol):
 
     def _refuse(self, trouble: Trouble, raw: bytes) -> None:
         """Answer what is not even a request, and close."""
-        found = _ACCEPT.search(raw)
+        found, request_id = _ACCEPT.search(raw), new_request_id()
         page = self._plane.pages.render(
             trouble,
             found[1] if found else b"",
-            new_request_id(),
+            request_id,
             head_only=raw.startswith(b"HEAD "),
             connection=b"Connection: close",
         )
         self.write(page)
         self._end(linger=True)
+        if self._plane.access_log is not None:
+            self._plane.access_log.note(
+                Line(
+                    began=time(),
+                    seconds=0.0,
+                    client=self.peer,
+                    status=trouble.status,
+                    by="router",
+                    why=trouble.kind,
+                    target=_LINE_END.split(raw, 1)[0],
+                    minor=None,
+                    request_id=request_id,
+                    received=len(raw),
+                    sent=len(page),
+                    tls=self.tls(),
+                )
+            )
 
     # What goes
 
@@ -167,21 +192,10 @@ class Client(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
 
-    def page(self, trouble: Trouble, head: RequestHead, connection: bytes) -> bytes:
-        """An answer of our own to the request."""
-        head.request_id = head.request_id or new_request_id()
-        return self._plane.pages.render(
-            trouble,
-            head.field(b"accept"),
-            head.request_id,
-            head_only=head.method == b"HEAD",
-            connection=connection,
-        )
-
     def finished(self, *, keep: bool, linger: bool) -> None:
         """Its exchange is over: go on with the next, or close."""
         self.exchange = None
-        if not keep or self._plane.draining:
+        if not keep:  # it was told so; one that was not may have sent its next request already
             self._end(linger=linger)
             return
         self.since = self._plane.clock.now
@@ -197,7 +211,7 @@ class Client(asyncio.Protocol):
             _reset_on_close(self.transport)
         self._end(linger=False)
 
-    def tunnel(self, upstream: Upstream, first: bytes, count: Count | None) -> None:
+    def tunnel(self, upstream: Upstream, first: bytes, exchange: Exchange) -> None:
         """The request became a websocket: both connections leave their protocols for the tunnel."""
         self.exchange = None
         self.ending = True
@@ -205,7 +219,7 @@ class Client(asyncio.Protocol):
         upstream.end()
         self._pause(False)
         early, self._unread = self._unread, b""
-        Tunnel(self._plane, self.transport, upstream.transport, count).open(early, first)
+        Tunnel(self._plane, self.transport, upstream.transport, exchange).open(early, first)
 
     def settle(self) -> None:
         """Read on, or stop reading: when there is no room for what would come."""
@@ -230,7 +244,8 @@ class Client(asyncio.Protocol):
         self._unread = b""
         if linger and not self.transport.is_closing():
             self._pause(False)
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # TLS has no such thing; the length tells the client instead
+                self.transport.write_eof()
         else:
             self.transport.close()
 
@@ -241,8 +256,13 @@ class Client(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.full = False
-        if self.exchange is not None and self.exchange.upstream is not None:
-            self.exchange.upstream.pause(False)
+        if self.exchange is not None:
+            if self.exchange.upstream is not None:
+                self.exchange.upstream.pause(False)
+        elif self._unread:
+            self.since = self._plane.clock.now
+            self._read_heads(self._unread)
+            self.settle()
 
     def eof_received(self) -> None:
         # Closing would first flush to a client that is gone, while its worker goes on for nobody.
@@ -259,7 +279,7 @@ class Client(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         """End what waited too long."""
         if self.exchange is not None:
-            if self._paused and _hung_up(self.transport):
+            if (self._paused or not self.transport.can_write_eof()) and _hung_up(self.transport):
                 self.transport.abort()
             else:
                 self.exchange.sweep(now)
@@ -269,9 +289,12 @@ class Client(asyncio.Protocol):
             unsent = self.transport.get_write_buffer_size()
             if waited > (settings.idle_timeout if unsent else settings.linger):
                 self.transport.abort()
+        elif self.full:
+            if waited > settings.idle_timeout:
+                self.transport.abort()
         elif self._unread:
             if waited > settings.head_timeout:
-                self._refuse(_LATE_HEAD, self._unread)
+                self._refuse(troubles.LATE_HEAD, self._unread)
         elif waited > settings.keep_alive:
             self._end(linger=False)
 
@@ -283,11 +306,17 @@ class Client(asyncio.Protocol):
 
 def _hung_up(transport: asyncio.Transport) -> bool:
     """Whether the peer of a paused connection went away, which the loop does not see then."""
+    if (fd := descriptor(transport)) < 0:
+        return True
     poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    poll.register(fd, select.POLLRDHUP)
     return bool(poll.poll(0))
 
 
 def _reset_on_close(transport: asyncio.Transport) -> None:
-    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as same:
-        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    """Let the end of the connection be a reset. TLS would say a clean goodbye first, so there it ends at once."""
+    if descriptor(transport) < 0:
+        return
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    if not transport.can_write_eof():
+        transport.abort()

@@ -7,9 +7,11 @@ from before turns out to be dead.
 
 from __future__ import annotations
 
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from lazycloud.router import access, bodies, heads
+from lazycloud.router import access, bodies, heads, troubles
+from lazycloud.router.accesslog import Line
 from lazycloud.router.activity import Count
 from lazycloud.router.bodies import BadBody, Body, Chunked, Sized, UntilClose
 from lazycloud.router.heads import AnswerHead, RequestHead
@@ -25,18 +27,6 @@ if TYPE_CHECKING:
 
 OWN_PATHS = b"/.well-known/lazycloud/"
 
-_NOBODY = Trouble(502, "Nobody answers where this app should run.", "It may have stopped; try again.")
-_CUT = Trouble(502, "The app closed the connection before it answered.", "Its log may say why.")
-_SLOW = Trouble(504, "The app did not answer in time.", "Its log may say why.")
-_SLOW_UPLOAD = Trouble(504, "The app stopped reading the request.", "Its log may say why.")
-_STALLED = Trouble(408, "The request did not arrive: nothing more of it came.", "Send it again.")
-_TOO_LARGE = Trouble(413, "The request's body is larger than this server takes.")
-_NO_CONTROL = Trouble(503, "lazycloud is starting.", "Try again in a moment.", retry_after=2)
-NO_LINK = Trouble(503, "lazycloud cannot be asked where this address leads.", "Try again.", retry_after=5)
-HELD_TOO_LONG = Trouble(504, "The app was not ready in time.", "Its progress page says where it is.")
-TOO_MANY = Trouble(503, "Too many requests wait for apps to start.", "Try again.", retry_after=5)
-STOPPING = Trouble(503, "lazycloud is being restarted.", "Try again.", retry_after=2)
-
 
 class Exchange:
     """Held by its client; holds an upstream from the moment there is one."""
@@ -44,29 +34,39 @@ class Exchange:
     __slots__ = (
         "_asked",
         "_dead",
+        "_expects",
         "_keep",
         "_rechunk",
         "_retried",
         "_reusable",
+        "began",
         "begun",
         "body",
         "client",
         "count",
+        "first_byte",
+        "given",
         "head",
         "over",
         "plane",
+        "received",
+        "request_id",
         "route",
+        "sent",
         "status",
         "touched",
         "upload",
         "upstream",
+        "why",
     )
 
-    def __init__(self, client: Client, head: RequestHead, plane: Plane) -> None:
+    def __init__(self, client: Client, head: RequestHead, plane: Plane, received: int) -> None:
+        fields = head.fields
         self.client = client
         self.head = head
         self.plane = plane
-        self.upload = Upload(head, plane.settings.body_max) if head.has_body else None
+        self.upload: Upload | None = Upload(fields, plane.settings.body_max) if fields.has_body else None
+        self.request_id = fields.request_id or new_request_id()
         self.route: Route | None = None
         self.count: Count | None = None  # of the deployment it is routed to
         self.upstream: Upstream | None = None
@@ -74,7 +74,14 @@ class Exchange:
         self.begun = False  # whether a byte of the final answer was written
         self.over = False
         self.status = 0
+        self.why = ""  # the kind of trouble, when the router had to end it
+        self.received = received  # bytes from the client, head and body
+        self.sent = 0
+        self.began = monotonic() if plane.access_log is not None else 0.0
+        self.given = 0.0  # when an upstream had its head
+        self.first_byte = 0.0
         self.touched = plane.clock.now  # when bytes last moved
+        self._expects = fields.expects  # a 100 Continue that was not passed on yet
         self._rechunk = False  # the answer's body is chunked for the client
         self._keep = False  # the client's connection after this
         self._reusable = False  # the upstream after this
@@ -86,9 +93,9 @@ class Exchange:
 
     def start(self) -> None:
         """Route it: by the table, or by asking."""
-        limit = self.plane.settings.body_max
-        if limit is not None and self.head.length is not None and self.head.length > limit:
-            self.refuse(_TOO_LARGE)
+        fields, limit = self.head.fields, self.plane.settings.body_max
+        if limit is not None and fields.length is not None and fields.length > limit:
+            self.refuse(troubles.TOO_LARGE)
         elif self.head.target.startswith(OWN_PATHS):
             self._follow(ToControl("page"))
         elif route := self.plane.table.find(self.head.host):
@@ -107,35 +114,40 @@ class Exchange:
         self.refuse(trouble)
 
     def _ask(self) -> None:
+        if route := self.plane.table.find_passing(self.head.host, monotonic()):
+            self._follow(route)
+            return
         self._asked = self.plane.link.ask(self, self._intent(), self.may_see(), self._dead)
         if self._asked is None:
-            self.refuse(TOO_MANY)
+            self.refuse(troubles.TOO_MANY)
 
     def _intent(self) -> str:
-        if heads.is_robot(self.head.agent, self.plane.settings.robots):
+        if heads.is_robot(self.head.fields, self.plane.settings.robots):
             return "robot"
         return "navigate" if heads.is_navigation(self.head) else "wait"
 
     def may_see(self) -> bool:
         """Whether the client showed a right to see previews: a cookie for this host, or the token."""
-        settings, head = self.plane.settings, self.head
-        if head.token and access.token_valid(head.token, settings.token_sha256):
+        settings, fields = self.plane.settings, self.head.fields
+        if fields.token and access.token_valid(fields.token, settings.token_sha256):
             return True
-        values = (value for cookies in head.cookies for value in access.previews(cookies))
-        return any(
-            access.valid(settings.preview_key, head.host, value, self.plane.clock.unix) for value in values
-        )
+        values = [value for cookies in fields.cookies for value in access.previews(cookies)]
+        now = self.plane.clock.unix
+        return any(access.valid(settings.preview_key, self.head.host, value, now) for value in values)
 
     def _follow(self, route: Route) -> None:
         if isinstance(route, ToWorker):
             if route.login and not self.may_see():
-                route = ToControl("login")
-            else:
-                self.count = self.plane.activity.of(route.deployment)
-                self.count.open += 1
+                self._follow(ToControl("login"))
+                return
+            self.count = self.plane.activity.of(route.deployment)
+            self.count.open += 1
+            address = route.address
+        else:
+            address = CONTROL
         self.route = route
-        address = route.address if isinstance(route, ToWorker) else CONTROL
-        if upstream := self.plane.pool.take(address):
+        upstream = self.plane.pool.take(address)
+        if upstream is not None:
             self._give(upstream)
         else:
             self.plane.pool.connect(address, self._connected)
@@ -149,27 +161,27 @@ class Exchange:
         elif isinstance(self.route, ToWorker):
             self._nobody_there(self.route)
         else:
-            self.refuse(_NO_CONTROL)
+            self.refuse(troubles.NO_CONTROL)
 
     def _nobody_there(self, route: ToWorker) -> None:
         self.plane.table.drop(self.head.host, route)
         if self._dead is not None:
-            self.refuse(_NOBODY)
+            self.refuse(troubles.NOBODY)
             return
-        self._leave_deployment()
+        self._leave_deployment(route)
+        self.count = None
         self._dead = route.address
         self._ask()
 
     def _give(self, upstream: Upstream) -> None:
         """Send the request."""
         self.touched = self.plane.clock.now
+        self.given = monotonic()
         self.upstream = upstream
         upstream.begin(self)
-        head, reason = self.head, None
-        if isinstance(self.route, ToControl):
-            reason = self.route.reason.encode()
-        head.request_id = head.request_id or new_request_id()
-        raw = heads.write_request(head, self.client.forwarding(head), head.request_id, reason)
+        reason = self.route.reason.encode() if isinstance(self.route, ToControl) else None
+        forwarded = self.client.forwarding(self.head)
+        raw = heads.write_request(self.head, forwarded, self.request_id, reason)
         upstream.transport.write(raw)
         if self.count is not None:
             self.count.received += len(raw)
@@ -184,15 +196,21 @@ class Exchange:
     def receive(self, data: bytes) -> bytes:
         """More from the client; what belongs to its next request is returned."""
         self.touched = self.plane.clock.now
-        if self.count is not None:
-            self.count.received += len(data)
+        if self.upload is None:
+            return data
         try:
-            return self.upload.receive(data) if self.upload is not None else data
+            rest = self.upload.receive(data)
         except BadBody as error:
-            self.refuse(Trouble(400, f"The request's body is malformed: {error}."))
+            rest = b""
+            self.refuse(troubles.malformed_body(str(error)))
         except TooLarge:
-            self.refuse(_TOO_LARGE)
-        return b""
+            rest = self.upload.rest
+            self.refuse(troubles.TOO_LARGE)
+        size = len(data) - len(rest)
+        self.received += size
+        if self.count is not None:
+            self.count.received += size
+        return rest
 
     @property
     def uploading(self) -> bool:
@@ -205,32 +223,37 @@ class Exchange:
         """100 Continue is passed once and to who expects it; other 1xx to who can read them."""
         self.touched = self.plane.clock.now
         if head.status == 100:
-            if not (self.head.expects and self.uploading):
+            if not (self._expects and self.uploading):
                 return
-            self.head.expects = False
+            self._expects = False
         if self.head.minor:
             self.client.write(heads.write_answer(head, b"", b"", ours=False))
 
     def answer(self, head: AnswerHead, data: bytes) -> None:
         """The final head, and what came after it. Raises BadBody before anything is written."""
         self.touched = self.plane.clock.now
+        self.first_byte = monotonic()
         self.status = head.status
         if head.status == 101:
             self._tunnel(head, data)
             return
         without = head.without_body(self.head.method)
-        keep = self._keeps(head, without)
+        self._keep = self._keeps(head, without)
+        self._reusable = head.keep_alive
         body = None if without or head.length == 0 else _body_of(head)
-        framing = self._framing(head, without, body)
-        raw = heads.write_answer(head, framing, self._connection(keep), isinstance(self.route, ToControl))
+        raw = self._relayed(head, without, body)
+        if self.count is not None:
+            self.count.answered(head.status, self.first_byte - self.given)
         if body is None:
-            self._write([raw])
-            self._finish(keep, reusable=head.keep_alive and not data)
+            self._write(raw)
+            self._reusable = head.keep_alive and not data
+            self._finish()
             return
         self.body = body
-        pieces = self._pieces(body, data) if data else []
-        self._write([raw, *pieces])
-        self._keep, self._reusable = keep, head.keep_alive
+        if data:
+            self._write(b"".join([raw, *self._pieces(body, data)]))
+        else:
+            self._write(raw)
         if body.done:
             self._end_body(body)
 
@@ -238,7 +261,8 @@ class Exchange:
         """More of the answer's body. Raises BadBody."""
         self.touched = self.plane.clock.now
         if (body := self.body) is not None:
-            self._write(self._pieces(body, data))
+            pieces = self._pieces(body, data)
+            self._write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
             if body.done:
                 self._end_body(body)
 
@@ -246,15 +270,22 @@ class Exchange:
         """Whether the client's connection may carry another request after this answer."""
         lengthless = not without and head.length is None and not self.head.minor
         return (
-            self.head.keep_alive
-            and not (lengthless or self.head.websocket or self.uploading)
+            self.head.fields.keep_alive
+            and not (lengthless or self.head.fields.upgrades or self.uploading)
             and not self.plane.draining
         )
 
-    def _connection(self, keep: bool) -> bytes:
-        if not keep:
+    def _connection(self) -> bytes:
+        if not self._keep:
             return b"Connection: close"
         return b"" if self.head.minor else b"Connection: keep-alive"
+
+    def _relayed(self, head: AnswerHead, without: bool, body: Body | None) -> bytes:
+        """The answer's head for the client."""
+        ours = isinstance(self.route, ToControl)
+        if head.length is not None and self._keep and self.head.minor and not ours and head.status != 204:
+            return heads.relay_answer(head)
+        return heads.write_answer(head, self._framing(head, without, body), self._connection(), ours)
 
     def _framing(self, head: AnswerHead, without: bool, body: Body | None) -> bytes:
         if without and (head.status == 204 or head.length is None):
@@ -274,13 +305,15 @@ class Exchange:
         return pieces
 
     def _end_body(self, body: Body) -> None:
-        self._finish(self._keep, reusable=self._reusable and not body.rest)
+        self._reusable = self._reusable and not body.rest
+        self._finish()
 
-    def _write(self, pieces: list[bytes]) -> None:
+    def _write(self, raw: bytes) -> None:
         self.begun = True
-        raw = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        size = len(raw)
+        self.sent += size
         if self.count is not None:
-            self.count.sent += len(raw)
+            self.count.sent += size
         self.client.write(raw)
 
     def _tunnel(self, head: AnswerHead, data: bytes) -> None:
@@ -291,8 +324,10 @@ class Exchange:
             head, b"", b"Connection: Upgrade\r\nUpgrade: websocket", isinstance(self.route, ToControl)
         )
         self.begun = self.over = True
-        self._leave_deployment(count_it=True)
-        self.client.tunnel(upstream, raw + data, self.count)
+        if self.count is not None:
+            self.count.answered(head.status, self.first_byte - self.given)
+        self._count()
+        self.client.tunnel(upstream, raw + data, self)
 
     # How it ends
 
@@ -301,55 +336,71 @@ class Exchange:
         if self.body is not None and self.body.ends_at_eof() and exc is None:
             self._end_until_close()
         elif self.begun:
-            self._cut()
+            self._cut("cut")
         elif self._may_retry(upstream):
             self._retried = True
             self._detach()
             self.plane.pool.connect(upstream.address, self._connected)
         else:
-            self.refuse(_CUT)
+            self.refuse(troubles.NO_CONTROL if isinstance(self.route, ToControl) else troubles.CUT)
 
     def misunderstood(self, why: str) -> None:
         """The worker's answer is malformed; its connection is closed already."""
         if self.begun:
-            self._cut()
+            self._cut("misunderstood")
         else:
-            self.refuse(
-                Trouble(502, f"The app's answer cannot be understood: {why}.", "Its log may say why.")
-            )
+            self.refuse(troubles.misunderstood(why))
 
     def gone(self) -> None:
         """The client went away: 499, in the language of proxies."""
         if not self.over:
-            self.status = 499
-            self._end(reusable=False)
+            self._fail(499, "client_left")
+            self._end()
 
     def refuse(self, trouble: Trouble) -> None:
         """End it with an answer of our own; what was begun can only be cut."""
         if self.over:
             return
         if self.begun:
-            self._cut()
+            self._cut(trouble.kind)
             return
-        self.status = trouble.status
-        keep = self.head.keep_alive and not (self.uploading or self.head.websocket or self.plane.draining)
-        raw = self.client.page(trouble, self.head, self._connection(keep))
-        self._write([raw])
-        self._finish(keep, reusable=False)
+        self._fail(trouble.status, trouble.kind)
+        self._keep = self.head.fields.keep_alive and not (
+            self.uploading or self.head.fields.upgrades or self.plane.draining
+        )
+        self._reusable = False
+        self._write(self._page(trouble))
+        self._finish()
+
+    def _page(self, trouble: Trouble) -> bytes:
+        """An answer of our own."""
+        return self.plane.pages.render(
+            trouble,
+            self.head.fields.find(b"accept"),
+            self.request_id,
+            head_only=self.head.method == b"HEAD",
+            connection=self._connection(),
+            again=self.head.method == b"GET",
+        )
 
     def sweep(self, now: float) -> None:
         """End it if a deadline has passed."""
         settings, idle = self.plane.settings, now - self.touched
         if self._asked is not None:
             if idle > settings.held_timeout:
-                self.refuse(HELD_TOO_LONG)
+                self.refuse(troubles.HELD_TOO_LONG)
         elif self.upstream is None:
             return  # connecting has its own deadline
         elif self.uploading:
             if idle > settings.idle_timeout:
-                self.refuse(_SLOW_UPLOAD if self.upstream.full else _STALLED)
+                self.refuse(troubles.SLOW_UPLOAD if self.upstream.full else troubles.STALLED)
+            elif self.upload is not None and self.upload.lags(settings, invited=not self._expects):
+                self.refuse(troubles.STALLED)
         elif idle > (settings.idle_timeout if self.begun else settings.answer_timeout):
-            self.refuse(_SLOW)
+            if self.client.full:
+                self._cut("client_slow", status=499)
+            else:
+                self.refuse(troubles.SLOW)
 
     def _may_retry(self, upstream: Upstream) -> bool:
         unsent = self.upload is None or not self.upload.sent
@@ -359,32 +410,46 @@ class Exchange:
 
     def _end_until_close(self) -> None:
         if self._rechunk:
-            self._write([bodies.LAST_CHUNK])
-        self._finish(self._keep, reusable=False)
+            self._write(bodies.LAST_CHUNK)
+        self._reusable = False
+        self._finish()
 
-    def _cut(self) -> None:
-        """Part of an answer was written: the client must see that the rest is missing."""
-        self._end(reusable=False)
+    def _fail(self, status: int, why: str) -> None:
+        self.status, self.why = status, why
+        if self.count is not None:
+            self.count.fell(status)
+
+    def _cut(self, why: str, status: int = 502) -> None:
+        """Part of an answer was written: the client must see that the rest is missing. 499: it is to blame."""
+        self.why = why
+        if self.count is not None:
+            self.count.fell(status)
+            self.count.errors += status >= 500 > self.status
+        self._end()
         self.client.cut(self)
 
-    def _finish(self, keep: bool, *, reusable: bool) -> None:
-        sent_all = not self.uploading
-        self._end(reusable=reusable and sent_all)
-        self.client.finished(keep=keep and sent_all, linger=not sent_all)
+    def _finish(self) -> None:
+        uploading = self.uploading
+        self._end()
+        self.client.finished(keep=self._keep and not uploading, linger=uploading)
 
-    def _end(self, *, reusable: bool) -> None:
+    def _end(self) -> None:
+        """Over, whether well or not; the upstream serves others if the answer came whole and it is willing."""
         self.over = True
         if self._asked is not None:
             self.plane.link.leave(self._asked)
             self._asked = None
         upstream = self.upstream
-        self._detach()
         if upstream is not None:
-            if reusable and not upstream.transport.is_closing():
+            sent_whole = self.upload is None or self.upload.leaves_nothing
+            whole = self._reusable and not self.why and sent_whole
+            self._detach()
+            if whole and not upstream.transport.is_closing():
                 self.plane.pool.put(upstream)
             else:
                 upstream.abort()
-        self._leave_deployment(count_it=True)
+        self._count()
+        self.plane.note(self)
 
     def _detach(self) -> None:
         if self.upstream is not None:
@@ -393,19 +458,48 @@ class Exchange:
         if self.upload is not None:
             self.upload.end()
 
-    def _leave_deployment(self, *, count_it: bool = False) -> None:
-        count = self.count
-        if count is None or not isinstance(self.route, ToWorker):
+    def _count(self) -> None:
+        """Tell what came of it to the deployment's count."""
+        count, route = self.count, self.route
+        if count is None or not isinstance(route, ToWorker):
             return
-        if count_it:
-            count.requests += 1
-            if self.status >= 500:
-                count.errors += 1
-            elif self.status != 499 and not heads.is_robot(self.head.agent, self.plane.settings.robots):
-                count.last = self.plane.clock.unix
-        self.plane.activity.leave(self.route.deployment, count)
-        if not self.over:
-            self.count = None
+        count.requests += 1
+        if self.status >= 500:
+            count.errors += 1
+        elif self.status != 499 and not heads.is_robot(self.head.fields, self.plane.settings.robots):
+            count.last = self.plane.clock.unix
+        self._leave_deployment(route)
+
+    def line(self) -> Line:
+        """What the access log says of it."""
+        route, fields = self.route, self.head.fields
+        worker = route if isinstance(route, ToWorker) else None
+        now = monotonic()
+        return Line(
+            began=time() - (now - self.began),
+            seconds=now - self.began,
+            client=self.client.peer,
+            status=self.status,
+            by="router" if self.why else "worker" if worker else "control",
+            why=self.why,
+            method=self.head.method,
+            target=self.head.target,
+            host=self.head.host,
+            minor=self.head.minor,
+            request_id=self.request_id,
+            received=self.received,
+            sent=self.sent,
+            first_byte=self.first_byte - self.began if self.first_byte else None,
+            deployment=worker.deployment if worker else None,
+            upstream=worker.address if worker else None,
+            agent=fields.agent,
+            referer=fields.find(b"referer"),
+            tls=self.client.tls(),
+        )
+
+    def _leave_deployment(self, route: ToWorker) -> None:
+        if self.count is not None:
+            self.plane.activity.leave(route.deployment, self.count)
 
 
 def _body_of(head: AnswerHead) -> Body:

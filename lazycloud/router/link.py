@@ -11,13 +11,17 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
-from lazycloud.router.exchange import NO_LINK, Exchange
-from lazycloud.router.pages import Trouble
-from lazycloud.router.routes import BadRoute, read_route
+from lazycloud import hosts
+from lazycloud.router import troubles
+from lazycloud.router.exchange import Exchange
+from lazycloud.router.pool import CONTROL
+from lazycloud.router.routes import BadRoute, Route, read_route
 
 if TYPE_CHECKING:
     from lazycloud.router.plane import Plane
@@ -33,6 +37,7 @@ class Ask:
     """A question that control has not answered yet."""
 
     exchange: Exchange
+    app: str  # whose place it takes; empty: of no app, or not known yet
     message: dict[str, Any]
     since: float
     sent: bool = False
@@ -44,8 +49,11 @@ class Link:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._asks: dict[int, Ask] = {}
-        self._by_host: Counter[str] = Counter()
+        self._by_app: Counter[str] = Counter()
+        self._domain = ""
+        self._apps: dict[str, str] = {}  # with their own domains
         self._last = 0
+        self._name = uuid4().hex
         self._line: LinkProtocol | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -69,14 +77,15 @@ class Link:
     def ask(self, exchange: Exchange, intent: str, login: bool, dead: str | None) -> int | None:
         """Ask where the exchange's host leads; `exchange.answered` hears it. None: too many wait already."""
         host, settings = exchange.head.host, self._plane.settings
-        if len(self._asks) >= settings.held_max or self._by_host[host] >= settings.held_host_max:
+        app = self._app_of(host)
+        if len(self._asks) >= settings.held_max or self._by_app[app] >= settings.held_app_max:
             return None
         self._last += 1
         message = {"ask": self._last, "host": host, "intent": intent, "login": login}
         if dead is not None:
             message["dead"] = dead
-        ask = self._asks[self._last] = Ask(exchange, message, self._plane.clock.now)
-        self._by_host[host] += 1
+        ask = self._asks[self._last] = Ask(exchange, app, message, self._plane.clock.now)
+        self._by_app[app] += 1
         self._send_ask(ask)
         return self._last
 
@@ -92,24 +101,33 @@ class Link:
         for number, ask in list(self._asks.items()):
             if not ask.sent and ask.since < oldest:
                 self._take(number)
-                ask.exchange.unanswered(NO_LINK)
+                ask.exchange.unanswered(troubles.NO_LINK)
 
-    def report(self) -> None:
-        """Tell control what changed."""
-        if self._line is not None and (news := self._plane.activity.changed()):
-            self._send({"activity": news})
+    def report(self) -> Iterator[None]:
+        """Tell control what changed. Requests get their turn at each yield."""
+        # To one that hangs nothing is piled up: counts only grow, and are told later.
+        if self._line is not None and not self._line.full:
+            for news in self._plane.activity.changed():
+                self._send({"activity": news})
+                yield
 
     def connected(self, line: LinkProtocol) -> None:
         """A new control, or the same one again: it knows nothing of what was said before."""
         self._line = line
         self._plane.activity.listener_changed()
-        self._send({"hello": {"pid": os.getpid()}})
+        self._send({"hello": {"pid": os.getpid(), "name": self._name}})
+        self.resumed()
+
+    def resumed(self) -> None:
+        """Control reads what it is told: so tell it what had to wait."""
         for ask in self._asks.values():
-            self._send_ask(ask)
+            if not ask.sent:
+                self._send_ask(ask)
 
     def disconnected(self, line: LinkProtocol) -> None:
         if self._line is line:
             self._line = None
+            self._plane.pool.drop(CONTROL)  # one that is being replaced may close any of them now
             for ask in self._asks.values():
                 ask.sent = False
                 ask.since = self._plane.clock.now
@@ -124,6 +142,21 @@ class Link:
             self._plane.table.forget_hosts(map(str, message["forget_hosts"]))
         elif "forget_all" in message:
             self._plane.table.forget_all()
+        elif "learn" in message:
+            for host, route in message["learn"].items():
+                self._plane.table.keep(host, read_route(route))
+        elif "apps" in message:
+            self._learn_apps(str(message["domain"]), dict(message["apps"]))
+
+    def _app_of(self, host: str) -> str:
+        return hosts.find(host, self._domain, self._apps).app
+
+    def _learn_apps(self, domain: str, apps: dict[str, str]) -> None:
+        """Those who ask already take their places among the apps that are known now."""
+        self._domain, self._apps = domain, apps
+        for ask in self._asks.values():
+            ask.app = self._app_of(ask.message["host"])
+        self._by_app = Counter(ask.app for ask in self._asks.values())
 
     def _answered(self, message: Mapping[str, Any]) -> None:
         ask = self._take(message["answer"])
@@ -133,11 +166,16 @@ class Link:
             route = read_route(message.get("route"))
         except BadRoute as error:
             log.error("control's answer for %s is wrong: %s", ask.message["host"], error)
-            ask.exchange.unanswered(Trouble(502, f"lazycloud gave a wrong answer: {error}."))
+            ask.exchange.unanswered(troubles.wrong_route(str(error)))
             return
-        if message.get("keep") is True:
-            self._plane.table.keep(ask.message["host"], route)
+        self._keep(ask.message["host"], route, message.get("keep"))
         ask.exchange.answered(route)
+
+    def _keep(self, host: str, route: Route, keep: object) -> None:
+        if keep is True:
+            self._plane.table.keep(host, route)
+        elif isinstance(keep, float):
+            self._plane.table.keep_until(host, route, monotonic() + keep)
 
     def _forget(self, deployment: str, drain: object) -> None:
         for address in self._plane.table.forget(deployment):
@@ -151,14 +189,13 @@ class Link:
     def _take(self, number: int) -> Ask | None:
         ask = self._asks.pop(number, None)
         if ask is not None:
-            host = ask.message["host"]
-            self._by_host[host] -= 1
-            if not self._by_host[host]:
-                del self._by_host[host]
+            self._by_app[ask.app] -= 1
+            if not self._by_app[ask.app]:
+                del self._by_app[ask.app]
         return ask
 
     def _send_ask(self, ask: Ask) -> None:
-        if self._line is not None:
+        if self._line is not None and not self._line.full:
             ask.sent = True
             self._send(ask.message)
 
@@ -187,6 +224,7 @@ class LinkProtocol(asyncio.Protocol):
     def __init__(self, link: Link) -> None:
         self._link = link
         self._unread = b""
+        self.full = False  # whether control is not reading, since it hangs
         self.closed = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -200,6 +238,13 @@ class LinkProtocol(asyncio.Protocol):
         if len(self._unread) > _LINE_MAX:
             log.error("control sent a line of more than %d bytes; connecting anew", _LINE_MAX)
             self.transport.abort()
+
+    def pause_writing(self) -> None:
+        self.full = True
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self._link.resumed()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._link.disconnected(self)

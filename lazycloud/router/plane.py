@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
+from lazycloud.router.accesslog import AccessLog
 from lazycloud.router.activity import Activity, Clock
 from lazycloud.router.link import Link
 from lazycloud.router.pages import Pages
@@ -14,11 +17,18 @@ from lazycloud.router.settings import Settings
 
 if TYPE_CHECKING:
     from lazycloud.router.client import Client
+    from lazycloud.router.exchange import Exchange
     from lazycloud.router.tunnel import Tunnel
+
+_SWEPT_AT_ONCE = 500
+_WRITE_MIN = 64 * 1024  # what one client is always given: less would slow down those who are quick
+
+
+log = logging.getLogger(__name__)
 
 
 class Plane:
-    """Starts nothing. `draining`: no connection outlives the request it carries."""
+    """Starts nothing. `draining`: no answer promises that its connection is kept."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -26,6 +36,7 @@ class Plane:
         self.table = Table()
         self.activity = Activity()
         self.pages = Pages()
+        self.access_log = AccessLog(settings.access_log) if settings.access_log else None
         self.pool = Pool(self)
         self.link = Link(self)
         self.clients: set[Client] = set()
@@ -40,16 +51,34 @@ class Plane:
         """Whether a request is in flight."""
         return any(client.exchange is not None for client in self.clients)
 
-    def sweep(self) -> None:
-        """Look at all deadlines. Costs about a microsecond per connection."""
+    def note(self, exchange: Exchange) -> None:
+        """A request is over: for the access log."""
+        if self.access_log is not None:
+            self.access_log.note(exchange.line())
+
+    def write_limit(self) -> int:
+        """Bytes to keep for one more client if it is slow to read: the fewer, the more clients there are."""
+        settings = self.settings
+        return min(settings.write_max, max(_WRITE_MIN, settings.write_total // (len(self.clients) + 1)))
+
+    def sweep(self) -> Iterator[None]:
+        """Look at all deadlines. Costs about a microsecond a connection: requests get their turn at each yield."""
         self.clock.tick()
         now = self.clock.now
-        for client in list(self.clients):
-            client.sweep(now)
-        for tunnel in list(self.tunnels):
-            tunnel.sweep(now)
+        open_now: list[Client | Tunnel] = [*self.clients, *self.tunnels]
+        for number, each in enumerate(open_now, 1):
+            if each in self.clients or each in self.tunnels:  # it may have gone meanwhile
+                self._sweep_one(each, now)
+            if not number % _SWEPT_AT_ONCE:
+                yield
         self.pool.sweep(now)
         self.link.sweep(now)
+
+    def _sweep_one(self, each: Client | Tunnel, now: float) -> None:
+        try:
+            each.sweep(now)
+        except Exception:  # one connection's bug must not switch off all deadlines
+            log.exception("the deadlines of %r cannot be looked at", each)
 
     def peer(self, name: Any) -> tuple[bytes, bool]:
         """The address of a connection's other side as text, and whether what it forwards is believed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 CONTROL = "control"  # stands for the address of control's socket; no worker's address looks like it
 
+_AGAIN, _LAST_AGAIN = 0.05, 0.5
+_SHORT = (errno.EMFILE, errno.ENFILE)
+_AWAY = (ConnectionRefusedError, FileNotFoundError, BlockingIOError)  # the last: its backlog is full
+
 Connected = Callable[[Upstream | None], None]  # None: nobody answers there
 
 
@@ -23,6 +28,7 @@ class Pool:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._idle: dict[str, list[Upstream]] = {}
+        self._size = 0  # of them over all addresses
         self._connecting: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -34,6 +40,7 @@ class Pool:
         idle = self._idle.get(address)
         while idle:
             upstream = idle.pop()
+            self._size -= 1
             if not upstream.transport.is_closing():
                 upstream.reused = True
                 return upstream
@@ -44,21 +51,25 @@ class Pool:
         idle = self._idle.get(upstream.address)
         if idle is None:
             idle = self._idle[upstream.address] = []
-        if len(idle) >= self._plane.settings.pool_max:
+        settings = self._plane.settings
+        if len(idle) >= settings.pool_max or self._size >= settings.pool_total:
             upstream.abort()
             return
         upstream.since = self._plane.clock.now
         idle.append(upstream)
+        self._size += 1
 
     def discard(self, upstream: Upstream) -> None:
         """Forget an upstream that died while it was idle."""
         idle = self._idle.get(upstream.address, [])
         if upstream in idle:
             idle.remove(upstream)
+            self._size -= 1
 
     def drop(self, address: str) -> None:
         """Close what is idle at an address to which nothing leads any more."""
         for upstream in self._idle.pop(address, ()):
+            self._size -= 1
             upstream.abort()
 
     def sweep(self, now: float) -> None:
@@ -66,13 +77,13 @@ class Pool:
         oldest = now - self._plane.settings.pool_idle
         for address, idle in list(self._idle.items()):
             for upstream in [each for each in idle if each.since < oldest]:
-                idle.remove(upstream)
+                self.discard(upstream)
                 upstream.abort()
             if not idle:
                 del self._idle[address]
 
     def connect(self, address: str, connected: Connected) -> None:
-        """Open a connection; `connected` is called with it, or with None within `connect_timeout`."""
+        """Open a connection; `connected` is called with it, or with None when nobody answers in time."""
         task = asyncio.create_task(self._connect(address, connected), name=f"connect {address}")
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
@@ -86,29 +97,31 @@ class Pool:
             self.drop(address)
 
     async def _connect(self, address: str, connected: Connected) -> None:
-        upstream: Upstream | None = None
+        settings = self._plane.settings
+        upstream, pause = Upstream(self._plane, address), _AGAIN
         try:
-            async with asyncio.timeout(self._plane.settings.connect_timeout):
-                upstream = await self._open(address)
+            async with asyncio.timeout(
+                settings.link_wait if address == CONTROL else settings.connect_timeout
+            ):
+                while not await self._open(address, upstream):
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LAST_AGAIN)
         except (OSError, TimeoutError):
-            upstream = None
-        connected(upstream)
-
-    async def _open(self, address: str) -> Upstream:
-        upstream = Upstream(self._plane, address)
-        if address == CONTROL:
-            await self._open_control(upstream)
+            connected(None)
         else:
-            host, port = split_address(address)
-            await asyncio.get_running_loop().create_connection(lambda: upstream, host, port)
-        return upstream
+            connected(upstream)
 
-    async def _open_control(self, upstream: Upstream) -> None:
-        """Control comes back within moments when it is replaced: go on trying until the deadline."""
+    async def _open(self, address: str, upstream: Upstream) -> bool:
+        """False for what passes: control is being replaced, or this process is out of descriptors."""
         loop = asyncio.get_running_loop()
-        while True:
-            try:
+        try:
+            if address == CONTROL:
                 await loop.create_unix_connection(lambda: upstream, self._plane.settings.control)
-                return
-            except (ConnectionRefusedError, FileNotFoundError):
-                await asyncio.sleep(0.05)
+            else:
+                host, port = split_address(address)
+                await loop.create_connection(lambda: upstream, host, port)
+        except OSError as problem:
+            if problem.errno in _SHORT or (address == CONTROL and isinstance(problem, _AWAY)):
+                return False
+            raise
+        return True

@@ -6,8 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import TypeVar
 
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})")
+ROUTES_MAX = 65_536  # hosts: more live commits than a machine has memory for; some 20 MB
+PASSING_MAX = 4096  # hosts at which nothing is; who tries more of them in a second is asked for each
+
+_Kept = TypeVar("_Kept")
 _REASON = re.compile(r"[a-z][a-z-]{0,31}")
 
 
@@ -62,17 +67,35 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 class Table:
-    """Host (normalised) -> route."""
+    """Host (normalised) -> route. What it lacks, control is asked for; bounded, since strangers name hosts."""
 
     def __init__(self) -> None:
         self._routes: dict[str, Route] = {}
+        self._passing: dict[str, tuple[Route, float]] = {}  # with the time at which it is forgotten
         self.find = self._routes.get  # called for every request
 
     def __len__(self) -> int:
         return len(self._routes)
 
+    def find_passing(self, host: str, now: float) -> Route | None:
+        """What was kept for a while only, such as that nothing is there. `now` as in `keep_until`."""
+        found = self._passing.get(host)
+        if found is None:
+            return None
+        if found[1] < now:
+            del self._passing[host]
+            return None
+        return found[0]
+
     def keep(self, host: str, route: Route) -> None:
-        self._routes[host] = route
+        """Until it is forgotten, or many others were kept since."""
+        self._passing.pop(host, None)
+        _put(self._routes, host, route, ROUTES_MAX)
+
+    def keep_until(self, host: str, route: Route, end: float) -> None:
+        """At most until `end`, of any clock that `find_passing` is asked with."""
+        if host not in self._routes:
+            _put(self._passing, host, (route, end), PASSING_MAX)
 
     def drop(self, host: str, route: Route) -> None:
         """Forget `host` if it still leads where `route` does."""
@@ -90,8 +113,18 @@ class Table:
         return {route.address for route in gone.values()}
 
     def forget_hosts(self, hosts: Iterable[str]) -> None:
+        """Those, and all that was kept for a while: something has moved."""
         for host in hosts:
             self._routes.pop(host, None)
+        self._passing.clear()
 
     def forget_all(self) -> None:
         self._routes.clear()
+        self._passing.clear()
+
+
+def _put(table: dict[str, _Kept], host: str, kept: _Kept, limit: int) -> None:
+    table.pop(host, None)
+    if len(table) >= limit:
+        del table[next(iter(table))]  # the one kept first
+    table[host] = kept

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from typing import TYPE_CHECKING
 
-from lazycloud.router.activity import Count
-
 if TYPE_CHECKING:
+    from lazycloud.router.exchange import Exchange
     from lazycloud.router.plane import Plane
 
 _KEEPALIVE = (  # a peer that vanished without a word is found after 60 + 6 * 10 seconds
@@ -31,7 +29,7 @@ class End(asyncio.Protocol):
         self._sent = to_client
 
     def data_received(self, data: bytes) -> None:
-        self._tunnel.moved(len(data), to_client=self._sent)
+        self._tunnel.moved(data, to_client=self._sent)
         self._other.write(data)
 
     def pause_writing(self) -> None:
@@ -50,15 +48,16 @@ class End(asyncio.Protocol):
 
 
 class Tunnel:
-    """Both ends of a websocket. `count` is that of the deployment, None when control is at the other end."""
+    """Both ends of a websocket, which `exchange` became."""
 
     def __init__(
-        self, plane: Plane, client: asyncio.Transport, upstream: asyncio.Transport, count: Count | None
+        self, plane: Plane, client: asyncio.Transport, upstream: asyncio.Transport, exchange: Exchange
     ) -> None:
         self._plane = plane
         self._client = client
         self._upstream = upstream
-        self._count = count
+        self._exchange = exchange
+        self._count = exchange.count  # None when control is at the other end
         self._closed_at: float | None = None
         self._ends = 2
 
@@ -70,18 +69,26 @@ class Tunnel:
         self._plane.tunnels.add(self)
         if self._count is not None:
             self._count.sockets += 1
+        self.moved(first, to_client=True)
         self._client.write(first)
         if early:
+            self.moved(early, to_client=False)
             self._upstream.write(early)
 
-    def moved(self, size: int, *, to_client: bool) -> None:
-        """Data passed: that is activity."""
-        if (count := self._count) is not None:
-            count.last = self._plane.clock.unix
+    def moved(self, data: bytes, *, to_client: bool) -> None:
+        """Data passed: that is activity. A ping is not, nor its pong: nobody need be there to send it."""
+        size, count = len(data), self._count
+        if count is not None:
+            if not _is_beat(data):
+                count.last = self._plane.clock.unix
             if to_client:
                 count.sent += size
             else:
                 count.received += size
+        if to_client:
+            self._exchange.sent += size
+        else:
+            self._exchange.received += size
 
     def close(self) -> None:
         """Close both sides, after what was written to them has gone out."""
@@ -98,6 +105,7 @@ class Tunnel:
         self._ends -= 1
         if not self._ends:
             self._plane.tunnels.discard(self)
+            self._plane.note(self._exchange)
 
     def sweep(self, now: float) -> None:
         """What does not take its last bytes is cut; this is no limit on an open tunnel."""
@@ -106,7 +114,21 @@ class Tunnel:
             self._upstream.abort()
 
 
+def _is_beat(data: bytes) -> bool:
+    """Whether this is just one ping or pong (RFC 6455, 5.5). Frames are not followed: what looks like none counts."""
+    if data[0] not in (0x89, 0x8A) or len(data) < 2:
+        return False
+    masked, length = data[1] >> 7, data[1] & 0x7F
+    return len(data) == 2 + 4 * masked + length
+
+
+def descriptor(transport: asyncio.Transport) -> int:
+    """Of its socket; -1 when that is closed, which its protocol is told in a moment."""
+    own = transport.get_extra_info("socket")
+    return -1 if own is None else int(own.fileno())
+
+
 def _watch(transport: asyncio.Transport) -> None:
-    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as same:
+    if descriptor(transport) >= 0:
         for level, option, value in _KEEPALIVE:
-            same.setsockopt(level, option, value)
+            transport.get_extra_info("socket").setsockopt(level, option, value)

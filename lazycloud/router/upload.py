@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lazycloud.router.bodies import Chunked, Sized, chunk, last_chunk
-from lazycloud.router.heads import RequestHead
+from lazycloud.router.bodies import Body, Chunked, Sized, chunk, last_chunk
+from lazycloud.router.heads import Fields
+from lazycloud.router.settings import Settings
 
 if TYPE_CHECKING:
     from lazycloud.router.upstream import Upstream
@@ -18,19 +19,34 @@ class TooLarge(Exception):
 class Upload:
     """Decodes what the client sends, and writes it again for the next hop. `limit` in bytes, None for none."""
 
-    __slots__ = ("_body", "_left", "_pending", "_upstream", "sent")
+    __slots__ = ("_body", "_left", "_pending", "_received", "_upstream", "_waited", "sent")
 
-    def __init__(self, head: RequestHead, limit: int | None) -> None:
-        self._body = Chunked() if head.chunked else Sized(head.length or 0)
+    def __init__(self, fields: Fields, limit: int | None) -> None:
+        self._body: Body = Chunked() if fields.chunked else Sized(fields.length or 0)
         self._left = limit
         self._pending: list[bytes] = []
         self._upstream: Upstream | None = None
+        self._received = 0
+        self._waited = 0.0  # seconds in which it was the client that had to send
         self.sent = False  # whether a byte of it was given to an upstream, and is thus lost for another
 
     @property
     def done(self) -> bool:
         """Whether the client sent all of it."""
         return self._body.done
+
+    @property
+    def rest(self) -> bytes:
+        """What came behind it."""
+        return self._body.rest
+
+    @property
+    def leaves_nothing(self) -> bool:
+        """Whether all of it was sent, and a worker can take none of it for a part of the next request.
+
+        aiohttp's C parser makes a request's last trailer a header of the next one on the same connection.
+        """
+        return self._body.done and not self._body.trailers
 
     @property
     def blocked(self) -> bool:
@@ -42,6 +58,7 @@ class Upload:
 
         Raises BadBody and TooLarge; the exchange cannot go on then.
         """
+        self._received += len(data)
         pieces = self._body.feed(data)
         if self._left is not None:
             self._left -= sum(map(len, pieces))
@@ -53,6 +70,16 @@ class Upload:
                 pieces.append(last_chunk(self._body.trailers))
         self._write(pieces)
         return self._body.rest
+
+    def lags(self, settings: Settings, *, invited: bool) -> bool:
+        """Whether it comes slower than `upload_rate`, once `head_timeout` is over. To be asked at each sweep.
+
+        `invited`: the client need not wait for a 100 Continue.
+        """
+        if self.blocked or not (invited or self._received):
+            return False
+        self._waited += settings.sweep
+        return self._waited > settings.head_timeout + self._received / settings.upload_rate
 
     def begin(self, upstream: Upstream) -> None:
         """There is an upstream now: it gets what was kept."""

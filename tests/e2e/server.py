@@ -122,6 +122,15 @@ class Server:
                 found |= {name: child for name in ("control", "router") if f"lazycloud.{name}" in line}
         return found
 
+    def routers(self) -> list[psutil.Process]:
+        """All of them, also those that were replaced and still serve what they have."""
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):  # it ends just now
+                if "lazycloud.router" in child.cmdline():
+                    found.append(child)
+        return found
+
     def workers(self) -> list[psutil.Process]:
         """Whatever runs with this home's data and is none of lazycloud's own processes."""
         found = []

@@ -178,3 +178,17 @@ async def test_public_previews_are_public_when_somebody_said_so(up: Up, checkout
     first = checkout.commit(counter("first"))
     server = up(checkout.path, "--listen", "0.0.0.0:0", "--public-previews")
     assert (await server.get(first)).json["name"] == "first"
+
+
+async def test_what_a_visitor_with_a_login_was_told_is_not_told_to_a_stranger(
+    up: Up, checkout: Checkout
+) -> None:
+    checkout.commit(counter("one"))
+    checkout.git("branch", "secret-plan")
+    server = up(checkout.path, "--listen", "0.0.0.0:0")
+    token = (server.home / "token").read_text().strip()
+    assert (await server.get("secret-plam")).status == 401
+    told = await server.get("secret-plam", **{"Lazycloud-Token": token})
+    assert told.status == 404 and "secret-plan" in told.text
+    stranger = await server.get("secret-plam")
+    assert stranger.status == 401 and "secret-plan" not in stranger.text

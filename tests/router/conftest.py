@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .stage import Control, Conversation, Router, Server, to_worker
+from .trial import Trial
 
 
 @pytest.fixture
@@ -61,3 +62,26 @@ async def serve(control: Control) -> AsyncIterator[Callable[..., Awaitable[Serve
     yield start_server
     for server in servers:
         await server.stop()
+
+
+@pytest.fixture(scope="module")
+def trial() -> Iterator[Trial]:
+    """One router for the many cases of a table, or of a fuzzer."""
+    trial = Trial()
+    trial.run(trial.start())
+    yield trial
+    trial.run(trial.stop())
+    trial.close()
+
+
+@pytest.fixture(scope="module")
+def peers(trial: Trial) -> Iterator[list[Any]]:
+    """The servers that one might run behind it."""
+    from .peers import all_peers  # they are many, and few tests need them
+
+    peers = all_peers()
+    for peer in peers:
+        trial.run(peer.start())
+    yield peers
+    for peer in peers:
+        trial.run(peer.stop())

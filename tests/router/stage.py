@@ -7,10 +7,13 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +191,8 @@ class Control:
     def __init__(self, folder: Path) -> None:
         self.link_path, self.http_path = folder / "link.sock", folder / "control.sock"
         self.routes: dict[str, dict[str, Any]] = {}
+        self.keep: bool | float = True  # what is said of the routes
+        self.apps: dict[str, str] = {}
         self.heard: list[dict[str, Any]] = []
         self.http = Server(saying(sized(b"control", more=b"Lazycloud-Answer: control\r\n")))
         self._links: list[asyncio.StreamWriter] = []
@@ -208,8 +213,8 @@ class Control:
     def say(self, message: dict[str, Any]) -> None:
         self._links[-1].write(json.dumps(message).encode() + b"\n")
 
-    def answer(self, ask: dict[str, Any], route: dict[str, Any], keep: bool = True) -> None:
-        self.say({"answer": ask["ask"], "route": route, "keep": keep})
+    def answer(self, ask: dict[str, Any], route: dict[str, Any], keep: bool | float | None = None) -> None:
+        self.say({"answer": ask["ask"], "route": route, "keep": self.keep if keep is None else keep})
 
     def said(self, kind: str) -> list[dict[str, Any]]:
         return [message for message in self.heard if kind in message]
@@ -225,6 +230,7 @@ class Control:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._links.append(writer)
+        self.say({"apps": self.apps, "domain": "localhost"})
         async for line in reader:
             message = json.loads(line)
             self.heard.append(message)
@@ -235,16 +241,27 @@ class Control:
 class Router:
     """The process, started with a socket on port 0."""
 
-    def __init__(self, control: Control) -> None:
-        self.control = control
+    module = "lazycloud.router"
 
-    async def start(self, **settings: Any) -> None:
+    def __init__(self, control: Control, trust: ssl.SSLContext | None = None) -> None:
+        self.control = control
+        self.trust = trust  # of clients that speak TLS
+
+    async def start(
+        self,
+        *,
+        redirect: bool = False,
+        descriptors: int | None = None,
+        inherited: Sequence[int] = (),
+        **settings: Any,
+    ) -> None:
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = listener.getsockname()[1]
         ours, self.lifeline = os.pipe()
         os.set_inheritable(ours, True)
         given = {
             "listen_fds": [listener.fileno()],
+            "redirect_fds": [listener.fileno()] if redirect else [],
             "control": str(self.control.http_path),
             "link": str(self.control.link_path),
             "lifeline": ours,
@@ -256,10 +273,11 @@ class Router:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "lazycloud.router",
+            self.module,
             "--settings",
             json.dumps(given),
-            pass_fds=(listener.fileno(), ours),
+            pass_fds=(listener.fileno(), ours, *inherited),
+            preexec_fn=partial(limit_descriptors, descriptors) if descriptors else None,
         )
         listener.close()
         os.close(ours)
@@ -272,8 +290,11 @@ class Router:
         return await self.process.wait()
 
     async def connect(self) -> Wire:
+        name = "app.localhost" if self.trust else None
         async with asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", self.port, limit=1 << 20, ssl=self.trust, server_hostname=name
+            )
         return Wire(reader, writer)
 
     async def ask(self, raw: bytes, method: str = "GET") -> Answer:
@@ -293,6 +314,10 @@ class Router:
         found = re.search(r"VmRSS:\s+(\d+) kB", status)
         assert found
         return int(found[1]) * 1024
+
+
+def limit_descriptors(most: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most // 2, most))
 
 
 def get(host: str = "app.localhost", path: str = "/", **headers: str) -> bytes:

@@ -359,3 +359,15 @@ async def test_a_body_that_is_written_after_its_head_does_not_wait_for_a_late_ac
         assert (await router.get()).body == b"body"
         times.append(time.perf_counter() - began)
     assert median(times) < 0.02  # the kernel takes 0.04 s over a late one
+
+
+async def test_what_was_sent_behind_a_body_over_the_limit_is_answered_too(start, serve) -> None:
+    router = await start(body_max=10)
+    await serve(saying(sized()))
+    wire = await router.connect()
+    post = b"POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await wire.send(post + b"14\r\n" + b"x" * 20 + b"\r\n0\r\n\r\n" + get(path="/second"))
+    answer = await wire.answer()
+    assert answer.status == 413
+    if answer.field("connection") != "close":
+        assert (await wire.answer()).status == 200

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import pytest
 
-from .stage import Conversation, fields, get, saying, sized, until
+from .stage import PATIENCE, Conversation, fields, get, saying, sized, until
 
 HOST = b"Host: app.localhost\r\n"
 POST = b"POST / HTTP/1.1\r\n" + HOST
@@ -281,3 +284,29 @@ async def test_trailers_pass_in_both_directions(router, serve) -> None:
     )
     assert (answer.body, answer.trailers) == (b"ok", b"Digest: out\r\n")
     assert trailers == [([b"hi"], b"Digest: in\r\n")]
+
+
+async def test_more_headers_than_anybody_sends_are_a_431_that_costs_little(router, serve) -> None:
+    worker = await serve(saying(sized()))
+    names = [f"n{number}" for number in range(2000)]
+    lines = [f"Connection: {','.join(names)}", *(f"{name}: 1" for name in names)]
+    answer = await router.ask(get(path="/")[:-2] + "\r\n".join([*lines, "", ""]).encode())
+    assert (answer.status, worker.heads) == (431, [])
+
+
+async def test_a_head_that_is_much_too_long_is_taken_in_so_that_its_answer_arrives(router) -> None:
+    wire = await router.connect()
+    await wire.send(b"GET / HTTP/1.1\r\nHost: a.localhost\r\nX-Long: " + b"a" * (16 << 20))
+    assert (await wire.answer()).status == 431
+
+
+async def test_who_was_refused_and_goes_on_sending_is_closed_on_all_the_same(start) -> None:
+    router = await start(linger=0.3)
+    wire = await router.connect()
+    await wire.send(b"this is no request\n\n")
+    assert (await wire.answer()).status == 400
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await wire.send(b"x")
+                await asyncio.sleep(0.02)

@@ -12,6 +12,7 @@ from lazycloud.router.heads import (
     normalise_host,
     parse_answer,
     parse_request,
+    relay_answer,
     write_request,
 )
 from lazycloud.router.settings import Settings
@@ -89,13 +90,13 @@ def test_headers_named_in_connection_are_dropped_with_the_hop_by_hop_ones() -> N
         "Connection: close, X-Secret", "Connection: x-other", "X-Secret: 1", "X-OTHER: 2", "Keep-Alive: 5",
         "Proxy-Authorization: x", "TE: trailers", "Trailer: X", "Upgrade: h2c", "HTTP2-Settings: x", "X-Kept: 3",
     )  # fmt: skip
-    assert head.lines == [b"X-Kept: 3"]
-    assert not head.keep_alive
+    assert head.fields.lines == [b"X-Kept: 3"]
+    assert not head.fields.keep_alive
 
 
 def test_names_with_underscores_and_reserved_ones_are_dropped() -> None:
     head = request("X_Real: 1", "Lazycloud-Reason: page", "lazycloud-anything: x", "X-Forwarded-For: 6.6.6.6")
-    assert head.lines == []
+    assert head.fields.lines == []
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_names_with_underscores_and_reserved_ones_are_dropped() -> None:
 def test_a_connection_is_kept_by_default_in_1_1_and_on_demand_in_1_0(
     lines: tuple[str, ...], minor: int, keeps: bool
 ) -> None:
-    assert request(*lines, start=f"GET / HTTP/1.{minor}").keep_alive is keeps
+    assert request(*lines, start=f"GET / HTTP/1.{minor}").fields.keep_alive is keeps
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,8 @@ def test_only_a_browsers_top_level_get_is_a_navigation(
     ],
 )
 def test_a_robot_is_known_by_its_own_words(agent: bytes, robot: bool) -> None:
-    assert is_robot(agent, ROBOTS) is robot
+    head = request(f"User-Agent: {agent.decode()}")
+    assert is_robot(head.fields, ROBOTS) is robot
 
 
 def test_only_a_trusted_proxy_is_believed_and_its_chain_extended() -> None:
@@ -179,9 +181,9 @@ def test_own_cookies_reach_control_and_never_a_worker() -> None:
 
 
 def test_an_insane_request_id_is_not_taken_over() -> None:
-    assert request("X-Request-Id: abc-1").request_id == b"abc-1"
-    assert request("X-Request-Id: " + "a" * 129).request_id == b""
-    assert request("X-Request-Id: a b").request_id == b""
+    assert request("X-Request-Id: abc-1").fields.request_id == b"abc-1"
+    assert request("X-Request-Id: " + "a" * 129).fields.request_id == b""
+    assert request("X-Request-Id: a b").fields.request_id == b""
 
 
 def test_trailers_with_a_say_in_framing_or_identity_are_dropped() -> None:
@@ -214,3 +216,77 @@ def test_an_answer_that_two_readers_could_understand_differently_is_refused(raw:
 def test_an_answer_without_a_reason_phrase_is_understood() -> None:
     assert parse_answer(b"HTTP/1.1 204\r\n\r\n").status == 204
     assert parse_answer(b"HTTP/1.0 200 \r\n\r\n").keep_alive is False
+
+
+def _raw(start: str, *lines: str) -> bytes:
+    return "\r\n".join([start, "Host: memory.localhost", *lines, "", ""]).encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "get / HTTP/1.1",
+        "GOT / HTTP/1.1",
+        "GET / HTTP/1.2",
+        "GET / HTTP/2.0",
+        "GET  / HTTP/1.1",
+        "GET / x HTTP/1.1",
+        "GET /\x01 HTTP/1.1",
+        "GET /",
+        " GET / HTTP/1.1",
+        "CONNECT / HTTP/1.1",
+    ],
+)
+def test_lines_that_were_understood_before_do_not_excuse_a_bad_first_line(start: str) -> None:
+    for _ in range(3):  # it is kept from the second time on
+        assert parse_request(_raw("GET / HTTP/1.1", "X-Known: 1")).fields.lines == [b"X-Known: 1"]
+    with pytest.raises(BadHead):
+        parse_request(_raw(start, "X-Known: 1"))
+
+
+def test_lines_that_were_understood_before_mean_the_same_under_another_first_line() -> None:
+    lines = ("Connection: upgrade, x-named", "Upgrade: websocket", "X-Named: 1", "X-Kept: 2")
+    for _ in range(3):  # it is kept from the second time on
+        asks = parse_request(_raw("GET /a?b HTTP/1.1", *lines))
+        posts = parse_request(_raw("POST /%2F HTTP/1.1", *lines))
+        old = parse_request(_raw("GET /a?b HTTP/1.0", *lines))
+        elsewhere = parse_request(_raw("GET http://other.localhost/a HTTP/1.1", *lines))
+        assert (asks.websocket, posts.websocket, old.websocket) == (True, False, False)
+        assert (asks.target, posts.target, posts.method) == (b"/a?b", b"/%2F", b"POST")
+        assert (asks.fields.keep_alive, old.fields.keep_alive) == (True, False)
+        assert asks.fields.lines == posts.fields.lines == old.fields.lines == [b"X-Kept: 2"]
+        assert (asks.host, elsewhere.host) == ("memory.localhost", "other.localhost")
+
+
+def test_an_answer_is_understood_the_same_the_second_time() -> None:
+    raw = (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n"
+    )
+    for _ in range(3):
+        head = parse_answer(raw)
+        assert (head.length, head.keep_alive) == (3, False)
+        assert relay_answer(head) == (
+            b"HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 3\r\n\r\n"
+        )
+
+
+def test_a_host_is_read_anew_among_lines_that_were_understood_before() -> None:
+    def parse(*lines: str) -> RequestHead:
+        return parse_request("\r\n".join(["GET / HTTP/1.1", *lines, "", ""]).encode())
+
+    for _ in range(3):
+        assert parse("A: 1", "Host: one.localhost", "B: 2").host == "one.localhost"
+        assert parse("A: 1", "B: 2", "Host: two.localhost").host == "two.localhost"
+        assert parse("host: Three.localhost:8000", "A: 1", "B: 2").authority == b"Three.localhost:8000"
+        assert parse("HOST:   four.localhost  ", "A: 1", "B: 2").host == "four.localhost"
+        for bad in (
+            ("A: 1", "B: 2"),
+            ("Host: one.localhost", "A: 1", "HOST: two.localhost", "B: 2"),
+            ("Host: one.localhost", "A: 1", "Host: one.localhost", "B: 2"),
+            ("Host: one/two", "A: 1", "B: 2"),
+            ("Host: one.localhost\nX: 1", "A: 1", "B: 2"),
+            ("Host: ", "A: 1", "B: 2"),
+            ("Host: one.localhost", " A: 1", "B: 2"),
+        ):
+            with pytest.raises(BadHead):
+                parse(*bad)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .stage import Conversation, get, saying, sized, to_worker, until
+from .stage import Conversation, Router, get, saying, sized, to_worker, until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -80,6 +80,108 @@ async def test_an_open_websocket_does_not_hold_up_a_stop(router, serve) -> None:
     assert await asyncio.wait_for(router.process.wait(), 2) == 0
 
 
+async def echo(talk: Conversation) -> None:
+    """A websocket, as far as a router can tell."""
+    await talk.request()
+    await talk.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+    while data := await talk.some():
+        await talk.send(data)
+
+
+async def test_a_router_that_was_replaced_serves_whom_it_has_until_they_go(router, serve) -> None:
+    worker = await serve(saying(sized()))
+    await serve(echo, host="socket.localhost", deployment="d2")
+    socket, kept, idle = [await router.connect() for _ in range(3)]
+    await socket.send(get("socket.localhost", Connection="Upgrade", Upgrade="websocket"))
+    await socket.head()
+    await kept.send(get())
+    assert (await kept.answer()).field("connection") is None
+    router.process.send_signal(signal.SIGHUP)
+    await until_refused(router)
+    for wire in (kept, idle):
+        await wire.send(get())
+        answer = await wire.answer()
+        assert (answer.status, answer.field("connection")) == (200, "close")
+        assert await wire.rest() == b""
+    await socket.send(b"still here")
+    assert await socket.exactly(10) == b"still here"
+    assert router.process.returncode is None
+    socket.close()
+    assert await asyncio.wait_for(router.process.wait(), 5) == 0
+    assert len(worker.heads) == 3
+
+
+async def test_an_answer_that_promised_to_keep_the_connection_keeps_it_in_a_router_that_was_replaced(
+    router, serve
+) -> None:
+    async def handle(talk: Conversation) -> None:
+        await talk.request()
+        await talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
+        await finish.wait()
+        await talk.send(b"llo")
+        await saying(sized(b"next"))(talk)
+
+    finish = asyncio.Event()
+    await serve(handle)
+    wire = await router.connect()
+    await wire.send(get())
+    assert b"close" not in await wire.head()
+    router.process.send_signal(signal.SIGHUP)
+    await until_refused(router)
+    finish.set()
+    assert await wire.exactly(5) == b"hello"
+    await wire.send(get())
+    answer = await wire.answer()
+    assert (answer.body, answer.field("connection")) == (b"next", "close")
+    assert await asyncio.wait_for(router.process.wait(), 5) == 0
+
+
+@pytest.mark.parametrize("how", ["its time is over", "the server stops"])
+async def test_a_router_that_was_replaced_does_not_stay_for_ever(start, serve, how: str) -> None:
+    router = await start(leave_timeout=0.3 if how == "its time is over" else 60)
+    await serve(echo)
+    socket, idle = await router.connect(), await router.connect()
+    await socket.send(get(Connection="Upgrade", Upgrade="websocket"))
+    await socket.head()
+    router.process.send_signal(signal.SIGHUP)
+    await until_refused(router)
+    if how == "the server stops":
+        router.process.terminate()
+    assert await socket.rest() == b""
+    assert await idle.rest() == b""
+    assert await asyncio.wait_for(router.process.wait(), 5) == 0
+
+
+async def test_a_stop_waits_for_a_slow_client_to_read_its_answer(start, serve) -> None:
+    body = b"x" * 12_000_000  # more than what the kernel keeps
+    router = await start(write_max=16_000_000)
+    await serve(saying(sized(body)))
+    wire = await router.connect()
+    await wire.send(get())
+    await wire.head()
+    router.process.terminate()
+    await until_refused(router)
+    assert await wire.exactly(len(body)) == body
+    assert await asyncio.wait_for(router.process.wait(), 5) == 0
+
+
+async def test_a_router_says_when_it_accepts(start) -> None:
+    ready, end = os.pipe()
+    os.set_inheritable(end, True)
+    await start(ready=end, inherited=[end])
+    os.close(end)
+    assert await asyncio.to_thread(os.read, ready, 100) == b'{"ready": true}\n'
+    os.close(ready)
+
+
+async def until_refused(router: Router) -> None:
+    """Until it accepts no more: here nobody else has its socket."""
+    with pytest.raises(ConnectionRefusedError):
+        while True:
+            (await router.connect()).close()
+            await asyncio.sleep(0.01)
+
+
 async def test_a_known_route_is_served_while_control_is_dead_and_unknown_ones_wait_for_it(
     router, control, serve
 ) -> None:
@@ -121,8 +223,8 @@ async def test_without_a_link_an_unknown_host_is_a_503_after_a_while(start, cont
     await control.start()
 
 
-async def test_without_control_its_pages_are_a_503_after_the_connect_deadline(start, control) -> None:
-    router = await start(connect_timeout=0.3)
+async def test_without_control_its_pages_are_a_503_after_a_while(start, control) -> None:
+    router = await start(link_wait=0.3)
     await control.wait_for("hello")
     await control.stop()
     answer = await router.get(path="/.well-known/lazycloud/x")
@@ -131,7 +233,7 @@ async def test_without_control_its_pages_are_a_503_after_the_connect_deadline(st
 
 
 async def test_hello_names_the_process(router, control) -> None:
-    assert await control.wait_for("hello") == {"hello": {"pid": router.process.pid}}
+    assert (await control.wait_for("hello"))["hello"]["pid"] == router.process.pid
 
 
 async def test_many_connections_at_once_are_all_answered_and_none_is_leaked(router, control, serve) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from lazycloud.router import routes
 from lazycloud.router.routes import BadRoute, Table, ToControl, ToWorker, read_route, split_address
 
 
@@ -77,3 +78,28 @@ def test_a_route_that_was_replaced_meanwhile_is_not_dropped() -> None:
     table.keep("a", ToWorker("d1", "127.0.0.1:2"))
     table.drop("a", ToWorker("d1", "127.0.0.1:1"))
     assert table.find("a") == ToWorker("d1", "127.0.0.1:2")
+
+
+def test_what_strangers_name_is_bounded_and_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "ROUTES_MAX", 3)
+    monkeypatch.setattr(routes, "PASSING_MAX", 3)
+    table, page = Table(), ToControl("page")
+    for host in "abcd":
+        table.keep(host, page)
+        table.keep_until(f"no-{host}", page, 10.0)
+    assert [table.find(host) for host in "abcd"] == [None, page, page, page]
+    assert [table.find_passing(f"no-{host}", 9.0) for host in "abcd"] == [None, page, page, page]
+
+
+def test_what_was_kept_for_a_while_is_forgotten_then_and_when_something_better_is_known() -> None:
+    table, page, worker = Table(), ToControl("page"), ToWorker("d1", "127.0.0.1:1")
+    table.keep_until("a", page, 10.0)
+    table.keep_until("b", page, 10.0)
+    assert (table.find_passing("a", 10.0), table.find_passing("a", 10.1)) == (page, None)
+    table.keep("b", worker)
+    assert (table.find("b"), table.find_passing("b", 9.0)) == (worker, None)
+    table.keep_until("b", page, 10.0)
+    assert table.find_passing("b", 9.0) is None
+    table.keep_until("c", page, 10.0)
+    table.forget_all()
+    assert table.find_passing("c", 9.0) is None

@@ -41,9 +41,9 @@ async def echo(control) -> AsyncIterator[list[ServerConnection]]:
 
 
 def open_websocket(router: Router, **options: object) -> connect:
-    return connect(
-        f"ws://app.localhost:{router.port}/ws?x=%2F", host="127.0.0.1", max_size=None, proxy=None, **options
-    )
+    scheme = "wss" if router.trust else "ws"
+    url = f"{scheme}://app.localhost:{router.port}/ws?x=%2F"
+    return connect(url, host="127.0.0.1", ssl=router.trust, max_size=None, proxy=None, **options)
 
 
 async def test_a_websocket_keeps_its_subprotocol_and_has_no_message_limit(router, echo) -> None:

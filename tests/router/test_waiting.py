@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from .stage import Conversation, fields, get, saying, sized, to_worker, until
+from .stage import PATIENCE, Conversation, fields, get, saying, sized, to_worker, until
 
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0"
 ROBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
@@ -99,12 +99,14 @@ async def test_own_paths_go_to_control_whatever_the_route_says(router, control, 
 
 
 async def test_over_the_bound_a_request_is_a_503_with_retry_after(start, control) -> None:
-    router = await start(held_max=3, held_host_max=2)
+    control.apps = {"a": "a.localhost", "b": "b.localhost", "c": "c.localhost"}
+    router = await start(held_max=3, held_app_max=2)
+    await control.wait_for("hello")
     wires = [await router.connect() for _ in range(4)]
-    for wire in wires[:2]:
-        await wire.send(get("a.localhost"))
+    await wires[0].send(get("a.localhost"))
+    await wires[1].send(get("1234567.a.localhost"))
     await control.wait_for("ask", 2)
-    answer = await router.get("a.localhost")
+    answer = await router.get("feature.a.localhost")
     assert (answer.status, answer.field("lazycloud-answer")) == (503, "router")
     assert int(answer.field("retry-after") or 0) >= 5
     await wires[2].send(get("b.localhost"))
@@ -114,6 +116,17 @@ async def test_over_the_bound_a_request_is_a_503_with_retry_after(start, control
     await control.wait_for("leave")
     await wires[3].send(get("c.localhost"))
     await control.wait_for("ask", 4)
+
+
+async def test_an_answer_for_some_seconds_is_asked_for_again_after_them(router, control) -> None:
+    control.routes["nothing.localhost"] = {"to": "control", "reason": "page"}
+    control.keep = 0.5
+    for _ in range(3):
+        assert (await router.get("nothing.localhost")).body == b"control"
+    assert len(control.said("ask")) == 1
+    async with asyncio.timeout(PATIENCE):
+        while len(control.said("ask")) < 2:
+            assert (await router.get("nothing.localhost")).body == b"control"
 
 
 async def test_a_request_held_too_long_is_a_504_and_leaves(start, control) -> None:
