@@ -1,0 +1,53 @@
+"""The benchmarks run as their command does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tools import needs
+
+ROOT = Path(__file__).parent.parent
+PAGE = "# Figures\n<!-- figure keepalive -->\nold\n<!-- end keepalive -->\nbelow\n"
+
+
+def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "bench/router.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@needs("nginx", "wrk")
+@pytest.mark.slow
+def test_a_figure_is_measured_shown_and_written_down(tmp_path: Path) -> None:
+    page, values = tmp_path / "page.md", tmp_path / "values.json"
+    page.write_text(PAGE)
+    options = ("--seconds", "0.2", "--rounds", "1", "--case", "same, 32")
+    done = bench("--figure", "keepalive", "--peers", "blind", *options, "--json", values, "--markdown", page)
+    assert done.returncode == 0, done.stderr
+    assert "lazycloud" in done.stdout and "blind" in done.stdout
+    rows = json.loads(values.read_text())["figures"]["keepalive"]["rows"]
+    assert [(row["peer"], row["trouble"]) for row in rows] == [("lazycloud", ""), ("blind", "")]
+    assert all(1e-6 < row["values"]["cpu"] < 1e-2 for row in rows)
+    assert "| same, 32 conn. | blind |" in page.read_text() and "old" not in page.read_text()
+    assert page.read_text().endswith("below\n")
+
+
+def test_a_figure_or_a_peer_that_does_not_exist_is_named() -> None:
+    assert "“speed”" in bench("speed").stderr
+    assert "“apache”" in bench("keepalive", "--peers", "apache").stderr
+
+
+def test_the_page_has_a_place_for_each_figure() -> None:
+    names = bench("?").stderr.rpartition("there are ")[2].split(", ")
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    assert len(names) == 7
+    for name in map(str.strip, names):
+        assert f"<!-- figure {name} -->" in page and f"<!-- end {name} -->" in page
