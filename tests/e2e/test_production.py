@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import Server
+from tests.e2e.server import PATIENCE, Server
 
 MIGRATION = 'import os, sqlite3\ndb = sqlite3.connect(os.environ["DATABASE_URL"][10:])\n'
 WITH_RELEASE = {"Procfile": "web: python app.py\nrelease: python migrate.py\n"}
@@ -169,6 +169,7 @@ async def test_production_that_dies_is_started_again_by_itself(up: Up, checkout:
     pid = (await server.get()).json["pid"]
     (worker,) = [process for process in server.workers() if process.pid == pid]
     worker.kill()
+    await asyncio.to_thread(worker.wait, PATIENCE)  # until then it may take a connection, only to reset it
     again = (await server.get()).json
     assert again["name"] == "one"
     assert again["pid"] != pid

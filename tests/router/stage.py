@@ -120,7 +120,7 @@ class Server:
 
     async def start(self, path: Path | None = None, host: str = "127.0.0.1") -> None:
         if path is None:
-            self._server = await asyncio.start_server(self._connected, host, 0, limit=1 << 20)
+            self._server = await asyncio.start_server(self._connected, host, 0, limit=1 << 20, backlog=1024)
             port = self._server.sockets[0].getsockname()[1]
             self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         else:

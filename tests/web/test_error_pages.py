@@ -88,7 +88,7 @@ async def test_a_second_try_leads_to_the_same_address_as_soon_as_it_is_served(
     await control.http.stop()
     control.http_path.unlink(missing_ok=True)
     router = Router(control)
-    await router.start(connect_timeout=0.1)
+    await router.start(link_wait=0.1)
     try:
         await page.route("**/*", lambda route: route.continue_())
         address = f"{ADDRESS}:{router.port}/.well-known/lazycloud/x?y=1"
