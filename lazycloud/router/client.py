@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lazycloud.router.upstream import Upstream
 
 _ACCEPT = re.compile(rb"^accept:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_CR = 13
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+").match
 _LINE_END = re.compile(rb"[\r\n]")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -112,7 +113,9 @@ class Client(asyncio.Protocol):
         self._unread = b""
         limit = self._plane.settings.target_max
         while data and self.exchange is None and not (self.ending or self.full):
-            if empty := _EMPTY_LINES(data):  # some clients end a body with one that they do not count
+            if data[0] == _CR and (
+                empty := _EMPTY_LINES(data)
+            ):  # some clients end a body with one that they do not count
                 data, seen = data[empty.end() :], 0
                 continue
             end = data.find(END, max(0, seen - len(END)))

@@ -449,7 +449,8 @@ class Exchange:
             else:
                 upstream.abort()
         self._count()
-        self.plane.note(self)
+        if self.plane.access_log is not None:
+            self.plane.note(self)
 
     def _detach(self) -> None:
         if self.upstream is not None:

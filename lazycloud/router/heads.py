@@ -26,7 +26,9 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)([/?#].*)?", re.IGNORECASE)
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\xff]*")
 _VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
-_PLAIN_START = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!\"$-~]*) HTTP/1\.1(?=\r\n)").match
+_PLAIN_START = re.compile(  # with the host, where it comes first
+    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!\"$-~]*) HTTP/1\.1(?:\r\n[Hh]ost: ([!-~]+))?(?=\r\n)"
+).match
 _STATUS = re.compile(rb"[1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 _LINES_MAX = 1000  # browsers send thirty, workers hardly more
 _LENGTH_MAX = 18  # digits: more than any disk
@@ -143,10 +145,14 @@ def parse_request(raw: bytes) -> RequestHead:
     Such lines were judged then; first line and host are held to forms that are narrower than the judge's.
     """
     if plain := _PLAIN_START(raw):
-        authority, others = _cut_host(raw, plain.end())
+        method, target, authority = plain.groups()
+        if authority is None:
+            authority, others = _cut_host(raw, plain.end())
+        else:
+            others = raw[plain.end() :]
         fields = _known_fields.get(others)
-        if fields is not None and (host := _find_host(authority)):
-            return RequestHead(plain[1], plain[2], host, authority, fields)
+        if fields is not None and (host := _known_hosts.get(authority) or _find_host(authority)):
+            return RequestHead(method, target, host, authority, fields)
     return _parse_new_request(raw)
 
 
@@ -162,8 +168,7 @@ def _cut_host(raw: bytes, at: int) -> tuple[bytes, bytes]:
 
 
 def _find_host(authority: bytes) -> str | None:
-    host = _known_hosts.get(authority)
-    if host is None and (host := normalise_host(authority)):
+    if host := normalise_host(authority):
         _known_hosts.keep(authority, host)
     return host
 

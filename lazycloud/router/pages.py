@@ -10,6 +10,7 @@ import random
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import count
 from pathlib import Path
 from string import Template
 
@@ -68,9 +69,13 @@ class Trouble:
         return self.fault or ("app" if self.status in (502, 504) else "lazycloud")
 
 
+_process = b"%016x" % random.getrandbits(64)
+_numbers = count(random.getrandbits(48))
+
+
 def new_request_id() -> bytes:
-    """A name for a request that brought none: 32 hex digits."""
-    return b"%032x" % random.getrandbits(128)
+    """A name for a request that brought none: 32 hex digits, half of them the process's own, half counted."""
+    return _process + b"%016x" % next(_numbers)
 
 
 class Pages:
