@@ -27,6 +27,7 @@ Output = Callable[[str], None]
 LAST_LINES = 20  # what fits on a landing page without scrolling
 READ_SIZE = 65536
 SESSION_POLL = 0.02  # seconds; a look through /proc costs a millisecond or two
+NICE_TRIES = 50  # of moving a session's niceness: more than commands are ever started at once
 
 
 class CommandFailed(StepFailed):
@@ -37,9 +38,6 @@ class CommandFailed(StepFailed):
         super().__init__(f"`{command}` {how}.", last=last)
         self.command = command
         self.ended_with = status
-
-
-_TRIES = 50  # of moving a session's niceness: more than commands are ever started at once
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ async def _come_after_others(session: int, niceness: int) -> None:
     themselves only, and each session has an equal share: eight builds would leave a router a tenth of a core.
     """
     group = Path(f"/proc/{session}/autogroup")
-    for _ in range(_TRIES):
+    for _ in range(NICE_TRIES):
         try:
             group.write_text(f"{niceness}\n")
             return

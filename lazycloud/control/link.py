@@ -16,12 +16,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-KNOWN = 16_384  # hosts whose routes are told to new routers; they ask for others
-TOLD_AT_ONCE = 1000  # of them in a message: some 200 KB
-
 log = logging.getLogger(__name__)
 
 LINE = 1 << 20  # bytes of one message; routers tell of 200 deployments at once
+KNOWN = 16_384  # hosts whose routes are told to new routers; they ask for others
+TOLD_AT_ONCE = 1000  # of them in a message: some 200 KB
 GONE = 16  # routers whose counts are kept apart, since they may come back on another connection
 
 
@@ -127,9 +126,8 @@ class Link:
         self._apps = apps
         self._drain_timeout = drain_timeout
         self._routers: set[_Router] = set()
-        self._past: dict[
-            str, dict[str, Activity]
-        ] = {}  # of routers that are gone; under "" of all before them
+        # Of routers that are gone, by their names; under "" of all before them.
+        self._past: dict[str, dict[str, Activity]] = {}
         self._known: dict[str, dict[str, Any]] = {}  # host -> route, as every router was told to keep it
         self._server: asyncio.Server | None = None
         self._drain_number = 0
@@ -226,9 +224,8 @@ class Link:
                 ask.cancel()
         elif "activity" in message and not router.replaced:
             for deployment, counts in message["activity"].items():
-                router.activity[deployment] = Activity(
-                    **{name: counts[name] for name in _COUNTS & counts.keys()}
-                )  # newer ones may tell more
+                told = {name: counts[name] for name in _COUNTS & counts.keys()}  # newer ones may tell more
+                router.activity[deployment] = Activity(**told)
         elif "drained" in message and (event := router.drains.pop(message["drained"], None)):
             event.set()
 

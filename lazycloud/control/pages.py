@@ -111,8 +111,6 @@ class Pages:
             )
         answer.headers["Lazycloud-Answer"] = problem.kind.replace(" ", "-")
         answer.headers["X-Content-Type-Options"] = "nosniff"
-        if request_id:
-            answer.headers["X-Request-Id"] = request_id
         answer.headers["Cache-Control"] = "no-store"
         return answer
 

@@ -14,8 +14,15 @@ _FORMS: dict[Form, tuple[str, ...]] = {
     "html": ("text/html", "application/xhtml+xml"),
 }
 _ACCEPT_MAX = 1024  # browsers send a tenth of it
+_LINE = re.compile(rb"^accept:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _QUALITY = re.compile(r";\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*(?:;|$)")
 _JSON = re.compile(r"application/[^/]+\+json")  # such as application/problem+json
+
+
+def named_in(raw: bytes) -> bytes:
+    """The Accept header of a head that nobody could parse; empty when there is none."""
+    found = _LINE.search(raw)
+    return found[1] if found else b""
 
 
 def preferred(accept: str) -> Form:

@@ -56,9 +56,7 @@ class Count:
         self.sockets = 0
         self.last = 0.0
         self.answers = [0] * 5  # the worker's, by the first digit of their status, from 1xx (websockets) on
-        self.failed: dict[
-            str, int
-        ] = {}  # those that the router had to end itself, by status; 499: the client left
+        self.failed: dict[str, int] = {}  # by status: what the router had to end itself; 499: the client left
         self.latency = [0] * (len(LATENCIES) + 1)  # from the request's head at the worker to its answer's
         self.told: dict[str, Any] = {}  # what control knows
 

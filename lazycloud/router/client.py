@@ -10,7 +10,7 @@ import struct
 from time import time
 from typing import TYPE_CHECKING, cast
 
-from lazycloud.router import heads, troubles
+from lazycloud.router import accept, heads, troubles
 from lazycloud.router.accesslog import Line
 from lazycloud.router.exchange import Exchange
 from lazycloud.router.heads import END, BadHead, RequestHead, parse_request
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from lazycloud.router.plane import Plane
     from lazycloud.router.upstream import Upstream
 
-_ACCEPT = re.compile(rb"^accept:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _CR = 13
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+").match
 _LINE_END = re.compile(rb"[\r\n]")
@@ -113,9 +112,8 @@ class Client(asyncio.Protocol):
         self._unread = b""
         limit = self._plane.settings.target_max
         while data and self.exchange is None and not (self.ending or self.full):
-            if data[0] == _CR and (
-                empty := _EMPTY_LINES(data)
-            ):  # some clients end a body with one that they do not count
+            # Some clients end a body with an empty line that they do not count.
+            if data[0] == _CR and (empty := _EMPTY_LINES(data)):
                 data, seen = data[empty.end() :], 0
                 continue
             end = data.find(END, max(0, seen - len(END)))
@@ -161,10 +159,10 @@ class Client(asyncio.Protocol):
 
     def _refuse(self, trouble: Trouble, raw: bytes) -> None:
         """Answer what is not even a request, and close."""
-        found, request_id = _ACCEPT.search(raw), new_request_id()
+        request_id = new_request_id()
         page = self._plane.pages.render(
             trouble,
-            found[1] if found else b"",
+            accept.named_in(raw),
             request_id,
             head_only=raw.startswith(b"HEAD "),
             connection=b"Connection: close",

@@ -449,8 +449,7 @@ class Exchange:
             else:
                 upstream.abort()
         self._count()
-        if self.plane.access_log is not None:
-            self.plane.note(self)
+        self.plane.note(self)
 
     def _detach(self) -> None:
         if self.upstream is not None:

@@ -67,9 +67,7 @@ class Fields:
     request_id = b""
     token = b""
     cookies: tuple[bytes, ...] = ()
-    forwarded: tuple[
-        tuple[bytes, bytes], ...
-    ] = ()  # (lower-case name, value): only trusted proxies may say it
+    forwarded: tuple[tuple[bytes, bytes], ...] = ()  # (lower-case name, value): for trusted proxies to say
     hosts: tuple[bytes, ...] = ()
     options: tuple[bytes, ...] = ()  # of Connection, lower case
     upgrade = b""
@@ -187,8 +185,7 @@ def _parse_new_request(raw: bytes) -> RequestHead:
     head = RequestHead(start[0], start[1], "", b"", fields, _VERSIONS[start[2]])
     _sort(fields, lines, _known_request_lines, _request_rule)
     plain = head.target[:1] == b"/" and head.minor == 1
-    if not plain:
-        _settle_target(head)
+    _settle_target(head)
     _settle_host(head)
     _settle_connection(head)
     if plain:

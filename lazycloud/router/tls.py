@@ -19,11 +19,10 @@ from weakref import WeakSet
 
 from lazycloud.certificates import Certificate, Files, prepare, read
 from lazycloud.errors import BadInput
-from lazycloud.router import troubles
+from lazycloud.router import accept, troubles
 from lazycloud.router.heads import normalise_host
 from lazycloud.router.pages import Pages, new_request_id
 
-_ACCEPT = re.compile(rb"^accept:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _HOST = re.compile(rb"^host:([^\r\n]*)\r$", re.IGNORECASE | re.MULTILINE)
 
 Stamp = tuple[tuple[int, int, int], ...]
@@ -176,14 +175,14 @@ class Tls:
 
     def _speak_https(self, rest: bytes) -> bytes:
         """The answer to a request in plain HTTP, whose first five bytes are lost."""
-        accept, found = _ACCEPT.search(rest), _HOST.search(rest)
+        found = _HOST.search(rest)
         host = found[1].strip(b" \t") if found else b""
         advice = "Write https:// in the address."
         if normalise_host(host):
             advice = f"The address is https://{host.decode()}/"
         return self._pages.render(
             troubles.not_https(advice),
-            accept[1] if accept else b"",
+            accept.named_in(rest),
             new_request_id(),
             head_only=False,
             connection=b"Connection: close",
