@@ -4,8 +4,10 @@ repository   a git repository, local or mirrored: refs, commits, labels, the fil
 source       git objects -> files; submodules beside it
 settings     lazycloud.toml of a commit; procfile: its Procfile
 plan         what a commit's files say about how to install, build and run it; pure
-runtimes     python, node, static: what the plan asks about each
-toolchain    the interpreters and tools of this machine that a plan needs
-python_environment, node_modules: dependencies installed, one folder per set of inputs
-stages       source -> dependencies -> build; each has a key of all its inputs and is not run twice
+runtimes     nix, python, node, php, static: a file each, for all that lazycloud knows of them
+toolchain    the programs of this machine that they need
+recipe       a plan on this machine: its stages, their keys and all that goes into them; pure
+stages       source -> dependencies -> build; a key that exists is not made again
+outputs      builds that say what they read, done once for all commits that agree on it
+marker, seal what says that a folder is whole; what keeps it as it is
 """

@@ -10,25 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from lazycloud.build.procfile import parse_procfile
-from lazycloud.build.runtimes.node import (
-    NodeDependencies,
-    Package,
-    find_node,
-    manager_of,
-    node_dependencies,
-    read_package,
-)
-from lazycloud.build.runtimes.python import find_framework, find_script
-from lazycloud.build.runtimes.requirements import PythonDependencies, no_dependencies, python_dependencies
-from lazycloud.build.runtimes.static import find_static, serving
-from lazycloud.build.runtimes.way import Way
+from lazycloud.build.runtimes.command import Command
+from lazycloud.build.runtimes.known import RUNTIMES
+from lazycloud.build.runtimes.runtime import Dependencies, Look, Use, Way
+from lazycloud.build.runtimes.static import serving
 from lazycloud.build.settings import NAME as SETTINGS_FILE
-from lazycloud.build.settings import Settings, parse_settings
+from lazycloud.build.settings import parse_settings
 from lazycloud.build.tree import Tree
 from lazycloud.errors import StepFailed
 
-NODE_WORDS = ("node", "npm", "npx", "pnpm", "yarn", "corepack")
-COMMAND = "command"  # the runtime when somebody said what to run and nothing is to be installed
+COMMAND = Command.name  # the runtime when somebody said what to run and nothing is to be installed
 
 
 @dataclass(frozen=True)
@@ -37,19 +28,22 @@ class Plan:
 
     `run` is "" for a static site whose folder the build has yet to leave; `settled` fills it in. `python_path` are
     folders of the tree. `found` are sentences for the log. `data_from` is "production", "parent" or "empty",
-    `on_commit` "announce", "build" or "start".
+    `on_commit` "announce", "build" or "start". `build_inputs` are the files that the build reads, as patterns with
+    their fingerprints, none for all. `secrets` are names. `writable`: the app may change committed files.
     """
 
     runtime: str
     found: tuple[str, ...]
     run: str
     roots: tuple[str, ...] = ()
-    python: PythonDependencies | None = None
-    node: NodeDependencies | None = None
-    uses_node: bool = False
+    dependencies: tuple[Dependencies, ...] = ()
     python_path: tuple[str, ...] = ()
     build: str | None = None
     build_reads_commit: bool = False
+    build_inputs: tuple[tuple[str, str], ...] = ()
+    build_outputs: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    writable: bool = False
     release: str | None = None
     after: str | None = None
     health: str | None = None
@@ -60,6 +54,16 @@ class Plan:
     data_from: str = "production"
     on_commit: str = "announce"
     env: Mapping[str, str] = field(default_factory=dict)
+
+    def needs(self, kind: str) -> Dependencies | None:
+        """The dependencies of one kind."""
+        return next((each for each in self.dependencies if each.kind == kind), None)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether nothing changes the committed files, once they are written: releases may share them then."""
+        built_elsewhere = self.build is None or bool(self.build_inputs)
+        return built_elsewhere and not (self.writable or any(each.local for each in self.dependencies))
 
     def settled(self, is_folder: Callable[[str], bool]) -> Plan:
         """With `run` filled in, when the build is done. Raises StepFailed if it left none of `roots`."""
@@ -80,27 +84,26 @@ def make_plan(tree: Tree) -> Plan:
     Raises BadInput for a file that is wrong, StepFailed when no way to run is found.
     """
     settings = parse_settings(tree.read(SETTINGS_FILE))
-    processes = parse_procfile(tree.text("Procfile") or "")
-    package = read_package(tree)
-    python = python_dependencies(tree)
-    way = _way(tree, settings, processes, package, python)
-    release = settings.release or processes.get("release")
-    if python is None and _needs_python(tree, way):
-        python = no_dependencies(tree)
-    said = " ".join(filter(None, (way.run, release, settings.build_command, settings.after)))
-    used = package if package and _takes_node(way, package, python, said) else None
-    build = _build(settings, tree, used)
+    look = Look(tree, settings, parse_procfile(tree.text("Procfile") or ""))
+    way = _way(look)
+    release = settings.release or look.processes.get("release")
+    commands = tuple(filter(None, (way.run, release, settings.build_command, settings.after)))
+    dependencies = _dependencies(look, Use(way, commands))
+    build = _build(look, dependencies)
     return Plan(
-        runtime=_runtime(way, python, used),
-        found=(*way.found, *_notes(python, package, used, build)),
+        runtime=_runtime(way, dependencies),
+        found=(*way.found, *_notes(look, dependencies, build)),
         run=way.run,
         roots=way.roots,
-        python=python,
-        node=node_dependencies(tree, used) if used else None,
-        uses_node=used is not None,
+        dependencies=tuple(dependencies.values()),
         python_path=way.python_path,
         build=build,
-        build_reads_commit="COMMIT_ID" in f"{build} {used.scripts if used else ''}",
+        build_reads_commit="COMMIT_ID"
+        in f"{build} {tree.text('package.json') if 'node' in dependencies else ''}",
+        build_inputs=tuple((pattern, tree.fingerprint(pattern)) for pattern in settings.build_inputs),
+        build_outputs=settings.build_outputs,
+        secrets=settings.secrets,
+        writable=settings.writable,
         release=release,
         after=settings.after,
         health=settings.health,
@@ -114,28 +117,15 @@ def make_plan(tree: Tree) -> Plan:
     )
 
 
-def _way(
-    tree: Tree,
-    settings: Settings,
-    processes: Mapping[str, str],
-    package: Package | None,
-    python: PythonDependencies | None,
-) -> Way:
+def _way(look: Look) -> Way:
     """The first way to run that is found. Raises StepFailed when there is none."""
-    if settings.run_command:
-        return Way(COMMAND, (f"{SETTINGS_FILE} says: runs `{settings.run_command}`.",), settings.run_command)
-    if settings.root:
-        return Way(
-            "static", (f"{SETTINGS_FILE} says: serves the folder {settings.root}.",), roots=(settings.root,)
-        )
-    if web := processes.get("web"):
-        return Way(COMMAND, (f"The Procfile says: runs `{web}`.",), web)
-    way = find_framework(tree, python.names if python else frozenset())
-    way = way or (find_node(tree, package) if package else None)
-    way = way or find_script(tree) or find_static(tree)
-    if way is None:
-        raise _no_way(processes)
-    return way
+    for runtime in RUNTIMES:
+        if way := runtime.find(look):
+            return way
+    for runtime in RUNTIMES:
+        if way := runtime.guess(look):
+            return way
+    raise _no_way(look.processes)
 
 
 def _no_way(processes: Mapping[str, str]) -> StepFailed:
@@ -143,42 +133,37 @@ def _no_way(processes: Mapping[str, str]) -> StepFailed:
     return StepFailed(
         f"No way to run this commit was found.{others} Looked for: {SETTINGS_FILE} with a command, "
         "a Procfile with web, manage.py, a Flask, FastAPI or Starlette application, app.py or main.py, "
-        "package.json with a start script, index.html.",
+        "package.json with a start script, index.php, index.html.",
         f'Commit a {SETTINGS_FILE} such as:\n\n[run]\ncommand = "python3 -m http.server $PORT"\nhealth = "/"\n',
     )
 
 
-def _needs_python(tree: Tree, way: Way) -> bool:
-    """An environment without packages still settles which Python `python` is."""
-    return way.runtime == "python" or (
-        way.runtime == COMMAND and any(name.endswith(".py") for name in tree.names())
-    )
+def _dependencies(look: Look, use: Use) -> dict[str, Dependencies]:
+    """By kind, in the order in which they are installed."""
+    found: dict[str, Dependencies] = {}
+    for runtime in RUNTIMES:
+        if dependencies := runtime.dependencies(look, replace(use, kinds=frozenset(found))):
+            found[runtime.name] = dependencies
+    return found
 
 
-def _takes_node(way: Way, package: Package, python: PythonDependencies | None, said: str) -> bool:
-    """Whether package.json is part of the app, or only of its development."""
-    mentioned = any(word in NODE_WORDS for word in said.split())
-    return way.runtime == "node" or package.builds or mentioned or (way.runtime == COMMAND and python is None)
+def _build(look: Look, dependencies: Mapping[str, Dependencies]) -> str | None:
+    if look.settings.build_command is not None:
+        return look.settings.build_command or None
+    return next((build for r in RUNTIMES if r.name in dependencies and (build := r.build(look))), None)
 
 
-def _build(settings: Settings, tree: Tree, package: Package | None) -> str | None:
-    if settings.build_command is not None:
-        return settings.build_command or None
-    return f"{manager_of(tree)} run build" if package and package.builds else None
-
-
-def _runtime(way: Way, python: PythonDependencies | None, package: Package | None) -> str:
+def _runtime(way: Way, dependencies: Mapping[str, Dependencies]) -> str:
     if way.runtime != COMMAND:
         return way.runtime
-    return "python" if python else "node" if package else COMMAND
+    return next((kind for kind in ("python", "node", "php") if kind in dependencies), COMMAND)
 
 
-def _notes(
-    python: PythonDependencies | None, package: Package | None, used: Package | None, build: str | None
-) -> Iterator[str]:
-    if python and python.origin:
-        yield f"Python packages come from {python.origin}."
-    if package and not used:
-        yield "Found package.json too, but neither a build script nor a command that needs it: it is left alone."
+def _notes(look: Look, dependencies: Mapping[str, Dependencies], build: str | None) -> Iterator[str]:
+    for runtime in RUNTIMES:
+        yield from runtime.notes(look, dependencies.get(runtime.name))
     if build:
         yield f"Builds with `{build}`."
+    for pattern in look.settings.build_inputs:
+        if not look.tree.fingerprint(pattern):
+            yield f"warning: {SETTINGS_FILE} names the build input {pattern}, which no file of the commit is."

@@ -343,10 +343,11 @@ class _View:
         self.objects = objects
         self._blobs = {entry.path: entry.object for entry in entries if entry.mode in (FILE, EXECUTABLE)}
         self._paths = [entry.path for entry in entries]
+        self._ids = {entry.path: f"{entry.mode} {entry.object}" for entry in entries}
 
     def run(self, examine: Callable[[Tree], T]) -> T:
         try:
-            return examine(Tree(self._paths, self._read))
+            return examine(Tree(self._paths, self._read, self._ids))
         finally:
             self.objects.close()
 

@@ -34,6 +34,18 @@ on_commit = "announce"
 # command = "npm run build"
 # Seconds after which the build counts as failed.
 timeout = 900
+# The files that the command reads, when they are not all: commits that differ elsewhere share one build.
+# It then runs in a folder that has only them, and `outputs` are the files and folders that it leaves.
+# inputs = ["src/**", "vite.config.js"]
+# outputs = ["dist"]
+# Installs packages that lazycloud does not know of: from which files, into which folder. Once per content of these.
+# dependencies = "bundle install --path vendor"
+# dependencies_inputs = ["Gemfile", "Gemfile.lock"]
+# dependencies_output = "vendor"
+# Secrets of the server that builds and installs get as environment variables; see docs/settings.md.
+# secrets = ["NPM_TOKEN"]
+# false: flake.nix and shell.nix are for development only.
+nix = true
 
 [run]
 # Serves the app on $HOST:$PORT.
@@ -52,6 +64,8 @@ release_timeout = 600
 stop_timeout = 10
 # For a static site: the folder that is served.
 # root = "public"
+# true: the app may change files that were committed, which are read-only otherwise; each release is then a full copy.
+writable = false
 
 [data]
 # Where the data of a new version comes from: "production", the "parent" commit, or "empty".
@@ -70,6 +84,13 @@ class Settings:
     on_commit: str = "announce"
     build_command: str | None = None
     build_timeout: float = 900
+    build_inputs: tuple[str, ...] = ()
+    build_outputs: tuple[str, ...] = ()
+    dependencies: str | None = None
+    dependencies_inputs: tuple[str, ...] = ()
+    dependencies_output: str = ""
+    secrets: tuple[str, ...] = ()
+    nix: bool = True
     run_command: str | None = None
     release: str | None = None
     after: str | None = None
@@ -78,6 +99,7 @@ class Settings:
     release_timeout: float = 600
     stop_timeout: float = 10
     root: str | None = None
+    writable: bool = False
     data_from: str = "production"
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -121,11 +143,42 @@ def _folder(value: Any) -> str | None:
     return None if right else 'a folder of the repository, such as "public"'
 
 
+def _inner(value: Any) -> str | None:
+    right = _folder(value) is None and posixpath.normpath(value) != "."
+    return None if right else 'a folder of the repository, such as "vendor"'
+
+
+def _yes_or_no(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "true or false"
+
+
+def _places(value: Any) -> str | None:
+    right = isinstance(value, list) and value and all(_inner(each) is None for each in value)
+    return (
+        None if right else 'a list of files or folders of the repository, such as ["src/**", "package.json"]'
+    )
+
+
+def _variables(value: Any) -> str | None:
+    named = isinstance(value, list) and all(
+        isinstance(each, str) and _VARIABLE.fullmatch(each) for each in value
+    )
+    right = named and not any(each in RESERVED or each.startswith(RESERVED_PREFIX) for each in value)
+    return None if right else 'a list of names of variables that are not lazycloud\'s, such as ["NPM_TOKEN"]'
+
+
 # (table, key) -> (field of Settings, check)
 KNOWN: dict[tuple[str, str], tuple[str, Check]] = {
     ("", "on_commit"): ("on_commit", _one_of(*ON_COMMIT)),
     ("build", "command"): ("build_command", _command_or_none),
     ("build", "timeout"): ("build_timeout", _seconds),
+    ("build", "inputs"): ("build_inputs", _places),
+    ("build", "outputs"): ("build_outputs", _places),
+    ("build", "dependencies"): ("dependencies", _command),
+    ("build", "dependencies_inputs"): ("dependencies_inputs", _places),
+    ("build", "dependencies_output"): ("dependencies_output", _inner),
+    ("build", "secrets"): ("secrets", _variables),
+    ("build", "nix"): ("nix", _yes_or_no),
     ("run", "command"): ("run_command", _command),
     ("run", "release"): ("release", _command),
     ("run", "after"): ("after", _command),
@@ -134,9 +187,20 @@ KNOWN: dict[tuple[str, str], tuple[str, Check]] = {
     ("run", "release_timeout"): ("release_timeout", _seconds),
     ("run", "stop_timeout"): ("stop_timeout", _seconds),
     ("run", "root"): ("root", _folder),
+    ("run", "writable"): ("writable", _yes_or_no),
     ("data", "from"): ("data_from", _one_of(*DATA_FROM)),
 }
 TABLES = ("build", "run", "data", "env")
+# In [build]: who names the first has to name the second.
+NEEDED = (
+    ("inputs", "outputs"),
+    ("outputs", "inputs"),
+    ("inputs", "command"),
+    ("dependencies", "dependencies_inputs"),
+    ("dependencies", "dependencies_output"),
+    ("dependencies_inputs", "dependencies"),
+    ("dependencies_output", "dependencies"),
+)
 
 
 def parse_settings(content: bytes | None) -> Settings:
@@ -148,7 +212,17 @@ def parse_settings(content: bytes | None) -> Settings:
             values |= _table(name, value)
         else:
             values |= _setting("", name, value)
-    return Settings(**values)
+    settings = Settings(**values)
+    for one, other in NEEDED:
+        if getattr(settings, KNOWN["build", one][0]) and not getattr(settings, KNOWN["build", other][0]):
+            raise BadInput(
+                f"{NAME}: `{one}` in [build] needs `{other}` beside it.", f"Add `{other}` to [build]."
+            )
+    if set(settings.secrets) & settings.env.keys():
+        raise BadInput(
+            f"{NAME}: a name is in `secrets` of [build] and in [env].", "Leave it out of one of them."
+        )
+    return settings
 
 
 def _load(content: bytes) -> dict[str, Any]:
@@ -181,7 +255,7 @@ def _setting(table: str, key: str, value: Any) -> dict[str, Any]:
     name, check = KNOWN[table, key]
     if allowed := check(value):
         raise BadInput(f"{NAME}: `{key}` in {where} cannot be {_shown(value)}.", f"It is {allowed}.")
-    return {name: value}
+    return {name: tuple(value) if isinstance(value, list) else value}
 
 
 def _advice(table: str, key: str) -> str:

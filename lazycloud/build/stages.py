@@ -5,32 +5,51 @@
 <folder>/releases/<key>/environment/    dependencies that cannot be shared, for they lie in the tree
 <folder>/releases/<key>/release.json    the release is complete, and never changes again
 <folder>/environments/<key>/            dependencies, shared by all commits that name the same
+<folder>/builds/<key>/outputs/          what builds leave that say what they read
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lazycloud.build.commands import run_tool
 from lazycloud.build.commit import Commit
 from lazycloud.build.disk import disk_watched
 from lazycloud.build.executions import Executions
-from lazycloud.build.marker import TRASH, discard, remove, write_marker
-from lazycloud.build.node_modules import FOLDER as NODE_MODULES
-from lazycloud.build.node_modules import make_node_modules
+from lazycloud.build.marker import (
+    TRASH,
+    discard,
+    is_whole,
+    read_marker,
+    remove,
+    settle_marker,
+    use_marker,
+    write_marker,
+)
+from lazycloud.build.outputs import KEPT, WORK, copy_inputs, keep_outputs, place_outputs
 from lazycloud.build.plan import Plan, make_plan
-from lazycloud.build.python_environment import make_python_environment
-from lazycloud.build.recipe import Environment, Recipe, digest, make_recipe
+from lazycloud.build.recipe import Environment, Recipe, Stage, digest, make_recipe
 from lazycloud.build.repository import Repository
-from lazycloud.build.toolchain import Toolchain
+from lazycloud.build.runtimes.known import BY_NAME
+from lazycloud.build.runtimes.nix import Nix
+from lazycloud.build.runtimes.runtime import Installing
+from lazycloud.build.seal import seal
+from lazycloud.build.secrets import Secrets
+from lazycloud.build.toolchain import Tool, Toolchain
 from lazycloud.build.variables import Variables
+from lazycloud.errors import StepFailed
 from lazycloud.processes import Output
 
 TREE, SOURCE_MARKER, RELEASE_MARKER, MARKER = "tree", "source.json", "release.json", "complete.json"
+RELEASES, ENVIRONMENTS, BUILDS = "releases", "environments", "builds"
+NEIGHBOURS = 3  # releases that unchanged files are looked for in: the newest are nearest
 
 
 @dataclass(frozen=True)
@@ -45,11 +64,14 @@ class Source:
     """A commit's files in `folder`. `key` is that of the release that they become."""
 
     commit: Commit
-    key: str
     folder: Path
     plan: Plan
     reused: bool
     recipe: Recipe
+
+    @property
+    def key(self) -> str:
+        return self.recipe.key
 
 
 @dataclass(frozen=True)
@@ -76,6 +98,15 @@ class Release:
     environment: Mapping[str, str]
     reused: bool
     skipped: bool
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is on disk of a stage: `facts` are its marker's, `used` is unix time."""
+
+    facts: Mapping[str, Any]
+    used: float
 
 
 class Stages:
@@ -88,37 +119,54 @@ class Stages:
         cache: Path,
         build_environment: Mapping[str, str],
         timeouts: Timeouts | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         self._repository = repository
         self._folder = folder
         self._environment = dict(build_environment)
         self._timeouts = timeouts or Timeouts()
+        self._secrets = secrets or Secrets(folder / "secrets.env")
         self._tools = Toolchain(self._environment, cache / "tools")
         self._executions = Executions()
+        self._written: list[Path] = []  # releases whose files are there, newest first
 
     def clear_leftovers(self) -> None:
         """Remove what an earlier process left half-made. Blocking; before the first stage."""
-        for parent, marker in (("releases", RELEASE_MARKER), ("environments", MARKER)):
+        for parent, marker in ((RELEASES, RELEASE_MARKER), (ENVIRONMENTS, MARKER), (BUILDS, MARKER)):
             folder = self._folder / parent
             for made in folder.iterdir() if folder.is_dir() else ():
-                if made.name.startswith(TRASH) or not (made / marker).is_file():
+                if made.name.startswith(TRASH) or not is_whole(made / marker):
                     remove(made)
+        found = (self._folder / RELEASES).glob(f"*/{SOURCE_MARKER}")
+        newest = sorted(found, key=lambda marker: marker.stat().st_mtime, reverse=True)
+        self._written = [marker.parent for marker in newest[:NEIGHBOURS]]
 
-    async def source(self, commit: Commit, output: Output) -> Source:
-        """Plan the release, and write the commit's files unless a release with the same key has them.
+    async def recipe(self, commit: Commit, output: Output) -> tuple[Plan, Recipe]:
+        """What is to be done for a commit; nothing is written.
 
-        Raises BadInput for a file that is wrong; StepFailed for no way to run, a tool that is missing, a tree that
-        cannot be written, a full disk.
+        Raises BadInput for a file that is wrong; StepFailed for no way to run, a tool or a secret that is missing.
         """
         plan = await self._repository.look(commit, make_plan)
         for sentence in plan.found:
             output(f"{sentence}\n")
-        interpreter = await self._tools.python(plan.python, output) if plan.python else None
-        node = await self._tools.node() if plan.uses_node else ""
-        recipe = make_recipe(commit.tree, commit.id, plan, interpreter, node, self._folder)
-        reused = (recipe.folder / SOURCE_MARKER).is_file()
-        source = Source(commit, recipe.key, recipe.folder / TREE, plan, reused, recipe)
+        if plan.needs(Nix.name) and self._tools.which("nix") is None:
+            output("warning: nix was not found on PATH: commands run with this machine's own programs\n")
+            others = tuple(each for each in plan.dependencies if each.kind != Nix.name)
+            plan = replace(plan, dependencies=others)
+        hashes = await asyncio.to_thread(self._secrets.hashes, plan.secrets)
+        return plan, make_recipe(commit, plan, await self._find_tools(plan, output), hashes, self._folder)
+
+    async def source(self, commit: Commit, output: Output) -> Source:
+        """Plan the release, and write the commit's files unless a release with the same key has them.
+
+        Raises what `recipe` raises, and StepFailed for a tree that cannot be written, a full disk.
+        """
+        plan, recipe = await self.recipe(commit, output)
+        marker = recipe.folder / SOURCE_MARKER
+        reused = marker.is_file()
+        source = Source(commit, recipe.folder / TREE, plan, reused, recipe)
         await self._ensure_source(source, output)
+        use_marker(marker)
         return source
 
     async def dependencies(self, source: Source, output: Output) -> Dependencies:
@@ -127,38 +175,80 @@ class Stages:
         reused = all((each.folder / MARKER).is_file() for each in environments)
         for environment in environments:
             await self._ensure_environment(source, environment, output)
+            use_marker(environment.folder / MARKER)
         key = digest([environment.key for environment in environments])
         folder = environments[0].folder if environments else None
         return Dependencies(key, folder, reused and folder is not None, skipped=folder is None)
 
     async def build(self, source: Source, dependencies: Dependencies, output: Output) -> Release:
-        """Run the build command in the release's folder, unless it was. Raises StepFailed with its last lines.
+        """Run the build command, unless it was for these inputs. Raises StepFailed with its last lines.
 
         A build that fails leaves nothing; the next one begins with the files as they were committed.
         """
-        reused = (source.recipe.folder / RELEASE_MARKER).is_file()
-        if not reused:
+        recipe, marker = source.recipe, source.recipe.folder / RELEASE_MARKER
+        reused = marker.is_file() or (recipe.outputs is not None and (recipe.outputs / MARKER).is_file())
+        if not marker.is_file():
             work = partial(self._build, source, dependencies)
             await self._executions.share(f"build {source.key}", work, output)
+        use_marker(marker)
         plan = _settled(source)
         environment = self._variables(source).run()
-        return Release(source.key, source.folder, plan, environment, reused, skipped=plan.build is None)
+        skipped = plan.build is None
+        return Release(source.key, source.folder, plan, environment, reused, skipped, recipe)
+
+    async def settle(self, release: Release, output: Output) -> None:
+        """What may come after the first answer: environments are finished and sealed, all of it is flushed."""
+        for environment in release.recipe.environments:
+            if not environment.local:
+                work = partial(self._finish, release, environment)
+                await self._executions.share(f"finish {environment.folder}", work, output)
+        for marker in self._markers(release.recipe):
+            if (facts := read_marker(marker)) and not facts.get("settled", True):
+                with suppress(FileNotFoundError):
+                    await asyncio.to_thread(settle_marker, marker)
+
+    def made(self, recipe: Recipe) -> list[tuple[Stage, Made | None]]:
+        """What is there of each stage. Blocks for a moment."""
+        return [(stage, _made(place) if place else None) for stage, place in self._places(recipe)]
+
+    def _places(self, recipe: Recipe) -> Iterator[tuple[Stage, Path | None]]:
+        """Each stage with its marker; None where there is nothing to be made."""
+        yield recipe.source, recipe.folder / SOURCE_MARKER
+        folders = {each.stage.kind: each.folder for each in recipe.environments}
+        for stage in recipe.dependencies:
+            yield stage, folders[stage.kind] / MARKER if stage.kind in folders else None
+        if recipe.build:
+            yield recipe.build, recipe.outputs / MARKER if recipe.outputs else recipe.folder / RELEASE_MARKER
+
+    def _markers(self, recipe: Recipe) -> set[Path]:
+        return {place for _, place in self._places(recipe) if place} | {recipe.folder / RELEASE_MARKER}
+
+    async def _find_tools(self, plan: Plan, output: Output) -> dict[str, Tool]:
+        tools, found = self._tools, dict[str, Tool]()
+        for each in plan.dependencies:
+            found[each.kind] = await BY_NAME[each.kind].tool(each, tools, output)
+            if each.kind == Nix.name:
+                contents = [[path, content.decode(errors="replace")] for path, content in each.files]
+                tools = tools.inside(f"of {each.origin}, {digest(contents)}")
+        return found
 
     async def _ensure_source(self, source: Source, output: Output) -> None:
         if not (source.recipe.folder / SOURCE_MARKER).is_file():
             await self._executions.share(f"source {source.key}", partial(self._write_source, source), output)
 
     async def _write_source(self, source: Source, output: Output) -> None:
-        folder = source.recipe.folder
+        folder, began = source.recipe.folder, time.monotonic()
         try:
             with disk_watched(folder):
                 await discard(folder)
                 source.folder.mkdir(parents=True)
                 await self._repository.write_source(source.commit, source.folder, output)
-                write_marker(folder / SOURCE_MARKER, {"commit": source.commit.id, "tree": source.commit.tree})
+                facts = {"commit": source.commit.id, "tree": source.commit.tree, "sealed": source.plan.sealed}
+                _mark(folder / SOURCE_MARKER, source.recipe.source, began, facts)
         except BaseException:
             await discard(folder)
             raise
+        self._written = [folder, *self._written][:NEIGHBOURS]
 
     async def _ensure_environment(self, source: Source, environment: Environment, output: Output) -> None:
         if not (environment.folder / MARKER).is_file():
@@ -166,75 +256,106 @@ class Stages:
             await self._executions.share(f"dependencies {environment.folder}", work, output)
 
     async def _make_environment(self, source: Source, environment: Environment, output: Output) -> None:
-        folder = environment.folder
-        install = self._install_python if environment.kind == "python" else self._install_node
+        folder, began = environment.folder, time.monotonic()
         try:
             with disk_watched(folder):
                 await discard(folder)
                 folder.mkdir(parents=True)
                 self._make_private_folders()
-                await install(source, environment, output)
-                write_marker(folder / MARKER, {"key": environment.key, "kind": environment.kind})
+                await environment.runtime.install(self._installing(source, environment, output))
+                for place in () if environment.local else environment.runtime.writable:
+                    (folder / place).mkdir(exist_ok=True)
+                _mark(folder / MARKER, environment.stage, began, {"kind": environment.dependencies.kind})
         except BaseException:
             # A local one has left traces in the tree as well.
             await discard(source.recipe.folder if environment.local else folder)
             raise
 
-    async def _install_python(self, source: Source, environment: Environment, output: Output) -> None:
-        dependencies, interpreter = source.plan.python, source.recipe.interpreter
-        assert dependencies is not None and interpreter is not None
-        inputs = source.folder if environment.local else environment.folder / "inputs"
-        if not environment.local:
+    def _installing(self, source: Source, environment: Environment, output: Output) -> Installing:
+        dependencies = environment.dependencies
+        inputs = source.folder
+        if not (dependencies.local or dependencies.kind == Nix.name):  # nix files name others of the tree
+            inputs = environment.folder / environment.runtime.beside
             _write_inputs(inputs, dependencies.files)
         variables = self._variables(source).install(environment)
         timeout = self._timeouts.dependencies
-        await make_python_environment(
-            dependencies, interpreter, environment.folder, inputs, variables, output, timeout
+        return Installing(
+            dependencies, environment.tool, environment.folder, inputs, variables, output, timeout
         )
-
-    async def _install_node(self, source: Source, environment: Environment, output: Output) -> None:
-        dependencies = source.plan.node
-        assert dependencies is not None
-        folder = source.folder if environment.local else environment.folder
-        if not environment.local:
-            _write_inputs(folder, dependencies.files)
-        variables = self._variables(source).install(environment)
-        await make_node_modules(dependencies, folder, variables, output, self._timeouts.dependencies)
 
     async def _build(self, source: Source, dependencies: Dependencies, output: Output) -> None:
         # The failure of another commit with this tree may have taken the files away since they were written.
         await self._ensure_source(source, output)
         await self.dependencies(source, output)
-        folder = source.recipe.folder
+        recipe, plan, began = source.recipe, source.plan, time.monotonic()
         try:
-            with disk_watched(folder):
-                _link_node_modules(source)
-                await self._run_build(source, output)
+            with disk_watched(recipe.folder):
+                _link(recipe, source.folder)
+                if recipe.outputs:
+                    await self._ensure_outputs(source, output)
+                    await asyncio.to_thread(place_outputs, plan, recipe.outputs / KEPT, source.folder)
+                elif plan.build is not None:
+                    await self._run_build(source, source.folder, output)
                 _settled(source)
                 facts = {
                     "commit": source.commit.id,
-                    "dependencies": dependencies.key,
-                    "build": source.plan.build,
+                    "tree": source.commit.tree,
+                    "environments": [each.key for each in recipe.environments if not each.local],
+                    "build": recipe.outputs.name if recipe.outputs else None,
                 }
-                write_marker(
-                    folder / RELEASE_MARKER, {"key": source.key, "tree": source.commit.tree, **facts}
-                )
+                stage = recipe.build or Stage("build", {})
+                _mark(recipe.folder / RELEASE_MARKER, stage, began, {**facts, "key": source.key})
+        except BaseException:
+            await discard(recipe.folder)
+            raise
+
+    async def _ensure_outputs(self, source: Source, output: Output) -> None:
+        outputs = source.recipe.outputs
+        assert outputs is not None
+        if not (outputs / MARKER).is_file():
+            work = partial(self._make_outputs, source, outputs)
+            await self._executions.share(f"outputs {outputs}", work, output)
+        use_marker(outputs / MARKER)
+
+    async def _make_outputs(self, source: Source, folder: Path, output: Output) -> None:
+        """Build apart from the release, in a folder that holds nothing but what the build says it reads."""
+        work, began, stage = folder / WORK, time.monotonic(), source.recipe.build
+        assert stage is not None
+        try:
+            with disk_watched(folder):
+                await discard(folder)
+                work.mkdir(parents=True)
+                await asyncio.to_thread(copy_inputs, source.plan, source.folder, work)
+                _link(source.recipe, work)
+                await self._run_build(source, work, output)
+                keep_outputs(source.plan, work, folder / KEPT)
+                await asyncio.to_thread(remove, work)
+                await asyncio.to_thread(seal, folder / KEPT)
+                _mark(folder / MARKER, stage, began, {"commit": source.commit.id})
         except BaseException:
             await discard(folder)
             raise
 
-    async def _run_build(self, source: Source, output: Output) -> None:
-        if source.plan.build is None:
-            return
+    async def _run_build(self, source: Source, folder: Path, output: Output) -> None:
+        assert source.plan.build is not None
         self._make_private_folders()
-        variables = self._variables(source).build(source.commit.id)
+        variables = replace(self._variables(source), tree=folder).build(source.commit.id)
         timeout = source.plan.build_timeout
-        await run_tool(source.plan.build, source.folder, variables, output, timeout, "The build failed")
+        await run_tool(source.plan.build, folder, variables, output, timeout, "The build failed")
+
+    async def _finish(self, release: Release, environment: Environment, output: Output) -> None:
+        folder, runtime = environment.folder, environment.runtime
+        facts = read_marker(folder / MARKER)
+        if facts is None or facts.get("sealed"):
+            return
+        with suppress(StepFailed):  # what could not be finished serves as it is
+            await runtime.finish(environment.place(release.folder), release.environment, output)
+        await asyncio.to_thread(seal, folder, runtime.writable)
+        await asyncio.to_thread(settle_marker, folder / MARKER, sealed=True)
 
     def _variables(self, source: Source) -> Variables:
-        node = source.plan.node
-        stand_in = self._tools.manager_path(node) if node else None
-        return Variables(self._environment, source.plan, source.recipe, source.folder, stand_in)
+        secrets = self._secrets.values(source.plan.secrets)
+        return Variables(self._environment, source.plan, source.recipe, source.folder, secrets)
 
     def _make_private_folders(self) -> None:
         for name in ("HOME", "TMPDIR"):
@@ -242,15 +363,32 @@ class Stages:
                 Path(place).mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
+def _mark(path: Path, stage: Stage, began: float, facts: Mapping[str, Any]) -> None:
+    own = {"key": stage.key, "stage": stage.name, "inputs": dict(stage.inputs)}
+    write_marker(path, {**own, "seconds": round(time.monotonic() - began, 4), **facts})
+
+
+def _made(marker: Path) -> Made | None:
+    facts = read_marker(marker)
+    if facts is None:
+        return None
+    with suppress(FileNotFoundError):
+        return Made(facts, marker.stat().st_mtime)
+    return None
+
+
 def _settled(source: Source) -> Plan:
     return source.plan.settled(lambda root: (source.folder / root).is_dir())
 
 
-def _link_node_modules(source: Source) -> None:
-    for environment in source.recipe.environments:
-        if environment.kind == "node" and not environment.local:
+def _link(recipe: Recipe, tree: Path) -> None:
+    """What of the shared environments belongs into the tree."""
+    for environment in recipe.environments:
+        link = environment.runtime.links(environment.dependencies)
+        if link and not environment.local:
+            (tree / link).parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
-                (source.folder / NODE_MODULES).symlink_to(environment.folder / NODE_MODULES)
+                (tree / link).symlink_to(environment.folder / link)
 
 
 def _write_inputs(folder: Path, files: tuple[tuple[str, bytes], ...]) -> None:

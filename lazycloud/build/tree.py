@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import PurePosixPath
+
+from lazycloud.build.patterns import matches
 
 
 class Tree:
-    """`paths` of all files with `/`; `read` gives a regular file's bytes, None for what is none."""
+    """`paths` of all files with `/`; `read` gives a regular file's bytes, None for what is none.
 
-    def __init__(self, paths: Iterable[str], read: Callable[[str], bytes | None]) -> None:
+    `ids` say by path what a file is: its mode and the id of its object.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str],
+        read: Callable[[str], bytes | None],
+        ids: Mapping[str, str] | None = None,
+    ) -> None:
         self._files = set(paths)
+        self._ids = ids or {}
         self._folders = {str(parent) for path in self._files for parent in PurePosixPath(path).parents}
         self.read = read
+
+    @property
+    def paths(self) -> Set[str]:
+        """Those of all files."""
+        return self._files
+
+    def fingerprint(self, pattern: str) -> str:
+        """Of the files that a pattern means: their names, modes and contents. "" when there are none."""
+        found = sorted(path for path in self._files if matches(pattern, path))
+        content = "".join(f"{path}\0{self._ids.get(path, '')}\0" for path in found)
+        return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()[:32] if found else ""
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file or folder."""

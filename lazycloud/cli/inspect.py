@@ -10,22 +10,36 @@ import click
 from lazycloud.cli.listing import as_json
 from lazycloud.cli.target import Target, targeted
 
+KEY_SHOWN = 12  # letters: enough to tell two apart
+DEPLOYS = {
+    "reuse": "is there: a deploy of B reuses it",
+    "run": "a deploy of B has to do it",
+    "nothing": "B has no such stage",
+}
+
 
 @click.command()
 @click.argument("ref")
+@click.argument("other", required=False)
 @as_json
 @targeted
-def inspect(target: Target, ref: str, as_json: bool) -> None:
-    """Show all that is known of a commit.
+def inspect(target: Target, ref: str, other: str | None, as_json: bool) -> None:
+    """Show all that is known of a commit; or which inputs of two differ, and what a deploy of OTHER has to do.
 
     \b
     Example:
       lazycloud inspect HEAD~1
+      lazycloud inspect production HEAD
     """
     from lazycloud.cli.terminal import console, show_json
 
     client = target.client()
     app = target.find_app(client)
+    if other is not None:
+        query = {"from": app.resolve(ref), "to": app.resolve(other)}
+        comparison = client.get(app.api("compare"), **query)
+        show_json(comparison) if as_json else _show_comparison(comparison, console())
+        return
     answer = client.get(app.api("inspect"), ref=app.resolve(ref))
     show_json(answer) if as_json else _show(answer, console())
 
@@ -38,12 +52,47 @@ def _show(answer: dict[str, Any], screen: Any) -> None:
     if answer["steps"]:
         screen.print("")
         screen.print(_steps(answer["steps"]))
+    for stage in answer["stages"]:
+        screen.print("")
+        screen.print(_heading(stage, _made(stage)))
+        screen.print(facts(stage["inputs"].items()))
     if failure := answer["failure"]:
         screen.print("")
         for line in failure["last"]:
             screen.print(coloured(line, "dim"), soft_wrap=True)
         screen.print(plain(f"{failure['step']}: {failure['sentence']}", "red"), soft_wrap=True)
         screen.print(plain(failure["advice"]), soft_wrap=True)
+
+
+def _show_comparison(answer: dict[str, Any], screen: Any) -> None:
+    from lazycloud.cli.terminal import plain, table
+
+    for letter, commit in zip("AB", answer["commits"], strict=True):
+        screen.print(plain(f"{letter}  {commit['short']}  {commit['subject']}"))
+    for stage in answer["stages"]:
+        screen.print("")
+        screen.print(_heading(stage, DEPLOYS[stage["deploy"]]))
+        rows = [[each["input"], *(value or "–" for value in each["values"])] for each in stage["differences"]]
+        if rows:
+            screen.print(table(["input", "~A", "~B"], rows))
+
+
+def _heading(stage: dict[str, Any], said: str) -> Any:
+    from lazycloud.cli.terminal import plain
+
+    kind = f" ({stage['kind']})" if stage["kind"] else ""
+    key = (stage.get("key") or stage["keys"][1] or "")[:KEY_SHOWN]
+    return plain(f"{stage['name']}{kind}", "bold").append_text(plain(f"  {key}  {said}"))
+
+
+def _made(stage: dict[str, Any]) -> str:
+    from lazycloud.cli.terminal import age, duration
+
+    if not stage["there"]:
+        return "is to be done" if stage["outcome"] == "waiting" else stage["outcome"]
+    took = f" in {duration(stage['seconds'])}" if stage["seconds"] is not None else ""
+    reused = "reused; " if stage["outcome"] == "reused" else ""
+    return f"{reused}made {age(stage['made'])}{took}"
 
 
 def _facts(answer: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -18,6 +18,7 @@ from lazycloud.build.commit import Commit
 from lazycloud.config import Config
 from lazycloud.control import logs
 from lazycloud.control.auth import Auth
+from lazycloud.control.inspection import comparison_view
 from lazycloud.control.progress import Progress, number_of
 from lazycloud.control.views import Views, commit_view, error_view
 from lazycloud.deployments.app import App
@@ -46,6 +47,7 @@ class Api:
         ("GET", "/api/apps/{app}/commits", "commits"),
         ("GET", "/api/apps/{app}/releases", "releases"),
         ("GET", "/api/apps/{app}/inspect", "inspect"),
+        ("GET", "/api/apps/{app}/compare", "compare"),
         ("GET", "/api/apps/{app}/logs", "logs"),
         ("POST", "/api/apps/{app}/deploy", "deploy"),
         ("POST", "/api/apps/{app}/stop", "stop"),
@@ -124,6 +126,13 @@ class Api:
         app = self._app(request)
         commit, deployment = await self._named(app, request.query.get("ref", ""))
         return web.json_response(await self._views.inspect(app, commit, deployment))
+
+    async def compare(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        first, _ = await self._named(app, request.query.get("from", ""))
+        second, _ = await self._named(app, request.query.get("to", ""))
+        commits = [commit_view(commit) for commit in (first, second)]
+        return web.json_response({"commits": commits, "stages": await comparison_view(app, first, second)})
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         _, deployment = await self._named(self._app(request), request.query.get("ref", ""))

@@ -13,6 +13,7 @@ from lazycloud.build.commit import SHORT, Commit, Ref
 from lazycloud.build.plan import Plan
 from lazycloud.build.repository import shown_url
 from lazycloud.config import Config
+from lazycloud.control.inspection import stages_view
 from lazycloud.control.link import Link
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
@@ -171,6 +172,7 @@ class Views:
             "deployment": deployment.id,
             "version": deployment.key.version,
             "steps": [step.as_dict() for step in deployment.steps.values()],
+            "stages": await stages_view(app, commit, deployment),
             "failure": asdict(deployment.failure) if deployment.failure else None,
             "run": plan.run if plan else None,
             "found": list(plan.found) if plan else [],

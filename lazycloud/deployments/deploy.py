@@ -5,6 +5,7 @@ Reads from top to bottom as it happens. Every step is timed, its output streamed
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from lazycloud.states import Cause
 from lazycloud.workers.environment import worker_environment
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.worker import Launch, Worker
+
+log = logging.getLogger(__name__)
 
 ANCESTORS = 1000  # how far back `from = "parent"` looks for data
 
@@ -69,6 +72,13 @@ class Deploy:
         with self._step(StepName.READY) as (step, output):
             await worker.ready(output)
         return worker
+
+    async def settle(self, release: Release) -> None:
+        """What makes the next start faster and outlives a power cut, when nobody waits for it."""
+        try:
+            await self.app.stages.settle(release, lambda text: None)
+        except OSError as problem:
+            log.warning("The release of %s could not be settled: %s", self.deployment.id, problem)
 
     async def after(self, release: Release) -> None:
         """What the app wants done once it answers. Its failure is told, and hurts nobody."""

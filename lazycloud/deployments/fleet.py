@@ -242,12 +242,14 @@ class Fleet:
         release = await deploy.build()
         if deployment.only_build:
             deployment.advance(Cause.BUILT)
+            self._later(deployment, deploy.settle(release))
             return
         asyncio.get_running_loop().call_later(START_SHARE, turn.release)
         worker = await deploy.run(release)
         deployment.advance(Cause.ANSWERED)
         self._watch(deployment, worker)
         turn.release()
+        self._later(deployment, deploy.settle(release))
         await deploy.after(release)
 
     async def _deploy(self, app: App, deployment: Deployment) -> Deploy:

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from lazycloud.build.plan import Plan, make_plan
-from lazycloud.build.runtimes.requirements import python_dependencies
+from lazycloud.build.runtimes.node import NodeDependencies
+from lazycloud.build.runtimes.requirements import PythonDependencies, python_dependencies
 from lazycloud.build.tree import Tree
 from lazycloud.errors import BadInput, StepFailed
 
@@ -196,8 +197,9 @@ def test_a_build_that_leaves_a_site_is_settled_afterwards() -> None:
         }
     )
     assert (made.runtime, made.run, made.build) == ("static", "", "npm run build")
-    assert made.node is not None
-    assert made.node.dev
+    node = made.needs("node")
+    assert isinstance(node, NodeDependencies)
+    assert node.dev
     assert made.settled(lambda root: root == "build").run.endswith(" build")
     with pytest.raises(StepFailed, match="no folder to serve"):
         made.settled(lambda root: False)
@@ -226,20 +228,20 @@ def test_a_package_json_of_a_python_app_counts_only_when_it_builds() -> None:
         "requirements.txt": "flask",
         "package.json": package(devDependencies={"prettier": "3"}),
     }
-    assert plan_of(lint).node is None
-    assert not plan_of(lint).uses_node
+    assert plan_of(lint).needs("node") is None
     assets = {**lint, "package.json": package(devDependencies={"vite": "6"}, scripts={"build": "vite build"})}
     assert plan_of(assets).runtime == "python"
-    assert plan_of(assets).node is not None
+    assert plan_of(assets).needs("node") is not None
     assert plan_of(assets).build == "npm run build"
 
 
 def test_a_python_command_gets_an_environment_even_without_packages() -> None:
     made = plan_of({"Procfile": "web: python serve.py", "serve.py": "", ".python-version": "3.12\n"})
     assert made.runtime == "python"
-    assert made.python is not None
-    assert (made.python.files, made.python.wanted, made.python.wanted_by) == ((), "3.12", ".python-version")
-    assert plan_of({"Procfile": "web: ./serve"}).python is None
+    python = made.needs("python")
+    assert isinstance(python, PythonDependencies)
+    assert (python.files, python.wanted, python.wanted_by) == ((), "3.12", ".python-version")
+    assert plan_of({"Procfile": "web: ./serve"}).needs("python") is None
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ def test_a_python_command_gets_an_environment_even_without_packages() -> None:
 def test_the_python_that_is_wanted_is_read_from_the_usual_files(
     files: dict[str, str], wanted: str | None
 ) -> None:
-    made = plan_of({**files, "app.py": "x"}).python
+    made = plan_of({**files, "app.py": "x"}).needs("python")
     assert made is not None
     assert made.wanted == wanted
 
@@ -362,18 +364,18 @@ def test_a_uv_lock_with_packages_in_the_tree_is_local() -> None:
 def test_the_lockfile_says_the_package_manager(lockfile: str, text: str, manager: str, version: str) -> None:
     made = plan_of(
         {"package.json": package(main="a.js", dependencies={"x": "1"}), "a.js": "", lockfile: text}
-    ).node
+    ).needs("node")
     assert made is not None
     assert (made.manager, made.version) == (manager, version)
 
 
 def test_package_manager_in_package_json_says_the_version() -> None:
     text = package(main="a.js", dependencies={"x": "1"}, packageManager="pnpm@9.1.0+sha512.abc")
-    made = plan_of({"package.json": text, "a.js": "", "pnpm-lock.yaml": ""}).node
+    made = plan_of({"package.json": text, "a.js": "", "pnpm-lock.yaml": ""}).needs("node")
     assert made is not None
     assert made.version == "9.1.0"
     hostile = package(main="a.js", dependencies={"x": "1"}, packageManager="pnpm@9; touch x")
-    made = plan_of({"package.json": hostile, "a.js": "", "pnpm-lock.yaml": ""}).node
+    made = plan_of({"package.json": hostile, "a.js": "", "pnpm-lock.yaml": ""}).needs("node")
     assert made is not None
     assert made.version == ""
 
@@ -390,7 +392,7 @@ def test_package_manager_in_package_json_says_the_version() -> None:
 )
 def test_node_modules_that_need_the_tree_are_installed_in_it(fields: dict[str, object], local: bool) -> None:
     text = package(**{"main": "a.js", "dependencies": {"x": "1"}, **fields})
-    made = plan_of({"package.json": text, "a.js": ""}).node
+    made = plan_of({"package.json": text, "a.js": ""}).needs("node")
     assert made is not None
     assert made.local is local
 

@@ -108,7 +108,12 @@ async def test_releases_tell_who_and_why(lazycloud: CommandLine, server: Scripte
 def inspection() -> dict[str, Any]:
     step = {"name": "build", "state": "failed", "seconds": 1.25, "note": "in a hurry"}
     failure = {"step": "build", "sentence": "`make` ended with 2.", "advice": "Fix it.", "last": ["no rule"]}
+    stage = {
+        "name": "dependencies", "kind": "python", "key": "4f1c2d3e5a6b7c8d", "inputs": {"file uv.lock": "abc"},
+        "there": True, "outcome": "reused", "seconds": 3.2, "made": 1_700_000_000, "used": 1_700_000_001,
+    }  # fmt: skip
     return {
+        "stages": [stage],
         "commit": commit(), "refs": ["main"], "address": "http://3f2a9c1d0b.localhost:8000/", "state": "failed",
         "attempt": 2, "is_production": False, "deployment": "d1", "version": "3f2a", "steps": [step],
         "failure": failure, "run": "gunicorn app:app", "found": ["Found a Procfile."], "release": None,
@@ -131,7 +136,28 @@ async def test_inspect_shows_steps_data_and_what_went_wrong(
         "`make` ended with 2.",
         "8.2 kB",
         "gunicorn app:app",
+        "dependencies (python)",
+        "4f1c2d3e5a6b",
+        "reused; made",
+        "file uv.lock  abc",
     ):
+        assert part in done.out
+
+
+async def test_inspect_of_two_commits_shows_which_inputs_differ(
+    lazycloud: CommandLine, server: ScriptedServer, repository: Path
+):
+    stages = [
+        {"name": "source", "kind": "", "keys": ["a", "b"], "same": False, "deploy": "run",
+         "differences": [{"input": "tree", "values": ["1234", "5678"]}]},
+        {"name": "dependencies", "kind": "node", "keys": ["c", "c"], "same": True, "deploy": "reuse",
+         "differences": []},
+    ]  # fmt: skip
+    server.answer("GET /api/apps/shop/compare", {"commits": [commit(), commit()], "stages": stages})
+    done = await lazycloud("inspect", "HEAD~1", "HEAD")
+    ids = [git(repository, "rev-parse", name) for name in ("HEAD~1", "HEAD")]
+    assert server.asked("GET /api/apps/shop/compare") == [{"from": ids[0], "to": ids[1]}]
+    for part in ("tree", "1234", "5678", "a deploy of B has to do it", "dependencies (node)", "reuses it"):
         assert part in done.out
 
 

@@ -1,22 +1,157 @@
-"""How to run a Python app: Django, an application object and its server, or a plain script."""
+"""Python: Django, an application object and its server, or a plain script; packages by uv."""
 
 from __future__ import annotations
 
+import platform
 import re
-from collections.abc import Iterator
-from pathlib import PurePosixPath
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
+import uv
+
+from lazycloud.build.commands import run_tool
 from lazycloud.build.runtimes.application import Application, find_application
-from lazycloud.build.runtimes.way import Way
+from lazycloud.build.runtimes.requirements import (
+    PythonDependencies,
+    no_dependencies,
+    normal_name,
+    python_dependencies,
+)
+from lazycloud.build.runtimes.runtime import Dependencies, Installing, Look, Place, Runtime, Use, Way
+from lazycloud.build.toolchain import Tool, Toolchain
 from lazycloud.build.tree import Tree
 from lazycloud.errors import StepFailed
+from lazycloud.processes import CommandFailed, Output
 
 MODULES = ("app", "main", "wsgi", "asgi", "application", "server")
 SCRIPTS = ("app.py", "main.py", "server.py", "wsgi.py")
 NO_PACKAGES = frozenset(
     {"tests", "test", "docs", "doc", "examples", "scripts", "migrations", "node_modules", "src"}
 )
+VENV = "venv"
+FINISH_TIMEOUT = 600.0
+OWN = Tool(platform.python_version(), sys.executable)
+_VERSION_OF = "import platform; print(platform.python_version())"
 _SETTINGS = re.compile(r"""["']DJANGO_SETTINGS_MODULE["']\s*,\s*["']([A-Za-z_][\w.]*)["']""")
+
+
+class Python(Runtime):
+    name = "python"
+    beside = "inputs"
+    writable = ("preload",)
+
+    def find(self, look: Look) -> Way | None:
+        packages = python_dependencies(look.tree)
+        return find_framework(look.tree, packages.names if packages else frozenset())
+
+    def guess(self, look: Look) -> Way | None:
+        return find_script(look.tree)
+
+    def dependencies(self, look: Look, use: Use) -> Dependencies | None:
+        """An environment without packages still settles which Python `python` is."""
+        is_command = use.way.runtime == "command"
+        needed = use.way.runtime == self.name or (
+            is_command and any(name.endswith(".py") for name in look.tree.names())
+        )
+        return python_dependencies(look.tree) or (no_dependencies(look.tree) if needed else None)
+
+    def notes(self, look: Look, dependencies: Dependencies | None) -> list[str]:
+        return (
+            [f"Python packages come from {dependencies.origin}."]
+            if dependencies and dependencies.origin
+            else []
+        )
+
+    async def tool(self, dependencies: Dependencies, tools: Toolchain, output: Output) -> Tool:
+        """The Python that the commit wants if this machine has it, else the one that we run on."""
+        assert isinstance(dependencies, PythonDependencies)
+        wanted = dependencies.wanted
+        if tools.within:
+            return Tool(tools.within)  # the one that is found there, when it is there
+        if wanted is None or OWN.version == wanted or OWN.version.startswith(f"{wanted}."):
+            return OWN
+        for request in dict.fromkeys((wanted, _without_patch(wanted))):
+            if found := await _look_for(request, tools):
+                return found
+        output(
+            f"warning: {dependencies.wanted_by} wants Python {wanted}, which is not on this machine; "
+            f"uses {OWN.version}. To have it: uv python install '{wanted}'\n"
+        )
+        return OWN
+
+    async def install(self, installing: Installing) -> None:
+        dependencies = installing.dependencies
+        assert isinstance(dependencies, PythonDependencies)
+        venv = installing.folder / VENV
+        making = ["venv", "--quiet", "--no-project", "--python", _interpreter(installing), str(venv)]
+        steps = [making, *([_words(dependencies, venv)] if dependencies.origin else [])]
+        variables = {
+            **installing.variables,
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_PROJECT_ENVIRONMENT": str(venv),
+            **_own_version(dependencies),
+        }
+        failed = f"uv could not install the dependencies of {dependencies.origin or 'the app'}"
+        for words in steps:
+            await run_tool(
+                [uv.find_uv_bin(), *words],
+                installing.inputs,
+                variables,
+                installing.output,
+                installing.timeout,
+                failed,
+            )
+
+    async def finish(self, place: Place, variables: Mapping[str, str], output: Output) -> None:
+        """Compile all modules: nothing can be added to the environment once it is sealed."""
+        python, packages = place.folder / VENV / "bin/python", place.folder / VENV / "lib"
+        words = [str(python), "-I", "-m", "compileall", "-q", str(packages)]
+        failed = "Not every module of the packages could be compiled"
+        await run_tool(words, place.folder, variables, output, FINISH_TIMEOUT, failed)
+
+    def path(self, place: Place) -> list[Path]:
+        return [place.folder / VENV / "bin"]
+
+    def variables(self, place: Place) -> Mapping[str, str]:
+        return {"VIRTUAL_ENV": str(place.folder / VENV)}
+
+
+async def _look_for(request: str, tools: Toolchain) -> Tool | None:
+    try:
+        flags = ("--no-python-downloads", "--no-project", "--system")
+        path = await tools.ask([uv.find_uv_bin(), "python", "find", *flags, "--", request])
+        return Tool(await tools.ask([path, "-I", "-c", _VERSION_OF]), path)
+    except CommandFailed:
+        return None
+
+
+def _without_patch(version: str) -> str:
+    return ".".join(version.split(".")[:2]) if version.replace(".", "").isdigit() else version
+
+
+def _interpreter(installing: Installing) -> str:
+    """That of the environment of programs that we are within, if it has one."""
+    return installing.tool.path or shutil.which("python3", path=installing.variables["PATH"]) or OWN.path
+
+
+def _own_version(dependencies: PythonDependencies) -> dict[str, str]:
+    """The tree has no .git for a project to take its version from; only the project's own name gets one."""
+    if not dependencies.project:
+        return {}
+    suffix = normal_name(dependencies.project).replace("-", "_").upper()
+    return {f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{suffix}": "0+lazycloud"}
+
+
+def _words(dependencies: PythonDependencies, venv: Path) -> list[str]:
+    if dependencies.origin == "uv.lock":
+        own = [] if dependencies.local else ["--no-install-project"]
+        return ["sync", "--frozen", "--no-dev", "--python", str(venv), *own]
+    installing = ["pip", "install", "--python", str(venv)]
+    if dependencies.origin == "pyproject.toml":
+        return [*installing, *(["-e", "."] if dependencies.local else ["-r", "pyproject.toml"])]
+    return [*installing, "-r", "requirements.txt"]
 
 
 def find_framework(tree: Tree, packages: frozenset[str]) -> Way | None:

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lazycloud.build.runtimes.runtime import Dependencies
 from lazycloud.build.tree import Tree
 from lazycloud.errors import BadInput
 
+KIND = "python"
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[([^\]]*)\])?")
 _INCLUDE = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)(?:\s+|=)\s*(\S+)")
 _EDITABLE = re.compile(r"\s*(?:-e|--editable)[\s=]")
@@ -23,20 +25,15 @@ _PYPI = "https://pypi.org/simple"
 
 
 @dataclass(frozen=True)
-class PythonDependencies:
-    """What makes a Python environment. `files` are all its inputs; empty for one without packages.
+class PythonDependencies(Dependencies):
+    """`names` are the packages known to be among them, in normal form; without any file it has none.
 
-    `origin` names the file that decides. `names` are the packages known to be in it, in normal form. `wanted` is a
-    version or specifier for the interpreter, said by the file `wanted_by`. `local` packages are in the commit's own
-    tree, so that the environment belongs to one release and cannot be shared.
+    `wanted` is a version or specifier for the interpreter, said by the file `wanted_by`.
     """
 
-    origin: str = ""
-    files: tuple[tuple[str, bytes], ...] = ()
     names: frozenset[str] = frozenset()
     wanted: str | None = None
     wanted_by: str = ""
-    local: bool = False
     project: str = ""  # the name that the project itself has, if it is a package
 
 
@@ -52,14 +49,23 @@ def python_dependencies(tree: Tree) -> PythonDependencies | None:
             origin, files, names, local = found
             name = _table(project, "project").get("name")
             own = name if local and isinstance(name, str) else ""
-            return PythonDependencies(origin, files, frozenset(names), wanted, wanted_by, local, own)
+            return PythonDependencies(
+                KIND,
+                origin,
+                files,
+                local,
+                names=frozenset(names),
+                wanted=wanted,
+                wanted_by=wanted_by,
+                project=own,
+            )
     return None
 
 
 def no_dependencies(tree: Tree) -> PythonDependencies:
     """An environment without packages, with the Python that the commit wants."""
     wanted, wanted_by = wanted_python(tree, _toml(tree, "pyproject.toml"))
-    return PythonDependencies(wanted=wanted, wanted_by=wanted_by)
+    return PythonDependencies(KIND, wanted=wanted, wanted_by=wanted_by)
 
 
 def wanted_python(tree: Tree, project: Mapping[str, Any]) -> tuple[str | None, str]:

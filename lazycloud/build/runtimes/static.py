@@ -5,19 +5,21 @@ from __future__ import annotations
 import shlex
 import sys
 
-from lazycloud.build.runtimes.way import Way
-from lazycloud.build.tree import Tree
+from lazycloud.build.runtimes.runtime import Look, Runtime, Way
 
 FOLDERS = ("", "public", "dist", "site", "_site")
 
 
-def find_static(tree: Tree) -> Way | None:
-    """The first of the usual folders that has an index.html."""
-    for folder in FOLDERS:
-        path = f"{folder}/index.html" if folder else "index.html"
-        if tree.exists(path):
-            return Way("static", (f"Found {path}: a static site.",), roots=(folder or ".",))
-    return None
+class Static(Runtime):
+    name = "static"
+
+    def guess(self, look: Look) -> Way | None:
+        """The first of the usual folders that has an index.html."""
+        for folder in FOLDERS:
+            path = f"{folder}/index.html" if folder else "index.html"
+            if look.tree.exists(path):
+                return Way(self.name, (f"Found {path}: a static site.",), roots=(folder or ".",))
+        return None
 
 
 def serving(root: str, interpreter: str = sys.executable) -> str:
