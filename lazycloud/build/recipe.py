@@ -116,8 +116,8 @@ def _inputs(each: Dependencies, tool: Tool, said: Mapping[str, str], plan: Plan)
     files = {
         f"file {path}": hashlib.sha256(content).hexdigest()[:KEY_LETTERS] for path, content in each.files
     }
-    # The folder of the interpreter is one: environments of Python lead to it.
-    runtime = " ".join(filter(None, (each.kind, tool.version, tool.path)))
+    # Not where the program is: a key means the same on every machine of the platform.
+    runtime = f"{each.kind} {tool.version}".strip()
     own = dict(_env(plan)) if each.local else {}
     return {"platform": PLATFORM, "runtime": runtime, **each.settings, **files, **own, **said}
 

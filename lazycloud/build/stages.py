@@ -172,7 +172,7 @@ class Stages:
     async def dependencies(self, source: Source, output: Output) -> Dependencies:
         """Install what the plan names, unless it is installed. Raises StepFailed with the tool's last lines."""
         environments = source.recipe.environments
-        reused = all((each.folder / MARKER).is_file() for each in environments)
+        reused = all(_is_made(each, source.folder) for each in environments)
         for environment in environments:
             await self._ensure_environment(source, environment, output)
             use_marker(environment.folder / MARKER)
@@ -251,7 +251,7 @@ class Stages:
         self._written = [folder, *self._written][:NEIGHBOURS]
 
     async def _ensure_environment(self, source: Source, environment: Environment, output: Output) -> None:
-        if not (environment.folder / MARKER).is_file():
+        if not _is_made(environment, source.folder):
             work = partial(self._make_environment, source, environment)
             await self._executions.share(f"dependencies {environment.folder}", work, output)
 
@@ -366,6 +366,11 @@ class Stages:
 def _mark(path: Path, stage: Stage, began: float, facts: Mapping[str, Any]) -> None:
     own = {"key": stage.key, "stage": stage.name, "inputs": dict(stage.inputs)}
     write_marker(path, {**own, "seconds": round(time.monotonic() - began, 4), **facts})
+
+
+def _is_made(environment: Environment, tree: Path) -> bool:
+    whole = (environment.folder / MARKER).is_file()
+    return whole and environment.runtime.is_intact(environment.place(tree))
 
 
 def _made(marker: Path) -> Made | None:

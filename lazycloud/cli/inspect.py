@@ -12,7 +12,7 @@ from lazycloud.cli.target import Target, targeted
 
 KEY_SHOWN = 12  # letters: enough to tell two apart
 DEPLOYS = {
-    "reuse": "is there: a deploy of B reuses it",
+    "reuse": "B's is there, and a deploy reuses it",
     "run": "a deploy of B has to do it",
     "nothing": "B has no such stage",
 }
@@ -71,7 +71,8 @@ def _show_comparison(answer: dict[str, Any], screen: Any) -> None:
         screen.print(plain(f"{letter}  {commit['short']}  {commit['subject']}"))
     for stage in answer["stages"]:
         screen.print("")
-        screen.print(_heading(stage, DEPLOYS[stage["deploy"]]))
+        same = "the same in both; " if stage["same"] else ""
+        screen.print(_heading(stage, same + DEPLOYS[stage["deploy"]]))
         rows = [[each["input"], *(value or "–" for value in each["values"])] for each in stage["differences"]]
         if rows:
             screen.print(table(["input", "~A", "~B"], rows))

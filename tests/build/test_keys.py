@@ -182,6 +182,15 @@ async def test_a_settled_environment_is_compiled_and_read_only(app: GitFolder, b
     assert not list((bench.folder / "environments").iterdir())
 
 
+async def test_an_environment_whose_interpreter_is_gone_is_made_again(app: GitFolder, bench: Bench) -> None:
+    app.commit({"app.py": 'print("hello")  # PORT'})
+    await bench.release()
+    (environment,) = (bench.folder / "environments").iterdir()
+    (environment / "venv/bin/python").unlink()
+    (environment / "venv/bin/python").symlink_to("/nowhere/python")
+    assert ran(await bench.release()) == "hello"
+
+
 async def test_what_a_power_cut_may_have_spoilt_is_made_again(app: GitFolder, bench: Bench) -> None:
     app.commit({"app.py": 'print("hello")  # PORT'})
     folders = [(await bench.release()).folder.parent]

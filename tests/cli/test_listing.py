@@ -157,7 +157,14 @@ async def test_inspect_of_two_commits_shows_which_inputs_differ(
     done = await lazycloud("inspect", "HEAD~1", "HEAD")
     ids = [git(repository, "rev-parse", name) for name in ("HEAD~1", "HEAD")]
     assert server.asked("GET /api/apps/shop/compare") == [{"from": ids[0], "to": ids[1]}]
-    for part in ("tree", "1234", "5678", "a deploy of B has to do it", "dependencies (node)", "reuses it"):
+    for part in (
+        "tree",
+        "1234",
+        "5678",
+        "a deploy of B has to do it",
+        "dependencies (node)",
+        "and a deploy reuses it",
+    ):
         assert part in done.out
 
 

@@ -104,6 +104,10 @@ class Python(Runtime):
                 failed,
             )
 
+    def is_intact(self, place: Place) -> bool:
+        """The interpreter may have been removed, or have moved, in an upgrade of the machine."""
+        return (place.folder / VENV / "bin/python").exists()
+
     async def finish(self, place: Place, variables: Mapping[str, str], output: Output) -> None:
         """Compile all modules: nothing can be added to the environment once it is sealed."""
         python, packages = place.folder / VENV / "bin/python", place.folder / VENV / "lib"

@@ -132,6 +132,10 @@ class Runtime:
     async def install(self, installing: Installing) -> None:
         """Make the environment. Raises StepFailed with the tool's last lines."""
 
+    def is_intact(self, place: Place) -> bool:
+        """Whether what an environment leads to, outside of it, is still there."""
+        return True
+
     async def finish(self, place: Place, variables: Mapping[str, str], output: Output) -> None:
         """What makes later starts faster, done when nobody waits. Raises StepFailed; it then serves as it is."""
 
