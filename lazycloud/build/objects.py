@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import IO, TypeVar
 
 from lazycloud.build.git import Git
+from lazycloud.build.listing import printable
 from lazycloud.errors import StepFailed
 
 T = TypeVar("T")
 CHUNK = 1 << 20
+BUFFER = 1 << 17  # most files are smaller: one read of the pipe is then many of them
 
 
 class Objects:
@@ -22,16 +24,17 @@ class Objects:
     no wait each. Without, `read` asks for one at a time.
     """
 
-    def __init__(self, git: Git, ids: Sequence[str] | None = None) -> None:
+    def __init__(self, git: Git, ids: Sequence[bytes] | None = None) -> None:
         questions = subprocess.PIPE if ids is None else _in_memory(ids)
         try:
             self._process = subprocess.Popen(
-                git.command("cat-file", "--batch"),
+                git.command("cat-file", "--batch", *(["--buffer"] if ids is not None else [])),
                 cwd=git.folder,
                 env=git.environment,
                 stdin=questions,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                bufsize=BUFFER,
                 start_new_session=True,
             )
         finally:
@@ -43,12 +46,12 @@ class Objects:
         assert self._process.stdout is not None
         return self._process.stdout
 
-    def begin(self, name: str) -> int:
+    def begin(self, path: bytes | str) -> int:
         """The size of the next object, whose bytes follow. Raises StepFailed when the repository lacks it."""
         words = self._answers.readline().split()
         if len(words) != 3 or not words[2].isdigit():
             raise StepFailed(
-                f"The repository has no object for “{name}”.",
+                f"The repository has no object for {printable(path)}.",
                 "If it is a shallow or partial clone, fetch the rest: git fetch --unshallow --refetch",
             )
         return int(words[2])
@@ -81,11 +84,11 @@ class Objects:
         self._process.wait()
 
 
-def _in_memory(ids: Sequence[str]) -> int:
+def _in_memory(ids: Sequence[bytes]) -> int:
     """A descriptor to read them from: with a pipe, git and we could each wait for the other."""
     descriptor = os.memfd_create("objects")
     with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.writelines(f"{object_id}\n".encode() for object_id in ids)
+        file.writelines(object_id + b"\n" for object_id in ids)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 

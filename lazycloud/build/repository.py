@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -18,10 +18,13 @@ from urllib.parse import urlsplit
 from lazycloud.build.commit import FULL_ID, SHORT, Commit, Ref, parse_commit
 from lazycloud.build.disk import disk_watched
 from lazycloud.build.git import REMOTE_TIMEOUT, Git, GitFailed, git_environment, run_git
+from lazycloud.build.lfs import LargeFiles
+from lazycloud.build.listing import EXECUTABLE, FILE, Listing
 from lazycloud.build.objects import Objects, in_thread
+from lazycloud.build.parts import Listings, Parts
 from lazycloud.build.search import Search
-from lazycloud.build.source import EXECUTABLE, FILE, SUBMODULE, Entry, Written, list_tree, write_entries
-from lazycloud.build.submodules import Origin, Submodule, Submodules, is_scp_like, parse_modules
+from lazycloud.build.source import WRITE_TIMEOUT, Writing, Written
+from lazycloud.build.submodules import Origin, Submodules, is_scp_like
 from lazycloud.build.tree import Tree
 from lazycloud.errors import Ambiguous, BadInput, NotFound, StepFailed
 from lazycloud.hosts import slug
@@ -33,7 +36,6 @@ T = TypeVar("T")
 LABEL = 63  # letters of a host label
 LOOK_TIMEOUT = 60.0
 READ_SIZE = 1 << 20  # bytes of a file that is read whole; settings and manifests are far smaller
-DEPTH = 10  # submodules within submodules
 URL_SCHEMES = ("https", "http", "ssh", "git", "file")
 FETCHED = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")  # not pull requests: strangers' code
 _PREFIX = re.compile(r"[0-9a-f]{7,64}")
@@ -59,7 +61,9 @@ class Repository:
         self._common = self._git
         self._checkout: Path | None = None
         self._search = Search(self.fetch, clock)
-        self._submodules = Submodules(folder / "modules", self._environment)
+        self._listings = Listings()
+        self._parts = Parts(self._listings, Submodules(folder / "modules", self._environment))
+        self._large_files = LargeFiles(folder / "lfs", self._environment)
 
     def __repr__(self) -> str:
         return f"Repository({shown_url(self.source)!r})"
@@ -160,25 +164,41 @@ class Repository:
 
     async def look(self, commit: Commit, examine: Callable[[Tree], T]) -> T:
         """What `examine` makes of the commit's files; it runs in a thread and may read as it likes."""
-        entries = await list_tree(self._git, commit.tree)
-        view = _View(Objects(self._git), entries)
+        view = _View(Objects(self._git), await self._listings.of(self._git, commit.tree))
         return await in_thread(lambda: view.run(examine), view.objects.kill, LOOK_TIMEOUT)
 
     async def read(self, commit: Commit, path: str) -> bytes | None:
         """A regular file of the commit, up to 1 MiB; None if there is none such. Raises BadInput if it is larger."""
         return await self.look(commit, lambda tree: tree.read(path))
 
-    async def write_source(self, commit: Commit, folder: Path, output: Output) -> None:
+    async def write_source(
+        self,
+        commit: Commit,
+        folder: Path,
+        output: Output,
+        neighbours: Sequence[Path] = (),
+        linked: bool = False,
+    ) -> Written:
         """Write the commit's files, and those of its submodules, into `folder`, which holds nothing yet.
+
+        `neighbours` are releases with a complete `tree` that was written here, the likeliest first: what they have
+        is not written again. A manifest beside `folder` lets it be a neighbour in turn. `linked`: the new tree is
+        sealed: nobody has the right to write to its files, so that they may be those of a sealed neighbour.
 
         Raises StepFailed for what cannot be written safely, for a submodule that cannot be had, for a full disk.
         What was written by then stays.
         """
         origin = Origin(self._common, await self._remote_url(), self._checkout)
-        written = await self._write(origin, commit.tree, folder, output, 0)
-        output(f"{written.files:,} files of commit {commit.short}\n")
-        if written.pointers:
-            output(f"warning: {written.pointers:,} files are in Git LFS and are written as their pointers\n")
+        parts = await self._parts.find(origin, commit.tree, output)
+        writing = Writing(parts, folder, linked)
+        with disk_watched(folder):
+            await in_thread(lambda: writing.begin(neighbours), writing.stop, WRITE_TIMEOUT)
+            trouble = await self._large_files.fetch(writing.large, output)
+            place = self._large_files.place
+            written = await in_thread(lambda: writing.finish(place), writing.stop, WRITE_TIMEOUT)
+        for sentence in written.sentences(commit.short, trouble):
+            output(f"{sentence}\n")
+        return written
 
     def signature(self) -> Hashable:
         """Differs from an earlier one whenever refs or HEAD may have moved. Cheap enough to poll each second."""
@@ -311,23 +331,6 @@ class Repository:
         name = "origin" if "origin" in names else names[0]
         return await self._git.ask("config", "--get", f"remote.{name}.url")
 
-    async def _write(self, origin: Origin, tree: str, folder: Path, output: Output, depth: int) -> Written:
-        entries = await list_tree(origin.git, tree)
-        written = await write_entries(origin.git, entries, folder)
-        modules = [entry for entry in entries if entry.mode == SUBMODULE]
-        if modules and depth == DEPTH:
-            raise StepFailed(f"The submodules are more than {DEPTH} deep, at “{modules[0].path}”.")
-        known = await _modules(origin.git, entries) if modules else {}
-        for entry in modules:
-            if entry.path not in known:
-                output(
-                    f"warning: {entry.path} is a submodule that .gitmodules does not name; it is left empty\n"
-                )
-                continue
-            inner = await self._submodules.find(origin, known[entry.path], entry.object, output)
-            written += await self._write(inner, entry.object, folder / entry.path, output, depth + 1)
-        return written
-
     def _reftable(self) -> Iterator[Hashable]:
         if (self._common.folder / "reftable").is_dir():
             yield from _stamps(self._common.folder / "reftable")
@@ -339,21 +342,20 @@ class Repository:
 class _View:
     """A commit's files as a Tree, for one thread."""
 
-    def __init__(self, objects: Objects, entries: list[Entry]) -> None:
+    def __init__(self, objects: Objects, listing: Listing) -> None:
         self.objects = objects
-        self._blobs = {entry.path: entry.object for entry in entries if entry.mode in (FILE, EXECUTABLE)}
-        self._paths = [entry.path for entry in entries]
-        self._ids = {entry.path: f"{entry.mode} {entry.object}" for entry in entries}
+        self._listing = listing
 
     def run(self, examine: Callable[[Tree], T]) -> T:
         try:
-            return examine(Tree(self._paths, self._read, self._ids))
+            return examine(Tree(self._listing.names, self._read, self._listing.ids))
         finally:
             self.objects.close()
 
     def _read(self, path: str) -> bytes | None:
-        blob = self._blobs.get(path)
-        content = self.objects.read(blob, path) if blob else None
+        entry = self._listing.find(path)
+        is_file = entry is not None and entry.mode in (FILE, EXECUTABLE)
+        content = self.objects.read(entry.object, path) if entry and is_file else None
         if content and len(content) > READ_SIZE:
             raise BadInput(f"{path} is larger than 1 MiB.", "lazycloud reads it whole; make it smaller.")
         return content
@@ -399,20 +401,6 @@ def _parse_batch(content: bytes) -> Iterator[Commit]:
 def _described(commit: Commit, refs: list[Ref]) -> str:
     names = ", ".join(str(ref) for ref in refs if ref.commit == commit.id)
     return f"{commit.id[:SHORT]} “{commit.subject}”" + (f" ({names})" if names else "")
-
-
-async def _modules(git: Git, entries: list[Entry]) -> dict[str, Submodule]:
-    blob = next(
-        (entry.object for entry in entries if entry.path == ".gitmodules" and entry.mode == FILE), None
-    )
-    if blob is None:
-        return {}
-    try:
-        return parse_modules(await git.run("config", "-z", f"--blob={blob}", "--list"))
-    except GitFailed as failed:
-        raise StepFailed(
-            f".gitmodules cannot be read: {failed.sentence}", "Mend it and commit again."
-        ) from failed
 
 
 def _stamp(path: Path) -> Hashable:

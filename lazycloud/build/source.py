@@ -1,180 +1,214 @@
-"""The files of a tree: listed, judged, and written from git objects to a folder.
+"""A commit's files, written to a folder: from git objects, and from releases that have some of them already.
 
 Never by archive or checkout: no filter, hook or attribute of the repository has a say in what is written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lazycloud.build.disk import disk_watched
-from lazycloud.build.git import Git
-from lazycloud.build.objects import CHUNK, Objects, in_thread
+from lazycloud.build.durability import sync_files, wait_past
+from lazycloud.build.lfs import POINTER_SIZE, LargeFile, large_file
+from lazycloud.build.listing import (
+    EXECUTABLE,
+    FILE,
+    SYMLINK,
+    object_of,
+    path_of,
+    permissions,
+    printable,
+)
+from lazycloud.build.manifest import MANIFEST, Manifest, mark_of
+from lazycloud.build.neighbour import WRITE, neighbour_at
+from lazycloud.build.objects import CHUNK, Objects
+from lazycloud.build.parts import Part
+from lazycloud.build.symlinks import TARGET_SIZE, Symlinks, leads_out
 from lazycloud.errors import StepFailed
 
-FILE, EXECUTABLE, SYMLINK, SUBMODULE = "100644", "100755", "120000", "160000"
-LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
-LFS_POINTER_SIZE = 1024  # the specification's limit
 WRITE_TIMEOUT = 600.0
-_TARGET_SIZE = 4096  # PATH_MAX
-_GIT_FOLDERS = frozenset({".git", "git~1"})  # the second is what Windows shares call the first
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A leaf of a tree: `path` from its root with `/`, `object` the blob, or the commit of a submodule."""
-
-    mode: str
-    object: str
-    path: str
+ENOUGH = 32  # so many files are written from git sooner than another neighbour's manifest is read
+_REGULAR = (f"{FILE} ".encode(), f"{EXECUTABLE} ".encode())
+_LINK = f"{SYMLINK} ".encode()
+_BLOBS = (*_REGULAR, _LINK)
 
 
 @dataclass(frozen=True)
 class Written:
+    """How many files; of these, how many a neighbour had, how many are from Git LFS, or its pointers still."""
+
     files: int = 0
-    pointers: int = 0  # of these, Git LFS pointers in place of the files they stand for
+    shared: int = 0
+    large: int = 0
+    pointers: int = 0
 
-    def __add__(self, other: Written) -> Written:
-        return Written(self.files + other.files, self.pointers + other.pointers)
-
-
-async def list_tree(git: Git, tree: str) -> list[Entry]:
-    """All leaves of the tree (or commit) with the full id `tree`. Raises GitFailed if it is not there."""
-    listing = await git.run("ls-tree", "-r", "-z", "--full-tree", "--end-of-options", tree)
-    return [_entry(line) for line in listing.split(b"\0") if line]
-
-
-def _entry(line: bytes) -> Entry:
-    head, _, path = line.partition(b"\t")
-    mode, _, object_id = head.split(b" ")
-    return Entry(mode.decode(), object_id.decode(), os.fsdecode(path))
+    def sentences(self, commit: str, trouble: str) -> Iterator[str]:
+        """For the log. `trouble` is why there are pointers left, and what to do."""
+        unchanged = f", {self.shared:,} of them unchanged" if self.shared else ""
+        yield f"{self.files:,} files of commit {commit}{unchanged}"
+        if self.large:
+            yield f"{self.large:,} files are from Git LFS"
+        if self.pointers:
+            why = trouble or "their content is not what they say, or they need an extension"
+            yield f"warning: {self.pointers:,} files are in Git LFS and are written as their pointers: {why}"
 
 
-def check_names(entries: Iterable[Entry]) -> None:
-    """Raises StepFailed for a name that could lead out of the folder, or into a file that is none."""
-    files: set[str] = set()
-    folders: set[str] = set()
-    for entry in entries:
-        parts = entry.path.split("/")
-        if any(_is_refused(part) for part in parts):
-            raise StepFailed(
-                f"The commit has a file named {printable(entry.path)}, which cannot be written safely.",
-                "Remove it from the tree and commit again.",
-            )
-        above = {"/".join(parts[:depth]) for depth in range(1, len(parts))}
-        if entry.path in files or entry.path in folders or above & files:
-            raise StepFailed(f"The commit has {printable(entry.path)} twice, with different meanings.")
-        files.add(entry.path)
-        folders |= above
+class Writing:
+    """Writes the parts of a tree into `folder`, which is made if need be and holds nothing yet.
 
-
-def _is_refused(part: str) -> bool:
-    return part in ("", ".", "..") or part.casefold() in _GIT_FOLDERS
-
-
-def check_target(path: str, target: str) -> None:
-    """Raises StepFailed for a symlink that leads out of the tree, read without following others."""
-    end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-    if target.startswith("/") or end == ".." or end.startswith("../"):
-        raise _leaves(path, target)
-
-
-def printable(path: str) -> str:
-    """A path that a stranger chose, in quotes, for a sentence or a log."""
-    shown = os.fsencode(path).decode(errors="backslashreplace")
-    return f"“{''.join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)}”"
-
-
-async def write_entries(git: Git, entries: Sequence[Entry], folder: Path) -> Written:
-    """Write all but submodules into `folder`, which is made if need be and holds nothing yet.
-
-    Raises StepFailed for refused names and links, missing objects and a full disk; what is written by then stays.
+    Blocking, in two steps for a thread, which raise StepFailed for what is refused or not there, and OSError.
+    What is written by then stays. `sealed`: nobody will have the right to write to the files.
     """
-    check_names(entries)
-    with disk_watched(folder):
-        for entry in entries:
-            if entry.mode == SUBMODULE:
-                (folder / entry.path).mkdir(parents=True, exist_ok=True)
-        blobs = [entry for entry in entries if entry.mode in (FILE, EXECUTABLE, SYMLINK)]
-        writing = _Writing(Objects(git, [entry.object for entry in blobs]), blobs, folder)
-        return await in_thread(writing.run, writing.objects.kill, WRITE_TIMEOUT)
 
-
-class _Writing:
-    """One thread's work: regular files as they come, symlinks when no file can be written through them."""
-
-    def __init__(self, objects: Objects, blobs: Sequence[Entry], folder: Path) -> None:
-        self.objects = objects
-        self._blobs = blobs
+    def __init__(self, parts: Sequence[Part], folder: Path, sealed: bool) -> None:
+        self._parts = parts
         self._folder = folder
-        self._links: dict[str, str] = {}
-        self._pointers = 0
+        self._root = os.fsencode(folder)
+        self._sealed = sealed
+        self._manifest = Manifest(sealed)
+        self._fresh: list[bytes] = []  # paths of files that the disk may not have yet
+        self._links: list[Symlinks] = []
+        self._objects: Objects | None = None
+        self._stopped = False
+        self._files = sum(line.startswith(_BLOBS) for part in parts for line in part.listing.lines)
+        self._shared = 0
+        self.large: list[LargeFile] = []  # found by `begin`, left to `finish`
 
-    def run(self) -> Written:
-        try:
-            self._make_folders()
-            for entry in self._blobs:
-                self._take(entry)
-            self._link()
-        finally:
-            self.objects.close()
-        return Written(len(self._blobs), self._pointers)
+    def stop(self) -> None:
+        """From another thread."""
+        self._stopped = True
+        if self._objects is not None:
+            self._objects.kill()
+
+    def begin(self, neighbours: Sequence[Path]) -> None:
+        """Write all that needs nothing but this machine."""
+        self._share(neighbours)
+        for part in self._parts:
+            self._write_part(part)
+
+    def _share(self, neighbours: Sequence[Path]) -> None:
+        """Make the folders, and take over what is in these releases, the likeliest first."""
+        self._make_folders()
+        wanted = [leaf for part in self._parts for leaf in part.leaves if leaf[0].startswith(_REGULAR)]
+        for release in neighbours:
+            if len(wanted) <= (ENOUGH if self._manifest.marks else 0):
+                break
+            if neighbour := neighbour_at(release):
+                taken = neighbour.take_over(wanted, self._root, self._sealed, lambda: self._stopped)
+                self._manifest.marks |= taken.marks
+                self._fresh += [self._place(line) for line in taken.copies]
+                wanted = [leaf for leaf in wanted if leaf[0] not in taken.marks]
+        self._shared = len(self._manifest.marks)
+
+    def finish(self, place_of: Callable[[LargeFile], Path | None]) -> Written:
+        """Write what is in Git LFS, then the symlinks; when this returns, the disk has all of it."""
+        large = sum(self._write_large(file, place_of(file)) for file in self.large)
+        for links in self._links:
+            links.write()
+        for links in self._links:
+            links.check()
+        sync_files(self._fresh, self._folder)
+        self._manifest.write(self._folder.with_name(MANIFEST))
+        # Whoever runs here next may change a file, and that has to show.
+        wait_past(max((mark[2] for mark in self._manifest.marks.values()), default=0))
+        return Written(self._files, self._shared, large, len(self.large) - large)
 
     def _make_folders(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for name in sorted({posixpath.dirname(entry.path) for entry in self._blobs}):
-            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        for folder in sorted(folder for part in self._parts for folder in part.folders):
+            os.mkdir(self._root + b"/" + folder)  # noqa: PTH102 - bytes, thousands of times
 
-    def _take(self, entry: Entry) -> None:
-        size = self.objects.begin(entry.path)
-        if entry.mode == SYMLINK:
-            if size > _TARGET_SIZE:
-                raise _leaves(entry.path, "a name longer than any path")
-            self._links[entry.path] = os.fsdecode(self.objects.take(size))
-        else:
-            self._write(entry, size)
-        self.objects.end()
+    def _write_part(self, part: Part) -> None:
+        known = self._manifest.marks
+        wanted = [line for line, _, _ in part.leaves if line not in known and line.startswith(_BLOBS)]
+        if not wanted or self._stopped:
+            return
+        self._objects = objects = Objects(part.git, [object_of(line) for line in wanted])
+        if self._stopped:
+            objects.kill()
+        links: dict[bytes, bytes] = {}
+        try:
+            for line in wanted:
+                size = objects.begin(path_of(line))
+                if line.startswith(_LINK):
+                    links[path_of(line)[len(part.place) :]] = _target(objects, line, size)
+                else:
+                    self._write_file(objects, part, line, size)
+                objects.end()
+        finally:
+            objects.close()
+        self._links.append(Symlinks((self._root + b"/" + part.place).rstrip(b"/"), links))
 
-    def _write(self, entry: Entry, size: int) -> None:
-        mode = 0o755 if entry.mode == EXECUTABLE else 0o644
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(f"{self._folder}/{entry.path}", flags, mode), "wb", buffering=0) as file:  # noqa: PTH123
-            chunk = self.objects.take(size)
-            if size < LFS_POINTER_SIZE and chunk.startswith(LFS_POINTER):
-                self._pointers += 1
+    def _write_file(self, objects: Objects, part: Part, line: bytes, size: int) -> None:
+        chunk = objects.take(size)
+        if size < POINTER_SIZE and (file := large_file(part, line, chunk)):
+            self.large.append(file)
+            return
+        descriptor = self._open(line)
+        try:
             for _ in range(0, size, CHUNK):
                 if not chunk:
-                    raise StepFailed(f"git stopped while {printable(entry.path)} was read.")
-                _write_all(file.fileno(), chunk)
+                    raise StepFailed(f"git stopped while {printable(path_of(line))} was read.")
+                _write_all(descriptor, chunk)
                 size -= len(chunk)
-                chunk = self.objects.take(size)
+                chunk = objects.take(size)
+            self._note(line, descriptor)
+        finally:
+            os.close(descriptor)
 
-    def _link(self) -> None:
-        for path, target in self._links.items():
-            check_target(path, target)
-        for path, target in self._links.items():
-            (self._folder / path).symlink_to(target)
-        # A link may lead out by way of another one, which reading its own text alone cannot tell.
-        root = os.path.realpath(self._folder)
-        for path, target in self._links.items():
-            end = os.path.realpath(self._folder / path)
-            if end != root and not end.startswith(f"{root}/"):
-                (self._folder / path).unlink()
-                raise _leaves(path, target)
+    def _write_large(self, file: LargeFile, origin: Path | None) -> bool:
+        """Whether the file has its content now, and not its pointer's."""
+        if origin and self._copy(file, origin):
+            return True
+        descriptor = self._open(file.line)
+        try:
+            # Not noted in the manifest: the next commit may find the content, and must not take this for it.
+            _write_all(descriptor, file.pointer)
+        finally:
+            os.close(descriptor)
+        self._fresh.append(self._place(file.line))
+        return False
+
+    def _copy(self, file: LargeFile, origin: Path) -> bool:
+        """Whether what is there is what the pointer says; else nothing of it is left."""
+        found = hashlib.sha256()
+        descriptor = self._open(file.line)
+        try:
+            with open(origin, "rb", buffering=0) as content:  # noqa: PTH123 - its path may be anything
+                while not self._stopped and (chunk := content.read(CHUNK)):
+                    found.update(chunk)
+                    _write_all(descriptor, chunk)
+            if found.hexdigest() == file.oid:
+                self._note(file.line, descriptor)
+                return True
+        except FileNotFoundError:
+            pass
+        finally:
+            os.close(descriptor)
+        os.unlink(self._place(file.line))  # noqa: PTH108 - bytes
+        return False
+
+    def _open(self, line: bytes) -> int:
+        return os.open(self._place(line), WRITE, permissions(line, self._sealed))
+
+    def _note(self, line: bytes, descriptor: int) -> None:
+        self._manifest.marks[line] = mark_of(os.fstat(descriptor), self._sealed)
+        self._fresh.append(self._place(line))
+
+    def _place(self, line: bytes) -> bytes:
+        return self._root + b"/" + path_of(line)
+
+
+def _target(objects: Objects, line: bytes, size: int) -> bytes:
+    if size > TARGET_SIZE:
+        raise leads_out(path_of(line), "a name longer than any path")
+    return objects.take(size)
 
 
 def _write_all(descriptor: int, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _leaves(path: str, target: str) -> StepFailed:
-    return StepFailed(
-        f"The symlink {printable(path)} leads out of the commit's tree, to {printable(target)}.",
-        "Let it point to a file of the repository by a relative path.",
-    )

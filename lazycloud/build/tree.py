@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Set
-from pathlib import PurePosixPath
+from functools import cached_property
 
 from lazycloud.build.patterns import matches
 
@@ -12,18 +12,17 @@ from lazycloud.build.patterns import matches
 class Tree:
     """`paths` of all files with `/`; `read` gives a regular file's bytes, None for what is none.
 
-    `ids` say by path what a file is: its mode and the id of its object.
+    `ids`, asked for when they are needed, say by path what a file is: its mode and the id of its object.
     """
 
     def __init__(
         self,
         paths: Iterable[str],
         read: Callable[[str], bytes | None],
-        ids: Mapping[str, str] | None = None,
+        ids: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._files = set(paths)
-        self._ids = ids or {}
-        self._folders = {str(parent) for path in self._files for parent in PurePosixPath(path).parents}
+        self._find_ids = ids
         self.read = read
 
     @property
@@ -49,11 +48,22 @@ class Tree:
     def names(self, folder: str = "") -> list[str]:
         """What lies directly in a folder, sorted: files and folders."""
         prefix = f"{folder}/" if folder else ""
-        paths = self._files | self._folders
-        return sorted(
-            {path[len(prefix) :].split("/")[0] for path in paths if path.startswith(prefix)} - {"", "."}
-        )
+        start = len(prefix)
+        return sorted({path[start:].partition("/")[0] for path in self._files if path.startswith(prefix)})
 
     def first(self, *paths: str) -> str | None:
         """The first of these that is a file."""
         return next((path for path in paths if path in self._files), None)
+
+    @cached_property
+    def _ids(self) -> Mapping[str, str]:
+        return self._find_ids()
+
+    @cached_property
+    def _folders(self) -> set[str]:
+        found = {"."}
+        for folder in {path.rpartition("/")[0] for path in self._files}:
+            while folder and folder not in found:
+                found.add(folder)
+                folder = folder.rpartition("/")[0]
+        return found

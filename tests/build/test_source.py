@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lazycloud.build.listing import Listing
 from lazycloud.build.repository import Repository
-from lazycloud.build.source import Entry, check_names
 from lazycloud.errors import StepFailed
 
 from .gitfolder import GitFolder
@@ -102,7 +102,7 @@ async def test_a_name_that_could_lead_astray_is_refused_and_named(
 @pytest.mark.parametrize("path", ["/etc/passwd", "a//b", "a/./b", "a/../b", ""])
 def test_a_path_that_is_not_plain_is_refused(path: str) -> None:
     with pytest.raises(StepFailed, match="cannot be written safely"):
-        check_names([Entry("100644", "0" * 40, path)])
+        Listing(f"100644 blob {'0' * 40}\t{path}\0".encode()).check()
 
 
 async def test_a_name_that_is_both_link_and_folder_is_refused(app: GitFolder, tmp_path: Path) -> None:
