@@ -40,7 +40,8 @@ class Listing:
 
     @cached_property
     def leaves(self) -> list[Leaf]:
-        return [leaf_of(line) for line in self.lines]
+        cut = [path_of(line).rpartition(b"/") for line in self.lines]
+        return [(line, folder, name) for line, (folder, _, name) in zip(self.lines, cut, strict=True)]
 
     @cached_property
     def folders(self) -> set[bytes]:
@@ -60,6 +61,8 @@ class Listing:
     def of_mode(self, mode: str) -> list[Entry]:
         """Few, as those of symlinks and submodules are."""
         start = f"{mode} ".encode()
+        if start not in self.content:
+            return []
         return [entry_of(line) for line in self.lines if line.startswith(start)]
 
     def find(self, path: str) -> Entry | None:

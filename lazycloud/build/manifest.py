@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,10 +24,6 @@ def mark_of(status: os.stat_result, sealed: bool) -> Mark:
     """
     changed = 0 if sealed else status.st_ctime_ns
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode, changed
-
-
-def is_file(mark: Mark) -> bool:
-    return stat.S_ISREG(mark[3])
 
 
 @dataclass

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lazycloud.build.listing import Leaf, leaf_of, permissions
-from lazycloud.build.manifest import MANIFEST, Manifest, Mark, is_file, mark_of, read_manifest
+from lazycloud.build.manifest import MANIFEST, Manifest, Mark, mark_of, read_manifest
 
 FICLONE = 0x40049409
 THREADS = (
@@ -142,14 +142,15 @@ class _Links:
                     link(origin, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
 
     def _look(self, folder: bytes, files: Sequence[_File], taken: Taken) -> None:
+        stat, marks = os.stat, taken.marks
         with _opened(self._here + b"/" + folder) as (here,):
             for line, name, _, mark in files:
                 try:
-                    status = os.stat(name, dir_fd=here, follow_symlinks=False)
+                    status = stat(name, dir_fd=here, follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                if mark_of(status, True) == mark and is_file(mark):
-                    taken.marks[line] = mark
+                if mark_of(status, True) == mark:
+                    marks[line] = mark
                 else:
                     os.unlink(name, dir_fd=here)
 
@@ -201,7 +202,7 @@ class _Copies:
             os.close(origin)
 
     def _is_untouched(self, descriptor: int, mark: Mark) -> bool:
-        return mark_of(os.fstat(descriptor), self._sealed_there) == mark and is_file(mark)
+        return mark_of(os.fstat(descriptor), self._sealed_there) == mark
 
     def _fill(self, target: int, origin: int, size: int) -> bool:
         if self._clones:

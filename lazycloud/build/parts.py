@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Parts:
         self, origin: Origin, tree: str, place: bytes, remote: str | None, output: Output, depth: int
     ) -> list[Part]:
         listing = await self._listings.of(origin.git, tree)
-        listing.check()
+        await asyncio.to_thread(listing.check)  # of fifty thousand files it takes a while
         parts = [Part(origin.git, listing, place, remote)]
         modules = listing.of_mode(SUBMODULE)
         if modules and depth == DEPTH:

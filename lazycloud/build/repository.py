@@ -60,6 +60,7 @@ class Repository:
         self._git = Git(folder / "mirror.git", self._environment)
         self._common = self._git
         self._checkout: Path | None = None
+        self._remote: tuple[Hashable, str | None] | None = None
         self._search = Search(self.fetch, clock)
         self._listings = Listings()
         self._parts = Parts(self._listings, Submodules(folder / "modules", self._environment))
@@ -322,9 +323,15 @@ class Repository:
         return NotFound(f"There is no commit, branch or tag {label[:LABEL]!r}.", trouble or "", near)
 
     async def _remote_url(self) -> str | None:
-        """What relative URLs of submodules start at."""
+        """What relative URLs of submodules start at. Asked of git again when the configuration is another one."""
         if self.is_remote:
             return self.source
+        stamp = _stamp(self._common.folder / "config")
+        if self._remote is None or self._remote[0] != stamp:
+            self._remote = stamp, await self._find_remote_url()
+        return self._remote[1]
+
+    async def _find_remote_url(self) -> str | None:
         names = (await self._git.ask("remote") or "").split()
         if not names:
             return None

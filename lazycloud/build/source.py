@@ -16,6 +16,7 @@ from lazycloud.build.lfs import POINTER_SIZE, LargeFile, large_file
 from lazycloud.build.listing import (
     EXECUTABLE,
     FILE,
+    SUBMODULE,
     SYMLINK,
     object_of,
     path_of,
@@ -73,7 +74,7 @@ class Writing:
         self._links: list[Symlinks] = []
         self._objects: Objects | None = None
         self._stopped = False
-        self._files = sum(line.startswith(_BLOBS) for part in parts for line in part.listing.lines)
+        self._files = sum(len(part.listing.lines) - len(part.listing.of_mode(SUBMODULE)) for part in parts)
         self._shared = 0
         self.large: list[LargeFile] = []  # found by `begin`, left to `finish`
 
