@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,6 +14,8 @@ from typing import Any
 
 FORMAT = 1
 MANIFEST = "source.manifest"  # beside the tree
+_COARSE = 5  # CLOCK_REALTIME_COARSE, which file systems take their times from
+_TICK = 0.001
 Mark = tuple[int, int, int, int, int]  # inode, size, time of modification, mode, time of change
 
 
@@ -24,6 +27,15 @@ def mark_of(status: os.stat_result, sealed: bool) -> Mark:
     """
     changed = 0 if sealed else status.st_ctime_ns
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode, changed
+
+
+def wait_past(moment: int) -> None:
+    """Until a file that is written now gets another time than `moment`, in nanoseconds: some milliseconds at most.
+
+    A change within the tick of the clock in which a file was written would otherwise leave no trace.
+    """
+    while moment - 1_000_000_000 < time.clock_gettime_ns(_COARSE) <= moment:
+        time.sleep(_TICK)
 
 
 @dataclass

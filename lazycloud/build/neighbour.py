@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from lazycloud.build.listing import Leaf, leaf_of, permissions
@@ -36,14 +36,7 @@ _ALL = 1 << 30
 _File = tuple[bytes, bytes, bytes, Mark]  # its line, its name, its name in the neighbour, its mark there
 # By (folder in the neighbour, folder in the new tree): both are opened once for all files in them.
 _Folders = dict[tuple[bytes, bytes], list[_File]]
-
-
-@dataclass
-class Taken:
-    """`marks` of what was taken over; `copies`, of these, are files of their own, which the disk may not have yet."""
-
-    marks: dict[bytes, Mark] = field(default_factory=dict)
-    copies: list[bytes] = field(default_factory=list)
+Taken = dict[bytes, Mark]  # what was taken over, by line, with its mark in the new tree
 
 
 @dataclass(frozen=True)
@@ -121,7 +114,7 @@ class _Links:
                 lambda part: self._link(folders, part), [pairs[n::THREADS] for n in range(THREADS)]
             )
             list(linked)
-        taken = Taken()
+        taken: Taken = {}
         for (_, here), files in folders.items():
             self._look(here, files, taken)
         return taken
@@ -142,7 +135,7 @@ class _Links:
                     link(origin, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
 
     def _look(self, folder: bytes, files: Sequence[_File], taken: Taken) -> None:
-        stat, marks = os.stat, taken.marks
+        stat = os.stat
         with _opened(self._here + b"/" + folder) as (here,):
             for line, name, _, mark in files:
                 try:
@@ -150,7 +143,7 @@ class _Links:
                 except FileNotFoundError:
                     continue
                 if mark_of(status, True) == mark:
-                    marks[line] = mark
+                    taken[line] = mark
                 else:
                     os.unlink(name, dir_fd=here)
 
@@ -169,7 +162,7 @@ class _Copies:
         self._clones = True
 
     def take(self, folders: _Folders) -> Taken:
-        taken = Taken()
+        taken: Taken = {}
         for (origin, folder), files in folders.items():
             if self._stopped():
                 break
@@ -192,11 +185,10 @@ class _Copies:
             try:
                 # Once more afterwards: it may have been written to while it was read.
                 if self._fill(target, origin, mark[1]) and self._is_untouched(origin, mark):
-                    taken.marks[line] = mark_of(os.fstat(target), self._sealed_here)
-                    taken.copies.append(line)
+                    taken[line] = mark_of(os.fstat(target), self._sealed_here)
             finally:
                 os.close(target)
-                if line not in taken.marks:
+                if line not in taken:
                     os.unlink(name, dir_fd=here)
         finally:
             os.close(origin)

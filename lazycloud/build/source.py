@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lazycloud.build.durability import sync_files, wait_past
 from lazycloud.build.lfs import POINTER_SIZE, LargeFile, large_file
 from lazycloud.build.listing import (
     EXECUTABLE,
@@ -23,7 +22,7 @@ from lazycloud.build.listing import (
     permissions,
     printable,
 )
-from lazycloud.build.manifest import MANIFEST, Manifest, mark_of
+from lazycloud.build.manifest import MANIFEST, Manifest, mark_of, wait_past
 from lazycloud.build.neighbour import WRITE, neighbour_at
 from lazycloud.build.objects import CHUNK, Objects
 from lazycloud.build.parts import Part
@@ -70,7 +69,6 @@ class Writing:
         self._root = os.fsencode(folder)
         self._sealed = sealed
         self._manifest = Manifest(sealed)
-        self._fresh: list[bytes] = []  # paths of files that the disk may not have yet
         self._links: list[Symlinks] = []
         self._objects: Objects | None = None
         self._stopped = False
@@ -99,19 +97,17 @@ class Writing:
                 break
             if neighbour := neighbour_at(release):
                 taken = neighbour.take_over(wanted, self._root, self._sealed, lambda: self._stopped)
-                self._manifest.marks |= taken.marks
-                self._fresh += [self._place(line) for line in taken.copies]
-                wanted = [leaf for leaf in wanted if leaf[0] not in taken.marks]
+                self._manifest.marks |= taken
+                wanted = [leaf for leaf in wanted if leaf[0] not in taken]
         self._shared = len(self._manifest.marks)
 
     def finish(self, place_of: Callable[[LargeFile], Path | None]) -> Written:
-        """Write what is in Git LFS, then the symlinks; when this returns, the disk has all of it."""
+        """Write what is in Git LFS, then the symlinks. It is the marker's part to have the disk flushed."""
         large = sum(self._write_large(file, place_of(file)) for file in self.large)
         for links in self._links:
             links.write()
         for links in self._links:
             links.check()
-        sync_files(self._fresh, self._folder)
         self._manifest.write(self._folder.with_name(MANIFEST))
         # Whoever runs here next may change a file, and that has to show.
         wait_past(max((mark[2] for mark in self._manifest.marks.values()), default=0))
@@ -170,7 +166,6 @@ class Writing:
             _write_all(descriptor, file.pointer)
         finally:
             os.close(descriptor)
-        self._fresh.append(self._place(file.line))
         return False
 
     def _copy(self, file: LargeFile, origin: Path) -> bool:
@@ -197,7 +192,6 @@ class Writing:
 
     def _note(self, line: bytes, descriptor: int) -> None:
         self._manifest.marks[line] = mark_of(os.fstat(descriptor), self._sealed)
-        self._fresh.append(self._place(line))
 
     def _place(self, line: bytes) -> bytes:
         return self._root + b"/" + path_of(line)
