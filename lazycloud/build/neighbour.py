@@ -46,6 +46,10 @@ class Neighbour:
     tree: bytes
     manifest: Manifest
 
+    def gives_links(self, sealed: bool) -> bool:
+        """Whether a tree that is sealed, or not, may have this one's files, and not copies of them."""
+        return sealed and self.manifest.sealed
+
     def take_over(
         self, leaves: Sequence[Leaf], tree: bytes, sealed: bool, stopped: Callable[[], bool]
     ) -> Taken:
@@ -54,7 +58,7 @@ class Neighbour:
         `sealed`: nobody will write to the new tree's files; one file may then be in both trees.
         """
         folders = self._found(leaves)
-        if sealed and self.manifest.sealed:
+        if self.gives_links(sealed):
             return _Links(self.tree, tree, stopped).take(folders)
         return _Copies(self.tree, tree, stopped, self.manifest.sealed, sealed).take(folders)
 
@@ -184,7 +188,7 @@ class _Copies:
             target = os.open(name, WRITE, permissions(line, self._sealed_here), dir_fd=here)
             try:
                 # Once more afterwards: it may have been written to while it was read.
-                if self._fill(target, origin, mark[1]) and self._is_untouched(origin, mark):
+                if self._fill(target, origin) and self._is_untouched(origin, mark):
                     taken[line] = mark_of(os.fstat(target), self._sealed_here)
             finally:
                 os.close(target)
@@ -196,7 +200,8 @@ class _Copies:
     def _is_untouched(self, descriptor: int, mark: Mark) -> bool:
         return mark_of(os.fstat(descriptor), self._sealed_there) == mark
 
-    def _fill(self, target: int, origin: int, size: int) -> bool:
+    def _fill(self, target: int, origin: int) -> bool:
+        """Whether all of it is there."""
         if self._clones:
             try:
                 fcntl.ioctl(target, FICLONE, origin)
@@ -205,6 +210,7 @@ class _Copies:
                 if problem.errno not in _NO_CLONES:
                     raise
                 self._clones = False
+        size = os.fstat(origin).st_size
         while size > 0 and (count := os.copy_file_range(origin, target, min(size, _ALL))):
             size -= count
         return size == 0

@@ -22,7 +22,7 @@ from lazycloud.build.listing import (
     permissions,
     printable,
 )
-from lazycloud.build.manifest import MANIFEST, Manifest, mark_of, wait_past
+from lazycloud.build.manifest import MANIFEST, Manifest, Mark, mark_of, wait_past
 from lazycloud.build.neighbour import WRITE, neighbour_at
 from lazycloud.build.objects import CHUNK, Objects
 from lazycloud.build.parts import Part
@@ -69,6 +69,7 @@ class Writing:
         self._root = os.fsencode(folder)
         self._sealed = sealed
         self._manifest = Manifest(sealed)
+        self._fresh: list[Mark] = []
         self._links: list[Symlinks] = []
         self._objects: Objects | None = None
         self._stopped = False
@@ -98,6 +99,8 @@ class Writing:
             if neighbour := neighbour_at(release):
                 taken = neighbour.take_over(wanted, self._root, self._sealed, lambda: self._stopped)
                 self._manifest.marks |= taken
+                if not neighbour.gives_links(self._sealed):
+                    self._fresh += taken.values()
                 wanted = [leaf for leaf in wanted if leaf[0] not in taken]
         self._shared = len(self._manifest.marks)
 
@@ -110,7 +113,7 @@ class Writing:
             links.check()
         self._manifest.write(self._folder.with_name(MANIFEST))
         # Whoever runs here next may change a file, and that has to show.
-        wait_past(max((mark[2] for mark in self._manifest.marks.values()), default=0))
+        wait_past(self._fresh)
         return Written(self._files, self._shared, large, len(self.large) - large)
 
     def _make_folders(self) -> None:
@@ -191,7 +194,9 @@ class Writing:
         return os.open(self._place(line), WRITE, permissions(line, self._sealed))
 
     def _note(self, line: bytes, descriptor: int) -> None:
-        self._manifest.marks[line] = mark_of(os.fstat(descriptor), self._sealed)
+        mark = mark_of(os.fstat(descriptor), self._sealed)
+        self._manifest.marks[line] = mark
+        self._fresh.append(mark)
 
     def _place(self, line: bytes) -> bytes:
         return self._root + b"/" + path_of(line)
