@@ -242,7 +242,10 @@ class Stages:
             with disk_watched(folder):
                 await discard(folder)
                 source.folder.mkdir(parents=True)
-                await self._repository.write_source(source.commit, source.folder, output)
+                sealed = source.plan.sealed
+                await self._repository.write_source(
+                    source.commit, source.folder, output, self._written, linked=sealed
+                )
                 facts = {"commit": source.commit.id, "tree": source.commit.tree, "sealed": source.plan.sealed}
                 _mark(folder / SOURCE_MARKER, source.recipe.source, began, facts)
         except BaseException:
