@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from lazycloud.errors import StepFailed
 from lazycloud.processes import signal_group
@@ -68,34 +70,63 @@ async def run_git(
 ) -> bytes:
     """What one git command wrote. Raises GitFailed; nothing of it is left, however it ends."""
     verb = next((word for word in arguments if not word.startswith("-")), "")
-    # A file and no pipe: uvloop's pipe raises RuntimeError when git has ended before it was written to.
-    with tempfile.TemporaryFile() as given:
+    # Files and no pipes: there is nothing to be fed or drained while it runs, its end is all that is waited for.
+    with (
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as written,
+        tempfile.TemporaryFile() as said,
+    ):
         given.write(stdin)
         given.seek(0)
+        process = _begin(arguments, environment, folder, (given, written, said))
         try:
-            process = await asyncio.create_subprocess_exec(
-                *git_command(*arguments),
-                cwd=folder,
-                env=dict(environment),
-                stdin=given,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
-        except FileNotFoundError as missing:
-            raise (no_git() if folder.is_dir() else gone(folder)) from missing
+            async with asyncio.timeout(timeout):
+                await _end_of(process)
+        except TimeoutError:
+            raise GitFailed(verb, None, f"it did not end within {timeout:.0f} s") from None
+        finally:
+            if process.poll() is None:
+                signal_group(process.pid, signal.SIGKILL)
+                await asyncio.shield(asyncio.to_thread(process.wait))
+        if process.returncode:
+            raise GitFailed(verb, process.returncode, _all(said).decode(errors="replace"))
+        return _all(written)
+
+
+def _begin(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, files: Sequence[IO[bytes]]
+) -> subprocess.Popen[bytes]:
+    """Popen borrows our memory (vfork) till git begins; the event loop's own way copies it: 2 ms against 5."""
+    given, written, said = files
     try:
-        async with asyncio.timeout(timeout):
-            written, said = await process.communicate()
-    except TimeoutError:
-        raise GitFailed(verb, None, f"it did not end within {timeout:.0f} s") from None
+        return subprocess.Popen(
+            git_command(*arguments),
+            cwd=folder,
+            env=dict(environment),
+            stdin=given,
+            stdout=written,
+            stderr=said,
+            start_new_session=True,
+        )
+    except FileNotFoundError as missing:
+        raise (no_git() if folder.is_dir() else gone(folder)) from missing
+
+
+async def _end_of(process: subprocess.Popen[bytes]) -> None:
+    """Wait for it; the caller reaps it."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        loop.add_reader(descriptor, ended.set)
+        await ended.wait()
     finally:
-        if process.returncode is None:
-            signal_group(process.pid, signal.SIGKILL)
-            await asyncio.shield(process.wait())
-    if process.returncode:
-        raise GitFailed(verb, process.returncode, said.decode(errors="replace"))
-    return written
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _all(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def gone(folder: Path) -> StepFailed:
