@@ -55,6 +55,7 @@ MAY_KNOW = {
         "errors",
     }
     | {"router"},  # only router.access, the cookie that control signs and routers check; router.accept
+    "announcement": set(),
     "children": set(),
     "handover": {"children"},
     "listeners": {"config", "errors"},
@@ -69,7 +70,7 @@ MAY_KNOW = {
         "processes",
     }
     | {"router"},  # only router.settings: their limits
-    "cli": {"config", "errors", "hosts", "server", "build"},
+    "cli": {"announcement", "config", "errors", "hosts", "server", "build"},
 }
 
 

@@ -80,6 +80,10 @@ class Repository:
         """End a fetch that is under way. Idempotent."""
         await self._search.close()
 
+    def is_at(self, git_folder: Path) -> bool:
+        """Whether that (real path) is the folder that all of its work trees share."""
+        return not self.is_remote and self._common.folder == git_folder
+
     async def refs(self) -> list[Ref]:
         """Branches and tags by name, tags peeled to commits; remote branches that no local branch is named like."""
         form = "%(refname)%00%(objecttype)%00%(objectname)"

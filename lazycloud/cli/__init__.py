@@ -1,6 +1,6 @@
 """The command line: parse, call the API, print. One file per group of verbs, imported when it is asked for.
 
-The hook runs this on each commit, so that nothing but click is imported before the verb is known.
+Nothing but click is imported before the verb is known; the hook, which each commit waits for, is announcement.py.
 Exit status: 0 ok, 1 failed, 2 misuse, 130 ended by Ctrl-C.
 """
 

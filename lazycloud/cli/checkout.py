@@ -43,13 +43,14 @@ class Checkout:
         return Path(_git(self.folder, "rev-parse", "--show-toplevel") or self.shared)
 
     @property
-    def branch(self) -> str:
-        """The full name of the branch HEAD is on; "HEAD" when it is on none."""
-        return _git(self.folder, "symbolic-ref", "--quiet", "HEAD") or "HEAD"
+    def origin(self) -> str:
+        """The URL of the remote of that name; "" without one."""
+        return _git(self.folder, "config", "--get", "remote.origin.url") or ""
 
-    @property
-    def is_rebasing(self) -> bool:
-        return any(self.path(name).is_dir() for name in ("rebase-merge", "rebase-apply"))
+    def head_lines(self) -> str:
+        """What hooks/post-commit asks git: the folders that a rebase makes, the newest commit, its ref."""
+        folders = ("--git-path", "rebase-merge", "--git-path", "rebase-apply")
+        return _git(self.folder, "rev-parse", *folders, "HEAD", "--symbolic-full-name", "HEAD") or ""
 
     def remember_home(self, home: Path) -> None:
         """So that verbs in this repository find its server without being told."""
@@ -68,8 +69,7 @@ class Checkout:
         return os.path.realpath(source) in (str(self.shared), os.path.realpath(self.root))
 
     def is_clone_of(self, source: str) -> bool:
-        origin = _git(self.folder, "config", "--get", "remote.origin.url")
-        return bool(origin) and _bare_url(origin or "") == _bare_url(source)
+        return bool(self.origin) and _bare_url(self.origin) == _bare_url(source)
 
 
 def _bare_url(url: str) -> str:

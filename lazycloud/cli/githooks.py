@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lazycloud
+from lazycloud.config import Config
 from lazycloud.errors import Conflict
 
 NAMES = ("post-commit", "post-receive")
@@ -62,9 +63,12 @@ class Hook:
 
 
 def script(name: str, home: Path) -> str:
-    """The hook's text, with this Python and the server's home in it."""
+    """The hook's text, with this Python, our package's folder and that of the server's sockets in it."""
     text = (_folder() / name).read_text()
-    return text.replace("@PYTHON@", shlex.quote(sys.executable)).replace("@HOME@", shlex.quote(str(home)))
+    library, run = Path(lazycloud.__file__).parent.parent, Config(home=home).run_folder
+    for mark, value in (("@PYTHON@", sys.executable), ("@LIBRARY@", library), ("@RUN@", run)):
+        text = text.replace(mark, shlex.quote(str(value)))
+    return text
 
 
 def _folder() -> Path:

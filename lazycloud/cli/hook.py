@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -76,15 +77,19 @@ def uninstall(folder: Path) -> None:
 @click.argument("name", type=click.Choice(["post-commit", "post-receive"]))
 @targeted
 def run(target: Target, name: str) -> None:
-    """Announce what git says is new. Never fails, and never takes long.
+    """Announce what git says is new, as hooks did that an earlier lazycloud installed. Never fails.
 
     \b
     Example:
       lazycloud hook run post-commit
     """
-    from lazycloud.cli.announcement import announce, committed, received
+    from lazycloud import announcement
+    from lazycloud.config import Config
 
-    announce(target, committed if name == "post-commit" else lambda checkout: received(checkout, sys.stdin))
+    if checkout := Checkout.find(Path.cwd()):
+        news = checkout.head_lines() if name == "post-commit" else sys.stdin.read()
+        said = f"{checkout.shared}\n{checkout.origin}\n{news}"
+        announcement.tell(str(Config(home=target.home_folder).run_folder), name, os.fsencode(said))
 
 
 def _checkout(folder: Path) -> Checkout:

@@ -18,6 +18,7 @@ from lazycloud.build.commit import Commit
 from lazycloud.config import Config
 from lazycloud.control import logs
 from lazycloud.control.auth import Auth
+from lazycloud.control.hook import HookCalls
 from lazycloud.control.inspection import comparison_view
 from lazycloud.control.progress import Progress, number_of
 from lazycloud.control.views import Views, commit_view, error_view
@@ -44,6 +45,7 @@ class Api:
         ("GET", "/api/events", "events"),
         ("GET", "/api/follow", "follow"),
         ("POST", "/api/login-link", "login_link"),
+        ("POST", "/api/announce", "announce_by_hook"),
         ("GET", "/api/apps/{app}/commits", "commits"),
         ("GET", "/api/apps/{app}/releases", "releases"),
         ("GET", "/api/apps/{app}/inspect", "inspect"),
@@ -76,6 +78,7 @@ class Api:
         self._views = views
         self._progress = progress
         self._auth = auth
+        self._hook_calls = HookCalls(fleet, production)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         for method, path, name in self.ROUTES:
@@ -173,6 +176,13 @@ class Api:
         action = await self._production.announce(app, commit, _text(body, "ref"))
         address = self._config.addresses.label(app.domain, commit.short)
         return web.json_response({"address": address, "action": action})
+
+    async def announce_by_hook(self, request: web.Request) -> web.StreamResponse:
+        try:
+            app, commit = await self._hook_calls.take(await request.post())
+        except LazycloudError as problem:
+            return web.Response(text=str(problem), status=problem.status)
+        return web.Response(text=self._config.addresses.label(app.domain, commit.short))
 
     async def follow_promote(self, request: web.Request) -> web.StreamResponse:
         after = number_of(request, "after", self._events.last)

@@ -67,7 +67,7 @@ class ScriptedServer:
         return self._runner
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        given = dict(request.query) if request.method == "GET" else await request.json()
+        given = await _given(request)
         self.calls.append((request.method, request.path, given))
         self.tokens.append(request.headers.get("Authorization", ""))
         if request.path in self._streams:
@@ -95,3 +95,11 @@ class ScriptedServer:
             await response.write(json.dumps(entry).encode() + b"\n")
         await response.write_eof()
         return response
+
+
+async def _given(request: web.Request) -> dict[str, Any]:
+    if request.method == "GET":
+        return dict(request.query)
+    if request.content_type == "application/x-www-form-urlencoded":
+        return dict(await request.post())
+    return await request.json()

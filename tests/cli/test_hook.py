@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import shlex
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import CommandLine, app, git, make_repository
+from .conftest import CommandLine, git, make_repository
 from .server import HANG, ScriptedServer
 
 ADDRESS = "http://3f2a9c1d0b.localhost:8000/"
-ANNOUNCE = "POST /api/apps/shop/announce"
+ANNOUNCE = "POST /api/announce"
 
 
 @pytest.fixture
 def listening(server: ScriptedServer) -> ScriptedServer:
-    server.answer(ANNOUNCE, {"address": ADDRESS, "action": "announce"})
+    server.answer(ANNOUNCE, ADDRESS)
     return server
+
+
+def announced(server: ScriptedServer) -> list[tuple[str, str]]:
+    """Commit and ref of each announcement."""
+    return [(form["commit"], form["ref"]) for form in server.asked(ANNOUNCE)]
 
 
 async def commit(lazycloud: CommandLine, *more: str, folder: Path | None = None) -> str:
@@ -33,7 +41,9 @@ async def test_a_commit_is_announced_and_its_address_printed(
     assert (await lazycloud("hook", "install")).status == 0
     assert f"→ {ADDRESS}\n" in await commit(lazycloud)
     head = git(repository, "rev-parse", "HEAD")
-    assert listening.asked(ANNOUNCE) == [{"commit": head, "ref": "refs/heads/main"}]
+    (told,) = listening.asked(ANNOUNCE)
+    assert (told["commit"], told["ref"], told["origin"]) == (head, "refs/heads/main", "")
+    assert Path(told["repository"]).samefile(repository / ".git")
 
 
 async def test_the_hook_speaks_to_the_home_it_was_installed_for(
@@ -50,41 +60,74 @@ async def test_without_a_server_the_commit_is_made_with_one_line_said(lazycloud:
     assert "lazycloud is not running; `lazycloud up` serves this commit.\n" in await commit(lazycloud)
 
 
-@pytest.mark.parametrize("call", ["GET /api/apps", ANNOUNCE])
 async def test_a_server_that_hangs_delays_a_commit_by_no_more_than_the_bound(
-    lazycloud: CommandLine, listening: ScriptedServer, call: str
+    lazycloud: CommandLine, listening: ScriptedServer
 ):
     await lazycloud("hook", "install")
-    listening.answer(call, HANG)
+    listening.answer(ANNOUNCE, HANG)
     began = time.monotonic()
     said = await commit(lazycloud)
     assert 1.5 < time.monotonic() - began < 4
     assert "lazycloud did not answer within 2 s" in said
 
 
-@pytest.mark.parametrize("body", ["no json", {"error": 1}, [1], [{"name": "shop"}]])
+@pytest.mark.parametrize("body", ["", "404: Not Found", "no address", {"error": 1}])
 async def test_nonsense_from_a_server_does_not_fail_a_commit(
     lazycloud: CommandLine, listening: ScriptedServer, body: object
 ):
     await lazycloud("hook", "install")
-    listening.answer("GET /api/apps", body)
+    listening.answer(ANNOUNCE, body)
     said = await commit(lazycloud)
-    assert "lazycloud" in said
+    assert "does not understand this hook; `lazycloud upgrade`" in said
     assert "Traceback" not in said
 
 
-async def test_a_repository_that_is_not_served_is_told_so(lazycloud: CommandLine, listening: ScriptedServer):
+async def test_what_a_server_says_cannot_move_the_cursor(lazycloud: CommandLine, listening: ScriptedServer):
     await lazycloud("hook", "install")
-    listening.answer("GET /api/apps", [app("wiki", "/srv/wiki")])
-    assert "lazycloud does not serve this repository" in await commit(lazycloud)
-    assert listening.asked("POST /api/apps/wiki/announce") == []
+    listening.answer(ANNOUNCE, "This repository is \x1b[2Jnot served.\nMore.", status=404)
+    assert "lazycloud: This repository is [2Jnot served.\n" in await commit(lazycloud)
+
+
+async def test_something_else_on_the_socket_does_not_fail_a_commit(lazycloud: CommandLine, home: Path):
+    await lazycloud("hook", "install")
+    (home / "run").mkdir(parents=True)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.com ESMTP\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_unix_server(talk, home / "run/api"):
+        assert "does not understand this hook" in await commit(lazycloud)
+
+
+async def test_a_hook_of_an_earlier_lazycloud_goes_on_working(
+    lazycloud: CommandLine, listening: ScriptedServer, repository: Path
+):
+    hook = repository / ".git/hooks/post-commit"
+    home = shlex.quote(str(lazycloud.home))
+    hook.write_text(f"#!/bin/sh\n{sys.executable} -P -m lazycloud --home {home} hook run post-commit\n")
+    hook.chmod(0o755)
+    assert f"→ {ADDRESS}\n" in await commit(lazycloud)
+    assert announced(listening) == [(git(repository, "rev-parse", "HEAD"), "refs/heads/main")]
+
+
+async def test_the_hook_imports_next_to_nothing(lazycloud: CommandLine, repository: Path):
+    """Each commit waits for it; `socket` or `subprocess` alone would double its time."""
+    await lazycloud("hook", "install")
+    text = (repository / ".git/hooks/post-commit").read_text()
+    code = text.partition("-S -c '")[2].partition("'")[0] + "\nprint(*sys.modules)"
+    library = str(Path(__file__).parents[2])
+    done = await lazycloud.run(sys.executable, "-I", "-S", "-c", code, library, "/nowhere", "post-commit")
+    assert "lazycloud.announcement" in done.out
+    assert not {"socket", "signal", "json", "subprocess", "re", "enum", "typing"} & set(done.out.split())
 
 
 async def test_what_is_committed_cannot_stand_in_for_modules_of_lazycloud(
     lazycloud: CommandLine, listening: ScriptedServer, repository: Path
 ):
     await lazycloud("hook", "install")
-    for name in ("click.py", "json.py", "lazycloud.py"):
+    for name in ("os.py", "_socket.py", "lazycloud.py"):
         (repository / name).write_text("raise SystemExit('taken over')")
     said = await commit(lazycloud)
     assert "taken over" not in said
@@ -99,7 +142,8 @@ async def test_a_linked_work_tree_announces_for_its_main_repository(
     git(repository, "worktree", "add", "--quiet", str(tree), "-b", "feature/mugs")
     assert ADDRESS in await commit(lazycloud, folder=tree)
     head = git(tree, "rev-parse", "HEAD")
-    assert listening.asked(ANNOUNCE) == [{"commit": head, "ref": "refs/heads/feature/mugs"}]
+    assert announced(listening) == [(head, "refs/heads/feature/mugs")]
+    assert Path(listening.asked(ANNOUNCE)[0]["repository"]).samefile(repository / ".git")
 
 
 async def test_git_dir_and_work_tree_of_git_itself_do_not_confuse_it(
@@ -230,8 +274,7 @@ async def test_a_python_that_is_gone_is_said_and_fails_nothing(lazycloud: Comman
 def bare(tmp_path: Path, repository: Path, server: ScriptedServer) -> Path:
     folder = tmp_path / "shop.git"
     make_repository(folder, "--bare")
-    server.answer("GET /api/apps", [app("shop", folder)])
-    server.answer(ANNOUNCE, {"address": ADDRESS, "action": "announce"})
+    server.answer(ANNOUNCE, ADDRESS)
     git(repository, "remote", "add", "origin", str(folder))
     return folder
 
@@ -244,11 +287,12 @@ async def test_a_push_announces_branches_and_tags_and_passes_deleted_ones_by(
     first = await lazycloud.git("push", "origin", "main", "v1", "main:refs/notes/x")
     assert first.status == 0
     assert f"remote: → {ADDRESS}" in first.err
-    head = git(repository, "rev-parse", "HEAD")
-    announced = [{"commit": head, "ref": "refs/heads/main"}, {"commit": head, "ref": "refs/tags/v1"}]
-    assert server.asked(ANNOUNCE) == announced
+    head, tag = git(repository, "rev-parse", "HEAD", "v1").splitlines()
+    told = [(head, "refs/heads/main"), (tag, "refs/tags/v1")]
+    assert announced(server) == told
+    assert Path(server.asked(ANNOUNCE)[0]["repository"]).samefile(bare)
     assert (await lazycloud.git("push", "origin", ":v1")).status == 0
-    assert server.asked(ANNOUNCE) == announced
+    assert announced(server) == told
 
 
 async def test_a_hook_that_was_there_gets_the_same_lines(
@@ -269,7 +313,7 @@ async def test_a_ref_that_the_server_refuses_does_not_keep_the_others_from_it(
     lazycloud: CommandLine, bare: Path, server: ScriptedServer, repository: Path
 ):
     await lazycloud("hook", "install", folder=bare)
-    server.refuse(ANNOUNCE, 404, "No such commit.")
+    server.answer(ANNOUNCE, "No such commit.", status=404)
     git(repository, "branch", "tea")
     done = await lazycloud.git("push", "origin", "main", "tea")
     assert done.status == 0
@@ -282,5 +326,6 @@ async def test_commits_in_turn_are_all_announced(
     await lazycloud("hook", "install")
     for _ in range(3):
         await commit(lazycloud)
-    announced = [body["commit"] for body in listening.asked(ANNOUNCE)]
-    assert announced == git(repository, "rev-list", "--reverse", "-3", "HEAD").splitlines()
+    assert [commit for commit, _ in announced(listening)] == git(
+        repository, "rev-list", "--reverse", "-3", "HEAD"
+    ).splitlines()

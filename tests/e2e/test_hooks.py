@@ -67,6 +67,34 @@ async def test_a_push_to_a_bare_repository_prints_the_address_and_is_followed(
     await server.until(partial(server.named, "second"))
 
 
+async def test_a_clone_announces_for_its_origin_and_a_repository_that_is_not_served_is_told_so(
+    up: Up, checkout: Checkout, tmp_path: Path
+) -> None:
+    checkout.commit(counter("first"))
+    bare, clone, other = tmp_path / "shop.git", Checkout(tmp_path / "clone"), Checkout(tmp_path / "other")
+    checkout.git("clone", "-q", "--bare", str(checkout.path), str(bare))
+    server = up(f"shop=file://{bare}")
+    clone.git("remote", "add", "origin", f"file://{tmp_path}/shop")
+    for repository in (clone, other):
+        server.cli("hook", "install", folder=repository.path)
+    _, said = commit_aloud(other, "elsewhere")
+    assert "lazycloud: This repository is not served. `lazycloud up` does that." in said
+    commit, said = commit_aloud(clone, "not pushed yet")
+    assert f"lazycloud: There is no commit, branch or tag '{commit}'" in said
+
+
+async def test_an_annotated_tag_is_announced_as_its_commit(
+    up: Up, checkout: Checkout, tmp_path: Path
+) -> None:
+    first, bare = checkout.commit(counter("first")), tmp_path / "shop.git"
+    checkout.git("clone", "-q", "--bare", str(checkout.path), str(bare))
+    checkout.git("remote", "add", "origin", str(bare))
+    server = up(f"shop={bare}")
+    server.cli("hook", "install", str(bare))
+    checkout.git("tag", "-a", "v1", "-m", "one")
+    assert f"→ http://{first[:10]}.localhost:{server.port}/" in checkout.aloud("push", "origin", "v1")
+
+
 async def test_a_clone_url_is_served_and_its_new_commits_are_fetched_when_asked_for(
     up: Up, checkout: Checkout
 ) -> None:
