@@ -16,7 +16,7 @@ MAKE_VENV = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --up
 INSTALL = $(BIN)/python -m pip install --quiet
 endif
 
-.PHONY: demo test fuzz check lint types bench-router clean
+.PHONY: demo test fuzz check lint types bench-router bench-deploy clean
 
 demo: .venv/.installed
 	@test -e "$(DEMO)/guestbook" || echo "Making a guestbook in $(DEMO)/guestbook"
@@ -43,6 +43,10 @@ types: .venv/.installed-test
 # FIGURES="keepalive idle" for some of them, ARGUMENTS for its flags.
 bench-router: .venv/.installed
 	$(BIN)/python bench/router.py $(FIGURES) $(ARGUMENTS)
+
+# FIGURES="commits lockfile", ARGUMENTS="--rounds 5"; the page is opened in a Chromium that is on PATH.
+bench-deploy: .venv/.installed-test
+	$(BIN)/python bench/deploy.py $(FIGURES) $(ARGUMENTS)
 
 clean:
 	rm -rf .venv $(DEMO) .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -100,19 +100,21 @@ def spawn(
     *,
     environment: Mapping[str, str] | None = None,
     listeners: Sequence[socket.socket] = (),
+    at: Path | None = None,
 ) -> Running:
-    """Start a program on that core (or those, with commas), in a process group of its own.
+    """Start a program on that core (those, with commas; all, with none), in a process group of its own.
 
-    Its output goes to a file in the folder.
+    Its output goes to a file in the folder; `at` is where it runs, if not there.
     """
     output = folder / "output"
+    pinned = ["taskset", "-c", str(core)] if core != "" else []
     with output.open("wb") as writer:
         process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command],
+            [*pinned, *command],
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=subprocess.STDOUT,
-            cwd=folder,
+            cwd=at or folder,
             env=os.environ | dict(environment or {}),
             pass_fds=[each.fileno() for each in listeners],
             start_new_session=True,

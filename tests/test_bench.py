@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent.parent
 PAGE = "# Figures\n<!-- figure keepalive -->\nold\n<!-- end keepalive -->\nbelow\n"
 
 
-def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str | Path, command: str = "router") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ROOT / "bench/router.py"), *map(str, arguments)],
+        [sys.executable, str(ROOT / f"bench/{command}.py"), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -45,9 +45,24 @@ def test_a_figure_or_a_peer_that_does_not_exist_is_named() -> None:
     assert "“apache”" in bench("keepalive", "--peers", "apache").stderr
 
 
-def test_the_page_has_a_place_for_each_figure() -> None:
-    names = bench("?").stderr.rpartition("there are ")[2].split(", ")
+@pytest.mark.slow
+def test_a_deploy_is_measured_beside_a_start_by_hand(tmp_path: Path) -> None:
+    values = tmp_path / "values.json"
+    done = bench("commits", "--case", "static", "--rounds", "1", "--json", values, command="deploy")
+    assert done.returncode == 0, done.stderr
+    assert "static files" in done.stdout and "by hand" in done.stdout
+    figure = json.loads(values.read_text())["figures"]["commits"]
+    took = {row["peer"]: row["values"]["seconds"] for row in figure["rows"]}
+    assert len(took) == 3 and all(0.01 < seconds < 30 for seconds in took.values())
+    ours = next(seconds for way, seconds in took.items() if way != "by hand")
+    (target,) = figure["targets"]
+    assert target["value"] == pytest.approx(ours / took["by hand"])
+
+
+@pytest.mark.parametrize(("command", "count"), [("router", 7), ("deploy", 6)])
+def test_the_page_has_a_place_for_each_figure(command: str, count: int) -> None:
+    names = bench("?", command=command).stderr.rpartition("there are ")[2].split(", ")
     page = (ROOT / "docs/benchmarks.md").read_text()
-    assert len(names) == 7
+    assert len(names) == count
     for name in map(str.strip, names):
         assert f"<!-- figure {name} -->" in page and f"<!-- end {name} -->" in page

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from run import Row, Run
+from run import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Figure:
     title: str
     target: str
     columns: tuple[Column, ...]
-    measure: Callable[[Run], list[Row]]
+    measure: Callable[[Any], list[Row]]  # of the Run, or the Trials, that its command makes
     judge: Callable[[Sequence[Row]], list[Verdict]]
 
 

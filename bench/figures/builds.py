@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import shutil
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,21 +19,15 @@ from pathlib import Path
 import backend
 import measure
 from figures import Column, Figure, Verdict, verdicts
-from peer import HERE, CannotRun, Running, free_port, spawn
+from peer import HERE, CannotRun, Running
 from run import Row, Run, Sample, median
+from server import git, up
 
 OTHERS = 8
 CONNECTIONS = 16
 SHARES = (0.1, 0.5)  # of what the server can carry
 _WORST = 2.0
 _PATIENCE = 120.0
-_IDENTITY = {
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_AUTHOR_NAME": "Ada",
-    "GIT_AUTHOR_EMAIL": "ada@example.com",
-    "GIT_COMMITTER_NAME": "Ada",
-    "GIT_COMMITTER_EMAIL": "ada@example.com",
-}
 
 
 @dataclass(slots=True)
@@ -150,48 +140,25 @@ def _is_build(pid: int) -> bool:
 def _served(run: Run, flags: Sequence[str]) -> Iterator[Served]:
     """A server in a scratch home, ended as Ctrl-C does."""
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name:
-        folder, port = Path(name), free_port()
+        folder = Path(name)
         commits = _repository(folder / "shop", 1 + OTHERS * run.rounds * len(SHARES), run.seconds)
-        command = [
-            sys.executable,
-            "-m",
-            "lazycloud",
-            "up",
-            str(folder / "shop"),
-            "--home",
-            str(folder / "home"),
-        ]
-        command += ["--listen", f"127.0.0.1:{port}", *flags]
-        running = spawn("lazycloud up", command, run.all_cores, folder, port)
-        try:
-            yield Served(running.wait(), commits[0], commits[1:])
-        finally:
-            running.process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                running.process.wait(_PATIENCE)
-            running.stop()
+        with up(folder, folder / "shop", flags, run.all_cores) as running:
+            yield Served(running, commits[0], commits[1:])
 
 
 def _repository(folder: Path, count: int, seconds: float) -> list[str]:
     """An app with so many commits, oldest first; each but the first has a build of so many CPU seconds."""
     shutil.copytree(HERE / "load/app", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    _git(folder, "init", "-q", "-b", "main")
+    git(folder, "init", "-q", "-b", "main")
     for number in range(count):
         (folder / "work").write_text(f"{seconds if number else 0} for commit {number}\n")
-        _git(folder, "add", "-A")
-        _git(folder, "commit", "-q", "-m", f"commit {number}")
+        git(folder, "add", "-A")
+        git(folder, "commit", "-q", "-m", f"commit {number}")
     # production is the first: nothing else is built before it is asked for
-    commits = _git(folder, "rev-list", "--reverse", "HEAD").split()
-    _git(folder, "update-ref", "refs/heads/main", commits[0])
-    _git(folder, "update-ref", "refs/heads/next", commits[-1])
+    commits = git(folder, "rev-list", "--reverse", "HEAD").split()
+    git(folder, "update-ref", "refs/heads/main", commits[0])
+    git(folder, "update-ref", "refs/heads/next", commits[-1])
     return commits
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    environment = os.environ | _IDENTITY
-    return subprocess.run(
-        ["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=True
-    ).stdout
 
 
 def _judge(rows: Sequence[Row]) -> list[Verdict]:
