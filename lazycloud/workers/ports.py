@@ -6,13 +6,14 @@ import errno
 import random
 import socket
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lazycloud.errors import Busy
 
 RANGE = range(20000, 30000)  # below Linux' usual ephemeral ports, above what people type
 RESTING = 1000  # a number is not given again at once: a router may not know yet that its worker is gone
+FEW = 20  # ports that are tried before all are shuffled
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -29,7 +30,7 @@ class Ports:
 
     def take(self) -> int:
         """A number on which nobody listens on loopback or everywhere. Raises Busy if there is none."""
-        for port in random.sample(self._candidates, len(self._candidates)):
+        for port in self._shuffled():
             if port not in self._taken and port not in self._resting and is_free(port):
                 self._taken.add(port)
                 return port
@@ -38,6 +39,11 @@ class Ports:
             "Stop some deployments, and try again.",
             retry_after=30,
         )
+
+    def _shuffled(self) -> Iterator[int]:
+        """A few at random first: to shuffle all ten thousand takes 4 ms."""
+        yield from random.sample(self._candidates, min(FEW, len(self._candidates)))
+        yield from random.sample(self._candidates, len(self._candidates))
 
     def hold(self, port: int) -> None:
         """Count a number as taken: its worker runs already."""
