@@ -93,9 +93,9 @@ def _announce(run: str, form: dict[str, str], deadline: float) -> None:
     status, text = _answer(_ask(run, (head + body).encode("ascii"), deadline))
     if status == 200 and text.startswith(("http://", "https://")):
         print(f"→ {text}", flush=True)
-    elif status > 200 and text and not text.startswith(f"{status}:"):
+    elif status > 200 and text and text[0] not in "<{0123456789":  # no page, object or "404: Not Found"
         _murmur(f"lazycloud: {text}")
-    else:  # "404: Not Found" is what one says that does not know the route yet
+    else:
         _murmur("The lazycloud that runs does not understand this hook; `lazycloud upgrade` replaces it.")
 
 

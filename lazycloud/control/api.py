@@ -78,7 +78,7 @@ class Api:
         self._views = views
         self._progress = progress
         self._auth = auth
-        self._hook_calls = HookCalls(fleet, production)
+        self.hook_calls = HookCalls(fleet, production)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         for method, path, name in self.ROUTES:
@@ -179,7 +179,7 @@ class Api:
 
     async def announce_by_hook(self, request: web.Request) -> web.StreamResponse:
         try:
-            app, commit = await self._hook_calls.take(await request.post())
+            app, commit = await self.hook_calls.take(await request.post())
         except LazycloudError as problem:
             return web.Response(text=str(problem), status=problem.status)
         return web.Response(text=self._config.addresses.label(app.domain, commit.short))

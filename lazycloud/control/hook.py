@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lazycloud.build.commit import Commit
@@ -13,6 +15,8 @@ from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.production import Production
 from lazycloud.errors import BadInput, NotFound
 
+log = logging.getLogger(__name__)
+
 FIELDS = ("repository", "origin", "commit", "ref")
 
 
@@ -20,16 +24,29 @@ class HookCalls:
     """A hook tells what it knows, and waits: so it is answered in one line of text, as soon as that is known."""
 
     def __init__(self, fleet: Fleet, production: Production) -> None:
+        self.expected: Callable[[App, Commit], None] = lambda app, commit: None  # told what will be asked for
         self._fleet = fleet
         self._production = production
+        self._tasks: set[asyncio.Task[str]] = set()
 
     async def take(self, form: Mapping[str, object]) -> tuple[App, Commit]:
-        """The app and the commit, announced. Raises NotFound, Ambiguous, BadInput."""
+        """The app and the commit; what the commit itself asks for is done meanwhile. Raises NotFound, BadInput."""
         repository, origin, commit_id, ref = (_field(form, name) for name in FIELDS)
         app = self._app(repository, origin)
         commit = await _commit(app, commit_id)
-        await self._production.announce(app, commit, ref)
+        task = asyncio.create_task(
+            self._production.announce(app, commit, ref), name=f"announce {commit.short}"
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._announced)
+        await asyncio.sleep(0)  # it begins by taking back what routers keep of the ref
+        self.expected(app, commit)
         return app, commit
+
+    def _announced(self, task: asyncio.Task[str]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (problem := task.exception()):
+            log.error("Could not %s: %s", task.get_name(), problem, exc_info=problem)
 
     def _app(self, repository: str, origin: str) -> App:
         """The app that is served from this repository, else one served from where it was cloned from."""

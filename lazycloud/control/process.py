@@ -109,6 +109,7 @@ class Control:
         progress, pages = Progress(self.events, views), Pages()
         visits = Visits(config, self.fleet, resolver, self.auth, pages, views, progress)
         api = Api(config, self.fleet, self.production, self.events, views, progress, self.auth)
+        api.hook_calls.expected = resolver.expect
         application = make_application(config, self.auth, pages, resolver, visits, api)
         unanswered = Unanswered(application)
         runner = web.AppRunner(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from lazycloud.states import State
 NOTHING_THERE = (
     1.0  # seconds for which a router believes it: git is not asked more often, and a new branch is there soon
 )
+KNOWN_MOST = 2000  # labels of commits; some 1 MB
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Resolver:
         self._config = config
         self._fleet = fleet
         self._held: Counter[str] = Counter()  # by app
+        self._known: OrderedDict[tuple[str, str, int], Commit] = OrderedDict()
         self._looking: dict[tuple[str, str, int], asyncio.Task[Commit]] = {}
         self._moves: dict[str, int] = {}
         self._named: dict[str, set[str]] = {}  # app -> hosts kept by routers whose label is no commit id
@@ -125,13 +127,29 @@ class Resolver:
             return self._to_worker(host, found, deployment.address)
         return Answer.control("failed" if deployment.state is State.FAILED else "late")
 
+    def expect(self, app: App, commit: Commit) -> None:
+        """Its address was told to somebody: look for it before it is asked for."""
+        self._look(app, commit.short)
+
     async def _labelled(self, app: App, label: str) -> Commit:
-        """Fifty requests for one label ask git once."""
+        """Fifty requests for one label ask git once; and so do later ones for a commit's id, till a ref moves."""
+        if known := self._known.get((app.name, label, self._moves.get(app.name, 0))):
+            return known
+        return await asyncio.shield(self._look(app, label))
+
+    def _look(self, app: App, label: str) -> asyncio.Task[Commit]:
         key = (app.name, label, self._moves.get(app.name, 0))
         task = self._looking.get(key)
         if task is None:
             task = self._looking[key] = asyncio.create_task(
                 app.labelled(label), name=f"look for {label[:64]}"
             )
-            task.add_done_callback(lambda done: self._looking.pop(key, None) and done.exception())
-        return await asyncio.shield(task)
+            task.add_done_callback(lambda done: self._looked(key, done))
+        return task
+
+    def _looked(self, key: tuple[str, str, int], task: asyncio.Task[Commit]) -> None:
+        self._looking.pop(key, None)
+        if not task.cancelled() and not task.exception() and task.result().id.startswith(key[1]):
+            self._known[key] = task.result()
+            if len(self._known) > KNOWN_MOST:
+                self._known.popitem(last=False)
