@@ -11,6 +11,7 @@ import codecs
 import contextlib
 import errno
 import os
+import select
 import signal
 import time
 from collections import deque
@@ -27,6 +28,8 @@ Output = Callable[[str], None]
 LAST_LINES = 20  # what fits on a landing page without scrolling
 READ_SIZE = 65536
 SESSION_POLL = 0.02  # seconds; a look through /proc costs a millisecond or two
+REPORT_AT_ONCE = 0.005  # seconds to wait for the report of an end in the midst of things
+REPORT_PATIENCE = 1.0  # seconds to wait for it on a busy machine
 NICE_TRIES = 50  # of moving a session's niceness: more than commands are ever started at once
 
 
@@ -276,12 +279,17 @@ def signal_group(leader: int, number: signal.Signals) -> None:
 
 
 class Ending:
-    """Waits for a process to end, ours or adopted, by its pidfd; `status` is known only of our children."""
+    """Waits for a process to end, ours or adopted, by its pidfd; `status` is known only of our children.
 
-    def __init__(self, identity: Identity) -> None:
+    `report` is a pipe on which the parent of somebody else's child says `ended <wait status>`; it is closed here.
+    """
+
+    def __init__(self, identity: Identity, report: int = -1) -> None:
         self.identity = identity
         self.status: int | None = None
         self._fd = -1
+        self._report = report
+        self._gone = False
         self._ended = asyncio.Event()
 
     def watch(self) -> None:
@@ -291,7 +299,7 @@ class Ending:
         except OSError as problem:
             if problem.errno != errno.ESRCH:
                 raise
-            self._ended.set()
+            self._on_end()
             return
         if is_running(self.identity):
             asyncio.get_running_loop().add_reader(self._fd, self._on_end)
@@ -300,7 +308,7 @@ class Ending:
 
     @property
     def over(self) -> bool:
-        return self._ended.is_set()
+        return self._gone
 
     def look(self) -> bool:
         """Whether it has ended, without waiting for the event loop to be told."""
@@ -317,14 +325,50 @@ class Ending:
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
+        if self._report >= 0:
+            asyncio.get_running_loop().remove_reader(self._report)
+            os.close(self._report)
+            self._report = -1
 
     def _on_end(self) -> None:
+        self._gone = True
         with contextlib.suppress(ChildProcessError):
             pid, status = os.waitpid(self.identity.pid, os.WNOHANG)
             if pid:
                 self.status = os.waitstatus_to_exitcode(status)
+        if self.status is None and self._report >= 0:
+            self._await_report()
+        else:
+            self._finish()
+
+    def _await_report(self) -> None:
+        """Its parent is told of the end at the same moment as we, and does nothing else: mostly it has said it."""
+        report, self._report = self._report, -1
+        self.close()
+        self._report = report
+        if _is_readable(report, REPORT_AT_ONCE):
+            self._read_report()
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_reader(report, self._read_report)
+        loop.call_later(REPORT_PATIENCE, self._finish)
+
+    def _read_report(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            word, _, status = os.read(self._report, 100).decode().partition(" ")
+            if word == "ended":  # else its parent is gone, and nobody knows
+                self.status = os.waitstatus_to_exitcode(int(status))
+        self._finish()
+
+    def _finish(self) -> None:
         self.close()
         self._ended.set()
+
+
+def _is_readable(descriptor: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 async def end_group(ending: Ending, graces: Sequence[tuple[signal.Signals, float]]) -> None:

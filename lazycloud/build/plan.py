@@ -51,6 +51,7 @@ class Plan:
     ready_timeout: float = 60
     release_timeout: float = 600
     stop_timeout: float = 10
+    preload: bool = True
     data_from: str = "production"
     on_commit: str = "announce"
     env: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +112,7 @@ def make_plan(tree: Tree) -> Plan:
         ready_timeout=settings.ready_timeout,
         release_timeout=settings.release_timeout,
         stop_timeout=settings.stop_timeout,
+        preload=settings.preload,
         data_from=settings.data_from,
         on_commit=settings.on_commit,
         env=settings.env,

@@ -125,7 +125,8 @@ def _worker(worker: dict[str, Any]) -> str:
 
     load = f"{size(worker['memory'])}, {worker['cpu'] or 0:.0f} % cpu"
     where = worker.get("listens") or worker["address"]
-    return f"pid {worker['pid']} at {where}, {load}, started {age(worker['since'])}"
+    how = ", preloaded" if worker.get("preloaded") else ""
+    return f"pid {worker['pid']} at {where}, {load}, started {age(worker['since'])}{how}"
 
 
 def _steps(steps: list[dict[str, Any]]) -> Any:

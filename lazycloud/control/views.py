@@ -220,6 +220,7 @@ class Views:
             "version": deployment.key.version,
             "state": deployment.state.value,
             "pid": worker.record.pid,
+            "preloaded": worker.record.preloaded,
             "listens": worker.address,
             "memory": usage.memory,
             "cpu": usage.cpu,

@@ -26,10 +26,13 @@ from lazycloud.processes import Output
 from lazycloud.states import Cause
 from lazycloud.workers.environment import worker_environment
 from lazycloud.workers.ports import Ports
-from lazycloud.workers.worker import Launch, Worker
+from lazycloud.workers.preload.parents import Parents
+from lazycloud.workers.preload.start import Venv
+from lazycloud.workers.worker import Launch, Worker, prepare
 
 log = logging.getLogger(__name__)
 
+PRELOAD = "preload"  # in the folder of an environment: what was learned of its workers
 ANCESTORS = 1000  # how far back `from = "parent"` looks for data
 
 
@@ -45,6 +48,7 @@ class Deploy:
     address: str
     scratch: Path  # a folder that lives no longer than the worker: HOME and TMPDIR
     timezone: str
+    parents: Parents | None = None  # that Python workers are forked from; None: all start plainly
 
     async def build(self) -> Release:
         """The steps that leave a release; they know nothing of data and workers."""
@@ -58,6 +62,8 @@ class Deploy:
             release = await self.app.stages.build(source, dependencies, output)
             step.state = _outcome(release.reused, release.skipped)
         self.deployment.release = release.key
+        if self.parents:
+            prepare(self._launch(release), self.parents)
         return release
 
     async def run(self, release: Release) -> Worker:
@@ -173,20 +179,9 @@ class Deploy:
         await processes.run(command, release.folder, environment, output, release.plan.release_timeout)
 
     async def _start(self, release: Release, output: Output) -> Worker:
-        plan = release.plan
-        output(f"$ {plan.run}\n")
+        output(f"$ {release.plan.run}\n")
         self._make_scratch()
-        launch = Launch(
-            command=plan.run,
-            folder=release.folder,
-            environment=self._environment(release),
-            log=self.deployment.worker_log,
-            health=plan.health,
-            ready_timeout=plan.ready_timeout,
-            stop_timeout=plan.stop_timeout,
-            health_host=urlsplit(self.address).netloc,
-        )
-        worker = await Worker.start(launch, self.ports)
+        worker = await Worker.start(self._launch(release), self.ports, self.parents, output)
         self.deployment.worker = worker
         self.log.append(
             WorkerStarted(
@@ -198,6 +193,20 @@ class Deploy:
             store.put(store.deployments, **self.deployment.row()),
         )
         return worker
+
+    def _launch(self, release: Release) -> Launch:
+        plan = release.plan
+        return Launch(
+            command=plan.run,
+            folder=release.folder,
+            environment=self._environment(release),
+            log=self.deployment.worker_log,
+            health=plan.health,
+            ready_timeout=plan.ready_timeout,
+            stop_timeout=plan.stop_timeout,
+            health_host=urlsplit(self.address).netloc,
+            venv=_shared_venv(release) if plan.preload else None,
+        )
 
     @contextmanager
     def _step(self, name: StepName) -> Iterator[tuple[Step, Output]]:
@@ -220,6 +229,13 @@ class Deploy:
 
     def _make_scratch(self) -> None:
         self.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _shared_venv(release: Release) -> Venv | None:
+    """The Python environment that the release shares with others of its app, if it does."""
+    venv = Path(release.environment.get("VIRTUAL_ENV", "/"))
+    app = release.folder.parent.parent.parent  # <app>/releases/<key>/tree
+    return Venv(venv, venv.parent / PRELOAD) if venv.parent.parent == app / "environments" else None
 
 
 def _outcome(reused: bool, skipped: bool) -> Outcome:

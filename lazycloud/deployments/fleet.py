@@ -25,6 +25,7 @@ from lazycloud.events import EventLog, PromoteFailed, WorkerEnded
 from lazycloud.states import DEPLOYING, Cause, State
 from lazycloud.store import Store
 from lazycloud.workers.ports import Ports
+from lazycloud.workers.preload.parents import Parents
 from lazycloud.workers.worker import Record, Worker
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Fleet:
         self._timezone = timezone
         self._turns = Turns(config.builds)
         self._ports = Ports()
+        self._parents = Parents()
         self._deployments: dict[str, Deployment] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._restarts: dict[str, int] = {}
@@ -204,6 +206,7 @@ class Fleet:
         for task in self._watchers.values():
             task.cancel()
         await asyncio.gather(*self._watchers.values(), *self._tasks, return_exceptions=True)
+        await self._parents.close()
 
     async def discard(self, deployment: Deployment) -> None:
         """Stop it and remove its data: for rehearsals. Never production's."""
@@ -262,7 +265,17 @@ class Fleet:
             else addresses.label(app.domain, commit.short)
         )
         scratch = self._config.scratch_folder(key.id)
-        return Deploy(app, commit, deployment, self._ports, self._events, address, scratch, self._timezone)
+        return Deploy(
+            app,
+            commit,
+            deployment,
+            self._ports,
+            self._events,
+            address,
+            scratch,
+            self._timezone,
+            self._parents,
+        )
 
     async def _broke(self, deployment: Deployment, problem: LazycloudError) -> None:
         if deployment.state is State.READY:

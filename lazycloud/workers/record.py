@@ -15,7 +15,8 @@ class Record:
     """A worker as it can be adopted. `address` is "host:port", or "[host]:port"; times are seconds.
 
     `started` (clock ticks since boot) and `boot` tell its process from a later one with the same pid.
-    `log_start` is the byte of the log at which this worker's own lines begin.
+    `log_start` is the byte of the log at which this worker's own lines begin. `preloaded`: it is a
+    fork of a process that had imported what it needs.
     """
 
     pid: int
@@ -28,6 +29,7 @@ class Record:
     health_host: str = "localhost"
     ready_timeout: float = 60
     stop_timeout: float = 10
+    preloaded: bool = False
 
     @property
     def identity(self) -> Identity:

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from lazycloud.errors import StepFailed
 from lazycloud.processes import (
@@ -31,11 +32,14 @@ from lazycloud.processes import (
 from lazycloud.workers.command import shell_arguments
 from lazycloud.workers.logs import last_lines, open_log
 from lazycloud.workers.ports import Ports
+from lazycloud.workers.preload.parents import Parents
+from lazycloud.workers.preload.start import Start, Venv, make_start
+from lazycloud.workers.preload.unsuitable import Unsuitable
 from lazycloud.workers.readiness import NotReady, Readiness, Why
 from lazycloud.workers.record import Record
 from lazycloud.workers.usage import Meter, Usage
 
-__all__ = ["Ended", "Launch", "NotReady", "Record", "Worker"]
+__all__ = ["Ended", "Launch", "NotReady", "Record", "Worker", "prepare"]
 
 HOST = "127.0.0.1"
 ATTEMPTS = 3  # ports that are tried when somebody else takes the one that was free a moment ago
@@ -46,7 +50,8 @@ class Launch:
     """How to start a worker. `command` is a shell string; `environment` is complete but for PORT and HOST.
 
     `health` is a path that must answer below 400, None for none; `health_host` the Host that it is asked
-    for (an app may answer only to its own). Times are seconds.
+    for (an app may answer only to its own). Times are seconds. `venv`: the Python environment that it may be
+    preloaded from, None for a plain start.
     """
 
     command: str
@@ -57,6 +62,7 @@ class Launch:
     ready_timeout: float = 60
     stop_timeout: float = 10
     health_host: str = "localhost"
+    venv: Venv | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,21 @@ class Ended:
 class Worker:
     """Made by `start` or `adopt`."""
 
-    def __init__(self, record: Record, ports: Ports, launch: Launch | None = None) -> None:
+    def __init__(
+        self,
+        record: Record,
+        ports: Ports,
+        launch: Launch | None = None,
+        parents: Parents | None = None,
+        begun: Begun | None = None,
+    ) -> None:
         self._ports = ports
         self._launch = launch
+        self._parents = parents
+        self._begun = begun
         self._stopping = asyncio.Lock()
         self._record = record
-        self._ending = _watch(record)
+        self._ending = _watch(record, begun)
         self._meter = Meter(record.pid)
 
     def __repr__(self) -> str:
@@ -83,9 +98,15 @@ class Worker:
         return f"<Worker {self._record.pid} {self.address} {how}>"
 
     @classmethod
-    async def start(cls, launch: Launch, ports: Ports) -> Worker:
-        """Start the process; it is not ready yet. Raises StepFailed if it cannot be started, Busy without a port."""
-        return cls(_spawn_on_port(launch, ports), ports, launch)
+    async def start(
+        cls, launch: Launch, ports: Ports, parents: Parents | None = None, say: Output | None = None
+    ) -> Worker:
+        """Start the process; it is not ready yet. Raises StepFailed if it cannot be started, Busy without a port.
+
+        A fork of one of `parents` where that is the same as a plain start, and faster; `say` is told what was done.
+        """
+        begun = await _begin_on_port(launch, ports, parents, say or _say_nothing)
+        return cls(begun.record, ports, launch, parents, begun)
 
     @classmethod
     async def adopt(cls, record: Record, ports: Ports) -> Worker | None:
@@ -133,9 +154,10 @@ class Worker:
             except NotReady as problem:
                 if problem.why is not Why.PORT_TAKEN or not self._launch or attempt == ATTEMPTS:
                     raise
-                await self._move(self._launch)
+                await self._move(self._launch, say or _say_nothing)
             else:
                 self._record = replace(self._record, address=address)
+                self._learn()
                 return
 
     async def ended(self) -> Ended:
@@ -161,48 +183,95 @@ class Worker:
         """The last lines that it wrote since it was started, oldest first, empty ones left out."""
         return last_lines(self._record.log_path, count, self._record.log_start)
 
-    async def _move(self, launch: Launch) -> None:
+    def _learn(self) -> None:
+        if self._parents and self._begun and self._begun.start:
+            self._parents.learn(self._begun.start)
+
+    async def _move(self, launch: Launch, say: Output) -> None:
         await self.stop()
-        self._record = _spawn_on_port(launch, self._ports)
-        self._ending = _watch(self._record)
+        self._begun = await _begin_on_port(launch, self._ports, self._parents, say)
+        self._record = self._begun.record
+        self._ending = _watch(self._record, self._begun)
         self._meter = Meter(self._record.pid)
 
 
-def _watch(record: Record) -> Ending:
-    ending = Ending(record.identity)
+@dataclass(frozen=True)
+class Begun:
+    """A process that was started. `start` and `report` are those of a fork."""
+
+    record: Record
+    start: Start | None = None
+    report: int = -1
+
+
+def _watch(record: Record, begun: Begun | None) -> Ending:
+    ending = Ending(record.identity, begun.report if begun else -1)
     ending.watch()
     return ending
 
 
-def _spawn_on_port(launch: Launch, ports: Ports) -> Record:
+async def _begin_on_port(launch: Launch, ports: Ports, parents: Parents | None, say: Output) -> Begun:
     port = ports.take()
     try:
-        return _spawn(launch, port)
+        return await _begin(launch, port, parents, say)
     except BaseException:
         ports.give_back(port)
         raise
 
 
-def _spawn(launch: Launch, port: int) -> Record:
+async def _begin(launch: Launch, port: int, parents: Parents | None, say: Output) -> Begun:
+    environment = _complete(launch, port)
     with open_log(launch.log) as log:
-        log_start = os.fstat(log.fileno()).st_size
-        try:
-            process = subprocess.Popen(
-                shell_arguments(launch.command),
-                cwd=launch.folder,
-                env={**launch.environment, "HOST": HOST, "PORT": str(port)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as problem:  # ValueError: a NUL in the command or environment
-            raise StepFailed(
-                f"`{launch.command}` could not be started in {launch.folder}: {problem}."
-            ) from problem
+        if parents is not None and launch.venv is not None:
+            log_start = os.fstat(log.fileno()).st_size
+            try:
+                start = make_start(launch.command, environment, launch.folder, launch.venv)
+                fork = await parents.fork(start, log.fileno())
+            except Unsuitable as reason:
+                say(f"Started without preloading: {reason}.\n")
+            else:
+                if fork.modules:
+                    say(f"Preloaded: {fork.modules} modules had been imported ahead.\n")
+                record = _record(launch, fork.identity, port, log_start, preloaded=bool(fork.modules))
+                return Begun(record, start, fork.report)
+        return Begun(_spawn(launch, port, environment, log))
+
+
+def prepare(launch: Launch, parents: Parents) -> None:
+    """Let a parent be there, or get ready in the background, by the time of this launch."""
+    if launch.venv is not None:
+        with contextlib.suppress(Unsuitable):
+            environment = _complete(launch, 0)
+            parents.prepare(make_start(launch.command, environment, launch.folder, launch.venv))
+
+
+def _complete(launch: Launch, port: int) -> dict[str, str]:
+    return {**launch.environment, "HOST": HOST, "PORT": str(port)}
+
+
+def _spawn(launch: Launch, port: int, environment: Mapping[str, str], log: BinaryIO) -> Record:
+    log_start = os.fstat(log.fileno()).st_size
+    try:
+        process = subprocess.Popen(
+            shell_arguments(launch.command),
+            cwd=launch.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as problem:  # ValueError: a NUL in the command or environment
+        raise StepFailed(
+            f"`{launch.command}` could not be started in {launch.folder}: {problem}."
+        ) from problem
     process.returncode = 0  # Ending reaps it; Popen's own clean-up would take the status away
     # A process that has ended already has no identity; its pid is not anybody else's before we reap it.
     identity = identify(process.pid) or Identity(process.pid, 0, boot_id())
+    return _record(launch, identity, port, log_start)
+
+
+def _record(launch: Launch, identity: Identity, port: int, log_start: int, preloaded: bool = False) -> Record:
     return Record(
         pid=identity.pid,
         started=identity.started,
@@ -214,6 +283,7 @@ def _spawn(launch: Launch, port: int) -> Record:
         health_host=launch.health_host,
         ready_timeout=launch.ready_timeout,
         stop_timeout=launch.stop_timeout,
+        preloaded=preloaded,
     )
 
 

@@ -1,0 +1,127 @@
+"""The parents of a server: one for each environment and set of variables that is in use, a bounded number."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections import Counter, OrderedDict
+from pathlib import Path
+
+from lazycloud.workers.preload.parent import NOTES, Fork, Parent
+from lazycloud.workers.preload.start import Start, Venv
+from lazycloud.workers.preload.unsuitable import Unsuitable
+
+LIMIT = 8  # alive at once; each has the memory of one app's packages, which its workers share
+IDLE = 3600.0  # seconds without a start after which one is ended
+TRIES = 3  # parents of one key that may fail, one after the other, before that key is left alone
+GUESS = "guess"  # the file with what the app's last environment noted
+FIRST_REQUESTS = 1.0  # seconds: an app imports some things at its first request only
+LEARNED = "learned"  # the mark in an environment's memory: a worker became ready, and noted what it imported
+
+
+class Parents:
+    """Nothing is started before it is asked for. Belongs to one event loop."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._parents: OrderedDict[str, Parent] = OrderedDict()
+        self._failures: Counter[str] = Counter()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Parents {list(self._parents.values())}>"
+
+    def prepare(self, start: Start) -> None:
+        """See to it that a parent is there, or will be, that has imported what is known of the environment."""
+        if not self._closed and self._alive(start.key) is None and self._failures[start.key] < TRIES:
+            with contextlib.suppress(OSError):
+                self._begin(start)
+
+    async def fork(self, start: Start, log: int) -> Fork:
+        """Start the worker, which writes to `log`, a descriptor. Raises Unsuitable: then it is to be started plainly.
+
+        The first worker of an environment is the fork of a bare Python, and notes what it imports.
+        """
+        if self._failures[start.key] >= TRIES:
+            raise Unsuitable(f"forks failed {TRIES} times, one after the other")
+        learned = (start.venv.memory / LEARNED).exists()
+        parent = self._alive(start.key)
+        if parent is None:
+            self.prepare(start)
+            if learned:
+                raise Unsuitable("no Python with its modules was waiting; the next start will find one")
+            parent = self._alive(start.key)
+        if parent is None:
+            raise Unsuitable("its environment's Python could not be started")
+        self._use(parent)
+        try:
+            fork = await parent.fork(start, log, None if learned else start.venv.memory / NOTES)
+        except Unsuitable:
+            if parent.is_gone:
+                self._failures[start.key] += 1
+            raise
+        self._failures.pop(start.key, None)
+        return fork
+
+    def learn(self, start: Start) -> None:
+        """A worker of the environment is ready: what it imported is imported for those after it."""
+        learned = start.venv.memory / LEARNED
+        if self._closed or learned.exists():
+            return
+        with contextlib.suppress(OSError):
+            learned.touch()
+        if parent := self._alive(start.key):
+            asyncio.get_running_loop().call_later(FIRST_REQUESTS, parent.preload)
+
+    async def close(self) -> None:
+        """End all; their workers live on."""
+        self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        await asyncio.gather(*(parent.close() for parent in self._parents.values()))
+        self._parents.clear()
+
+    def _alive(self, key: str) -> Parent | None:
+        parent = self._parents.get(key)
+        if parent is not None and parent.is_gone:
+            del self._parents[key]
+            return None
+        return parent
+
+    def _begin(self, start: Start) -> None:
+        notes = _notes(start.venv)
+        parent = self._parents[start.key] = Parent.spawn(start, notes)
+        self._use(parent)
+        if any(path.exists() for path in notes):
+            parent.preload()
+        while len(self._parents) > self._limit:
+            _, oldest = self._parents.popitem(last=False)
+            self._timers.pop(oldest.key).cancel()
+            oldest.retire()
+
+    def _use(self, parent: Parent) -> None:
+        self._parents.move_to_end(parent.key)
+        if timer := self._timers.get(parent.key):
+            timer.cancel()
+        self._timers[parent.key] = asyncio.get_running_loop().call_later(IDLE, self._idle, parent)
+
+    def _idle(self, parent: Parent) -> None:
+        if self._parents.get(parent.key) is parent:
+            del self._parents[parent.key]
+            parent.retire()
+
+
+def _notes(venv: Venv) -> list[Path]:
+    """Files that name what workers import: the environment's own, and before there is one, a guess.
+
+    A guess is what the app's newest other environment noted: most of its packages are the same.
+    """
+    own, guess = venv.memory / NOTES, venv.memory / GUESS
+    if not own.exists() and not guess.exists():
+        others = venv.memory.parent.parent.glob(f"*/{venv.memory.name}/{NOTES}")
+        if newest := max(others, key=lambda path: path.stat().st_mtime, default=None):
+            guess.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(newest, guess)
+    return [own, guess]
