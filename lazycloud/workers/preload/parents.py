@@ -61,6 +61,7 @@ class Parents:
         except Unsuitable:
             if parent.is_gone:
                 self._failures[start.key] += 1
+                self.prepare(start)
             raise
         self._failures.pop(start.key, None)
         return fork

@@ -36,7 +36,8 @@ class Order:
 
     @property
     def file(self) -> str:
-        return os.path.normpath(os.path.join(self.folder, self.script or ""))
+        """Absolute, and as it stands: Python leaves a ./ in it alone."""
+        return os.path.join(os.path.realpath(self.folder), self.script or "")
 
     def own_places(self) -> list[str]:
         """What comes first on sys.path, before the environment's own."""

@@ -28,6 +28,7 @@ OUTSIDE = frozenset(
         "socket.connect", "socket.getaddrinfo", "socket.gethostbyname",
     }
 )  # fmt: skip
+CACHING = frozenset({"os.mkdir", "os.rename"})  # what Python does itself to keep what it compiled
 SYSTEM = ("/usr/", "/lib", "/etc/", "/proc/", "/sys/", "/dev/")
 
 
@@ -137,7 +138,7 @@ class _Watch:
         plain = getattr(owner, name)
 
         def watched(*args: object, **named: object) -> object:
-            self.note(f"asks {name}()")
+            self.note(f"asks {name.lstrip('_')}()")
             return plain(*args, **named)
 
         setattr(owner, name, watched)
@@ -146,21 +147,22 @@ class _Watch:
         if not self._on:
             return
         if event in OUTSIDE:
-            self.note(event)
+            if not (event in CACHING and details and "__pycache__" in str(details[0])):
+                self.note(event)
         elif event == "open":
             self._opened(*details)
         elif event in ("os.listdir", "os.scandir"):
             self._named(details[0] if details else None)
 
     def _opened(self, path: object, mode: object = None, flags: object = 0, *_: object) -> None:
+        if isinstance(path, int):
+            return
         self._named(path)
         writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
         if writes and "__pycache__" not in str(path) and not str(path).startswith("/dev/"):
             self.note(f"writes {path!s}")
 
     def _named(self, path: object) -> None:
-        if isinstance(path, int):
-            return
         text = os.fsdecode(path) if isinstance(path, (bytes, str)) or hasattr(path, "__fspath__") else "."
         if not text.startswith(self._places) and not text.startswith(SYSTEM):
             self.note(f"opens {text}")
