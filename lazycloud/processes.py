@@ -312,8 +312,10 @@ class Ending:
 
     def look(self) -> bool:
         """Whether it has ended, without waiting for the event loop to be told."""
-        if not self.over and not is_running(self.identity):
-            self._on_end()
+        if not self.over:
+            ended = _is_readable(self._fd, 0) if self._fd >= 0 else not is_running(self.identity)
+            if ended:
+                self._on_end()
         return self.over
 
     async def wait(self) -> int | None:

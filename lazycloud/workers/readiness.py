@@ -12,15 +12,18 @@ from collections.abc import Sequence
 from enum import Enum
 from urllib.parse import quote
 
-import psutil
-
 from lazycloud.errors import StepFailed
 from lazycloud.processes import LAST_LINES, Ending, Output, ending_in_words, members
-from lazycloud.workers.listeners import Listener, listeners, owned_by
+from lazycloud.workers.listeners import Listener, descendants, listeners, owned_by
 from lazycloud.workers.logs import last_lines
 from lazycloud.workers.record import Record
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.05  # seconds: most of a fast app's start is over in a few looks
+# Seconds between two looks at the worker's port. A look takes some 0.05 ms, 0.2 ms with its turn of the event loop:
+# a twentieth of a core at the longest pause, and more than that only for the first quarter of a second.
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.005
+PAUSES = 50  # that many pauses have passed at least before one grows: who waited a while can wait 2 % longer
+SLOW_AFTER, SLOW_PAUSE = 30.0, 0.05  # seconds: who is not ready by then has a long start
+HEALTH_FIRST_PAUSE, HEALTH_GROWTH = 0.005, 1.5
 ELSEWHERE_PAUSE = 0.25  # seconds between looks at everything that the worker listens on: dearer than one port
 ELSEWHERE_PATIENCE = 10.0  # seconds: some apps open a metrics or debugger port first, then load for a while
 STRANGER_PATIENCE = 1.0  # seconds: a look through /proc may miss the owner of a socket while it forks
@@ -60,20 +63,20 @@ class Readiness:
 
     async def wait(self) -> str:
         """Where to dial the worker, "127.0.0.1:21733" or "[::1]:21733". Raises NotReady."""
-        pause = FIRST_PAUSE
-        while (address := self._look()) is None:
+        began = self._now()
+        while (address := await self._look()) is None:
+            passed = self._now() - began
             if self._now() >= self._deadline:
                 raise self._silent()
-            await self._pause(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            longest = LONGEST_PAUSE if passed < SLOW_AFTER else SLOW_PAUSE
+            await asyncio.sleep(max(SHORTEST_PAUSE, min(passed / PAUSES, longest)))
         if self._record.health:
             await self._wait_healthy(address)
         return address
 
-    def _look(self) -> str | None:
-        self._demand_alive()
-        found = list(listeners())
-        at_port = [one for one in found if one.port == self._record.port]
+    async def _look(self) -> str | None:
+        await self._demand_alive()
+        at_port = listeners(self._record.port)
         if at_port:
             own = self._own_sockets(at_port)
             for one in at_port:
@@ -82,16 +85,17 @@ class Readiness:
             self._judge_strangers([one for one in at_port if one.inode not in own])
         if self._now() >= self._elsewhere_look:
             self._elsewhere_look = self._now() + ELSEWHERE_PAUSE
-            self._judge_elsewhere(found)
+            self._judge_elsewhere(listeners())
         return None
 
     def _own_sockets(self, wanted: Sequence[Listener]) -> set[int]:
-        """Of the worker's session; and of its descendants, as some runners give each child a session."""
-        own = owned_by(members(self._record.pid))
-        if not own.intersection(one.inode for one in wanted):
-            with contextlib.suppress(psutil.Error):
-                children = psutil.Process(self._record.pid).children(recursive=True)
-                own |= owned_by(child.pid for child in children)
+        """Of the worker and its descendants, as some runners give each child a session; then of its session."""
+        inodes, pid = {one.inode for one in wanted}, self._record.pid
+        own: set[int] = set()
+        for pids in ([pid], descendants(pid), members(pid)):  # cheapest first
+            own |= owned_by(pids)
+            if own & inodes:
+                break
         return own
 
     def _judge_strangers(self, strangers: Sequence[Listener]) -> None:
@@ -114,16 +118,16 @@ class Readiness:
             raise self._silent()
 
     async def _wait_healthy(self, address: str) -> None:
-        pause, before = FIRST_PAUSE, ""
+        pause, before = HEALTH_FIRST_PAUSE, ""
         while trouble := await self._ask_health(address):
-            self._demand_alive()
+            await self._demand_alive()
             if trouble != before:
                 self._say(f"{self._record.health} {trouble}\n")
             if self._now() >= self._deadline:
                 raise self._unhealthy(trouble)
             before = trouble
             await self._pause(pause)
-            pause = min(pause * 2, HEALTH_PAUSE)
+            pause = min(pause * HEALTH_GROWTH, HEALTH_PAUSE)
 
     async def _ask_health(self, address: str) -> str:
         """What is wrong with the answer, in words that follow the path; "" if nothing is."""
@@ -145,10 +149,10 @@ class Readiness:
             async with asyncio.timeout(max(0.0, min(seconds, self._deadline - self._now()))):
                 await self._ending.wait()
 
-    def _demand_alive(self) -> None:
+    async def _demand_alive(self) -> None:
         if not self._ending.look():
             return
-        status = self._ending.status
+        status = await self._ending.wait()
         # With status 0 it is no clash of ports: the app went to the background, and it is its own daemon there.
         if status and self._strangers():
             raise self._port_taken()
@@ -157,7 +161,7 @@ class Readiness:
     def _strangers(self) -> bool:
         """Whether a process that is not the worker's listens on its port."""
         own = owned_by(members(self._record.pid))
-        return any(one.port == self._record.port and one.inode not in own for one in listeners())
+        return any(one.inode not in own for one in listeners(self._record.port))
 
     def _exited(self, status: int | None) -> NotReady:
         how = "is gone" if status is None else ending_in_words(status)

@@ -47,6 +47,23 @@ async def test_the_address_is_where_it_can_be_dialled(start: Start, host: str, d
         pass
 
 
+async def test_that_it_listens_is_noticed_within_milliseconds(start: Start, tmp_path: Path) -> None:
+    script = tmp_path / "late.py"
+    script.write_text(
+        "import os, socket, time\ntime.sleep(0.3)\n"
+        "s = socket.create_server((os.environ['HOST'], int(os.environ['PORT'])))\n"
+        "print(time.monotonic(), flush=True)\ntime.sleep(600)\n"
+    )
+    late = []
+    for _ in range(5):
+        worker = await start(f"{sys.executable} {script}")
+        await worker.ready()
+        noticed = time.monotonic()
+        await until(worker.last_lines)
+        late.append(noticed - float(worker.last_lines()[-1]))
+    assert min(late) < 0.006, late  # the shortest: other processes of this machine are busy, too
+
+
 async def test_one_that_exits_is_said_to_with_its_last_lines(start: Start) -> None:
     worker = await start("crashing.py")
     with pytest.raises(NotReady) as failed:
