@@ -171,7 +171,7 @@ async def test_modules_whose_import_depends_on_the_worker_are_left_to_it(stand: 
         "reads_home": "import os\nos.path.expanduser('~')",
         "reads_all": "import os\ncopy = dict(os.environ)",
         "reads_setting": "import os\nlevel = os.environ.get('LEVEL')",
-        "begins_thread": "import threading, time\nthreading.Thread(None, time.sleep, None, (9,), daemon=True).start()",
+        "begins_thread": "import threading\nthreading.Timer(9, print).start()",
         "keeps_file": "import os\nfile = open(os.devnull)",
         "handles": "import signal\nsignal.signal(signal.SIGUSR1, print)",
         "knows_pid": "import os\npid = os.getpid()",
