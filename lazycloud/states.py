@@ -8,7 +8,7 @@ from lazycloud.errors import LazycloudError
 
 
 class State(Enum):
-    COLD = "cold"  # never deployed here
+    COLD = "cold"  # never deployed here, or passed by
     QUEUED = "queued"  # waits for its turn
     BUILDING = "building"  # source, dependencies, build, data, release
     STARTING = "starting"  # a worker runs, and is not ready yet
@@ -24,6 +24,7 @@ class Cause(Enum):
     LAUNCHED = "the worker was launched"
     ANSWERED = "the worker is ready"
     BUILT = "it was only to be built"
+    SUPERSEDED = "a newer commit of its branch came"
     BROKE = "a step failed"
     CRASHED = "the worker ended soon after its start"
     ENDED = "the worker ended"
@@ -36,6 +37,7 @@ TABLE: dict[tuple[State, Cause], State] = {
     (State.COLD, Cause.ASKED): State.QUEUED,
     (State.COLD, Cause.ADOPTED): State.READY,
     (State.QUEUED, Cause.TURN_CAME): State.BUILDING,
+    (State.QUEUED, Cause.SUPERSEDED): State.COLD,
     (State.QUEUED, Cause.BROKE): State.FAILED,
     (State.QUEUED, Cause.STOP): State.STOPPING,
     (State.BUILDING, Cause.LAUNCHED): State.STARTING,

@@ -191,6 +191,8 @@ class Api:
     async def follow_deploy(self, request: web.Request) -> web.StreamResponse:
         deployment = self._fleet.find(request.match_info["deployment"])
         after = number_of(request, "after", self._events.last)
+        if deployment.is_deploying:  # who follows it waits for it
+            self._fleet.ask(deployment)
         return await self._progress.lines(request, self._progress.deploy(deployment, after))
 
     def _app(self, request: web.Request) -> App:

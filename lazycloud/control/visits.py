@@ -131,6 +131,10 @@ class Visits:
     async def _follow(self, request: web.Request, place: Place) -> web.StreamResponse:
         self._auth.require_same_origin(request)
         found = await self._find(place, hosts.normalise(request.host))
+        if (
+            found.deployment.is_deploying
+        ):  # a page that comes back after a restart of control waits for it still
+            self._fleet.ask(found.deployment)
         return await self._progress.websocket(request, found, self._is_stranger(request, place))
 
     async def _retry(self, request: web.Request, place: Place) -> web.StreamResponse:

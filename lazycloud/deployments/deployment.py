@@ -14,6 +14,7 @@ from lazycloud import store
 from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.steps import Outcome, Step, StepName, fresh
 from lazycloud.deployments.transcript import Transcript
+from lazycloud.deployments.turns import Turn
 from lazycloud.errors import LazycloudError, StepFailed
 from lazycloud.events import EventLog, Output, StateChanged, StepFinished, StepStarted
 from lazycloud.states import DEPLOYING, Cause, State, advance
@@ -71,6 +72,7 @@ class Deployment:
         self.ahead = 0  # deploys that come before it, while queued
         self.ready_at = 0.0  # unix time
         self.task: asyncio.Task[None] | None = None
+        self.turn: Turn | None = None  # of the last attempt
         self.transcript = Transcript(folder / f"{key.id}.deploy.log", self._tell_output)
         self.worker_log = folder / f"{key.id}.worker.log"
         self._log = log

@@ -19,7 +19,7 @@ from lazycloud.deployments.app import App
 from lazycloud.deployments.deploy import Deploy
 from lazycloud.deployments.deployment import Deployment, Failure, Key
 from lazycloud.deployments.steps import Outcome, StepName
-from lazycloud.deployments.turns import Turn, Turns
+from lazycloud.deployments.turns import Rank, Turn, Turns
 from lazycloud.errors import LazycloudError, NotFound, StepFailed
 from lazycloud.events import EventLog, PromoteFailed, WorkerEnded
 from lazycloud.states import DEPLOYING, Cause, State
@@ -92,14 +92,29 @@ class Fleet:
         """Those that this server has had to do with since its start."""
         return list(self._deployments.values())
 
-    def ask(self, deployment: Deployment, retry: bool = False, only_build: bool = False) -> None:
-        """See to it that it runs, or will. A failure is remembered: it is tried again only when `retry`."""
+    def ask(
+        self, deployment: Deployment, retry: bool = False, only_build: bool = False, warm: bool = False
+    ) -> None:
+        """See to it that it runs, or will. A failure is remembered: it is tried again only when `retry`.
+
+        `warm`: nobody waits for it. It comes after what somebody waits for, until somebody asks for it too.
+        """
         if deployment.is_deploying:
             deployment.only_build &= only_build
+            if deployment.turn:
+                deployment.turn.hurry(_rank(deployment, warm))
         elif deployment.state is State.STOPPING:
             deployment.wanted = True
         elif deployment.state in (State.COLD, State.STOPPED) or (deployment.state is State.FAILED and retry):
-            self._begin(deployment, only_build)
+            self._begin(deployment, only_build, warm)
+
+    def supersede(self, deployment: Deployment) -> None:
+        """A newer commit of its branch is warmed instead, unless this one has begun or somebody waits for it."""
+        turn, task = deployment.turn, deployment.task
+        if deployment.state is State.QUEUED and turn and turn.rank is Rank.WARMER:
+            deployment.advance(Cause.SUPERSEDED)
+            if task:
+                task.cancel()
 
     async def running(self, deployment: Deployment, timeout: float) -> bool:
         """Ask for it and wait until it is ready; False if it failed or was stopped, or it took too long."""
@@ -174,7 +189,7 @@ class Fleet:
                 )
             )
         elif State(row["state"]) in DEPLOYING:
-            self.ask(deployment)
+            self.ask(deployment, warm=True)
 
     def _is_wanted(self, deployment: Deployment) -> bool:
         """A preview, production, or the one before it that is kept warm: not a rehearsal, nor a candidate."""
@@ -215,20 +230,25 @@ class Fleet:
         deploy = await self._deploy(app, deployment)
         await deploy.drop_data("the rehearsal is over")
 
-    def _begin(self, deployment: Deployment, only_build: bool) -> None:
+    def _begin(self, deployment: Deployment, only_build: bool, warm: bool) -> None:
         if self._closing:
             return
         deployment.only_build, deployment.wanted = only_build, False
         deployment.advance(Cause.ASKED)
-        deployment.task = asyncio.create_task(self._deploying(deployment), name=f"deploy {deployment.id}")
+        turn = deployment.turn = self._turns.join(_rank(deployment, warm), deployment.moved_up)
+        deployment.task = asyncio.create_task(
+            self._deploying(deployment, turn), name=f"deploy {deployment.id}"
+        )
+        # Not in the task: one that is cancelled before it begins never runs a line.
+        deployment.task.add_done_callback(lambda _: turn.release())
 
-    async def _deploying(self, deployment: Deployment) -> None:
+    async def _deploying(self, deployment: Deployment, turn: Turn) -> None:
         """A whole deploy; whatever goes wrong becomes a failure that people can read."""
         try:
-            async with self._turns.take(deployment.moved_up) as turn:
-                deployment.ahead = 0
-                deployment.advance(Cause.TURN_CAME)
-                await self._work(deployment, turn)
+            await turn.come()
+            deployment.ahead = 0
+            deployment.advance(Cause.TURN_CAME)
+            await self._work(deployment, turn)
         except asyncio.CancelledError:
             raise
         except LazycloudError as problem:
@@ -388,6 +408,13 @@ class Fleet:
         for folder in (self._config.home / "scratch").glob("*"):
             if folder not in live:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rank(deployment: Deployment, warm: bool) -> Rank:
+    """Of what may move production, its rehearsals too, nothing waits behind a preview."""
+    if deployment.key.version != deployment.key.commit:
+        return Rank.PRODUCTION
+    return Rank.WARMER if warm else Rank.WAITED_FOR
 
 
 def _machine_trouble(problem: OSError, home: Path) -> StepFailed:

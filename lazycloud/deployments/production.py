@@ -42,6 +42,7 @@ class Production:
         self._letting_go: set[asyncio.Task[None]] = set()
         self._watchers: list[asyncio.Task[None]] = []
         self._heads: dict[str, dict[str, str]] = {}
+        self._warming: dict[tuple[str, str], Deployment] = {}  # by app and ref
         self.moved: Callable[[App], None] = lambda app: None  # told when a branch or tag of an app moves
 
     async def open(self, app: App, wish: str = "") -> None:
@@ -123,10 +124,14 @@ class Production:
                 action=action,
             )
         )
+        before = self._warming.pop((app.name, ref), None)
         if action == "promote" and commit.id != app.production:
             self._follow(app, commit)
         elif action in ("build", "start"):
-            self._fleet.ask(self._fleet.get(app, commit.id), only_build=action == "build")
+            warmer = self._warming[app.name, ref] = self._fleet.get(app, commit.id)
+            self._fleet.ask(warmer, only_build=action == "build", warm=True)
+        if before and before not in self._warming.values():
+            self._fleet.supersede(before)
         return action
 
     async def _promoting_to(

@@ -1,80 +1,91 @@
-"""So many at a time, first come first served."""
+"""So many at a time: the most urgent first, among equals first come first served."""
 
 import asyncio
 
-from lazycloud.deployments.turns import Turns
+from lazycloud.deployments.turns import Rank, Turn, Turns
+
+PRODUCTION, WAITED_FOR, WARMER = Rank
 
 
-class Worker:
-    """Takes a turn and keeps it until told."""
+class Queued:
+    """A turn that was asked for, and the places that it was told of."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, rank: Rank = WAITED_FOR) -> None:
         self.places: list[int] = []
-        self.has_turn = asyncio.Event()
-        self.done = asyncio.Event()
-        self.task = asyncio.create_task(self._work(turns))
+        self.turn: Turn = turns.join(rank, self.places.append)
+        self._task = asyncio.create_task(self.turn.come())
 
-    async def _work(self, turns: Turns) -> None:
-        async with turns.take(self.places.append):
-            self.has_turn.set()
-            await self.done.wait()
+    async def works(self) -> bool:
+        await asyncio.wait({self._task}, timeout=0.01)
+        return self._task.done()
 
 
-async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
+async def working(*queued: Queued) -> list[bool]:
+    return [await one.works() for one in queued]
 
 
 async def test_turns_are_taken_in_order_and_each_hears_of_its_place() -> None:
     turns = Turns(2)
-    workers = [Worker(turns) for _ in range(5)]
-    await settle()
-    assert [worker.has_turn.is_set() for worker in workers] == [True, True, False, False, False]
-    workers[1].done.set()
-    await settle()
-    assert workers[2].has_turn.is_set()
-    assert [worker.places for worker in workers[2:]] == [[0], [1, 0], [2, 1]]
-    for worker in workers:
-        worker.done.set()
-    await asyncio.gather(*(worker.task for worker in workers))
+    queued = [Queued(turns) for _ in range(5)]
+    assert await working(*queued) == [True, True, False, False, False]
+    queued[1].turn.release()
+    assert await working(*queued[2:]) == [True, False, False]
+    assert [one.places[0] for one in queued[2:]] == [0, 1, 2]
+    assert [one.places[-1] for one in queued[2:]] == [0, 0, 1]
 
 
 async def test_one_who_leaves_the_queue_makes_room_for_those_behind() -> None:
     turns = Turns(1)
-    first, second, third = (Worker(turns) for _ in range(3))
-    await settle()
-    second.task.cancel()
-    await settle()
-    assert third.places == [1, 0]
-    first.done.set()
-    await asyncio.wait_for(third.has_turn.wait(), 5)
-    third.done.set()
-    await asyncio.gather(first.task, third.task)
+    first, second, third = (Queued(turns) for _ in range(3))
+    second.turn.release()
+    assert third.places[-1] == 0
+    first.turn.release()
+    assert await third.works()
 
 
-async def test_a_turn_is_not_lost_on_one_who_is_cancelled_as_it_is_called() -> None:
+async def test_what_somebody_waits_for_comes_before_warmers_and_production_before_all() -> None:
     turns = Turns(1)
-    first, second, third = (Worker(turns) for _ in range(3))
-    await settle()
-    first.done.set()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    second.task.cancel()
-    await asyncio.wait_for(third.has_turn.wait(), 5)
-    third.done.set()
-    await asyncio.gather(third.task)
+    busy, more = Queued(turns, PRODUCTION), Queued(turns, PRODUCTION)
+    warmer, person, production = (Queued(turns, rank) for rank in (WARMER, WAITED_FOR, PRODUCTION))
+    assert [one.places[-1] for one in (production, person, warmer)] == [0, 1, 2]
+    for done, next_one in ((busy, production), (more, None), (production, person), (person, warmer)):
+        done.turn.release()
+        assert next_one is None or await next_one.works()
+
+
+async def test_a_warmer_that_somebody_opens_moves_up_at_once() -> None:
+    turns = Turns(1)
+    busy = Queued(turns)
+    first, second, third = (Queued(turns, WARMER) for _ in range(3))
+    third.turn.hurry(WAITED_FOR)
+    third.turn.hurry(WARMER)
+    assert [one.places[-1] for one in (third, first, second)] == [0, 1, 2]
+    busy.turn.release()
+    assert await working(third, first, second) == [True, False, False]
+
+
+async def test_warmers_leave_a_place_for_people_and_people_one_for_production() -> None:
+    turns = Turns(2)
+    warmers = [Queued(turns, WARMER) for _ in range(2)]
+    assert await working(*warmers) == [True, False]
+    people = [Queued(turns) for _ in range(2)]
+    assert await working(*people) == [True, False]
+    assert await Queued(turns, PRODUCTION).works()
+    assert await working(warmers[1], people[1]) == [False, False]
+
+
+async def test_a_single_place_is_for_warmers_too() -> None:
+    turns = Turns(1)
+    warmer, person = Queued(turns, WARMER), Queued(turns)
+    assert await working(warmer, person) == [True, False]
+
+
+async def test_a_turn_given_back_twice_is_given_back_once() -> None:
+    turns = Turns(1)
+    first, second, third = (Queued(turns) for _ in range(3))
+    first.turn.release()
+    first.turn.release()
+    assert await working(second, third) == [True, False]
+    second.turn.release()
+    third.turn.release()
     assert turns.waiting == 0
-
-
-async def test_a_turn_given_back_early_is_given_back_once() -> None:
-    turns = Turns(1)
-    async with turns.take(lambda ahead: None) as turn:
-        turn.release()
-        async with turns.take(lambda ahead: None):
-            turn.release()
-            third = Worker(turns)
-            await settle()
-            assert not third.has_turn.is_set()
-    await asyncio.wait_for(third.has_turn.wait(), 5)
-    third.done.set()
-    await third.task
