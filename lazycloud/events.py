@@ -96,8 +96,9 @@ class StateChanged(Event):
 
     def sentence(self) -> str:
         what = _deployment(self.deployment)
-        if self.failure:
-            return f"{what} failed: {self.failure['sentence']}"
+        if self.failure and self.after == "failed":
+            who = self.failure.get("cancelled_by")
+            return f"{what} was cancelled by {who}" if who else f"{what} failed: {self.failure['sentence']}"
         words = {"queued": "is being deployed", "ready": "is ready", "stopped": "is stopped"}
         return f"{what} {words[self.after]}" if self.after in words and self.after != self.before else ""
 

@@ -13,7 +13,7 @@ class State(Enum):
     BUILDING = "building"  # source, dependencies, build, data, release
     STARTING = "starting"  # a worker runs, and is not ready yet
     READY = "ready"  # requests go to its worker
-    FAILED = "failed"  # a step failed, or the worker ended soon; waits to be asked again
+    FAILED = "failed"  # a step failed, the worker ended soon, somebody cancelled; waits to be asked again
     STOPPING = "stopping"
     STOPPED = "stopped"  # built before; the next request starts it
 
@@ -29,6 +29,8 @@ class Cause(Enum):
     CRASHED = "the worker ended soon after its start"
     ENDED = "the worker ended"
     STOP = "told to stop"
+    CANCEL = "told to cancel"
+    CANCELLED = "it was cancelled"
     GONE = "all of it is stopped"
     ADOPTED = "its worker was found running"
 
@@ -40,17 +42,21 @@ TABLE: dict[tuple[State, Cause], State] = {
     (State.QUEUED, Cause.SUPERSEDED): State.COLD,
     (State.QUEUED, Cause.BROKE): State.FAILED,
     (State.QUEUED, Cause.STOP): State.STOPPING,
+    (State.QUEUED, Cause.CANCEL): State.STOPPING,
     (State.BUILDING, Cause.LAUNCHED): State.STARTING,
     (State.BUILDING, Cause.BUILT): State.STOPPED,
     (State.BUILDING, Cause.BROKE): State.FAILED,
     (State.BUILDING, Cause.STOP): State.STOPPING,
+    (State.BUILDING, Cause.CANCEL): State.STOPPING,
     (State.STARTING, Cause.ANSWERED): State.READY,
     (State.STARTING, Cause.BROKE): State.FAILED,
     (State.STARTING, Cause.STOP): State.STOPPING,
+    (State.STARTING, Cause.CANCEL): State.STOPPING,
     (State.READY, Cause.CRASHED): State.FAILED,
     (State.READY, Cause.ENDED): State.STOPPED,
     (State.READY, Cause.STOP): State.STOPPING,
     (State.STOPPING, Cause.GONE): State.STOPPED,
+    (State.STOPPING, Cause.CANCELLED): State.FAILED,
     (State.STOPPED, Cause.ASKED): State.QUEUED,
     (State.STOPPED, Cause.ADOPTED): State.READY,
     (State.FAILED, Cause.ASKED): State.QUEUED,

@@ -23,6 +23,11 @@ def test_whatever_works_can_be_told_to_stop(state: State) -> None:
     assert advance(advance(state, Cause.STOP), Cause.GONE) is State.STOPPED
 
 
+@pytest.mark.parametrize("state", sorted(DEPLOYING, key=lambda state: state.value))
+def test_a_cancelled_deploy_waits_to_be_asked_again(state: State) -> None:
+    assert advance(advance(state, Cause.CANCEL), Cause.CANCELLED) is State.FAILED
+
+
 def test_every_state_is_reached_and_none_is_a_dead_end() -> None:
     assert set(TABLE.values()) == set(State)
     assert {before for before, _ in TABLE} == set(State)

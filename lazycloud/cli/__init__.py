@@ -34,6 +34,7 @@ VERBS = {
     "open": "open:open_address",
     "logs": "logs:logs",
     "stop": "deploy:stop",
+    "cancel": "cancel:cancel",
     "promote": "production:promote",
     "rollback": "production:rollback",
 }

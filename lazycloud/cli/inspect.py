@@ -60,7 +60,8 @@ def _show(answer: dict[str, Any], screen: Any) -> None:
         screen.print("")
         for line in failure["last"]:
             screen.print(coloured(line, "dim"), soft_wrap=True)
-        screen.print(plain(f"{failure['step']}: {failure['sentence']}", "red"), soft_wrap=True)
+        step = f"{failure['step']}: " if failure["step"] else ""
+        screen.print(plain(step + failure["sentence"], "red"), soft_wrap=True)
         screen.print(plain(failure["advice"]), soft_wrap=True)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from lazycloud.build.commit import Commit
+from lazycloud.build.commit import SHORT, Commit
 from lazycloud.config import Config
 from lazycloud.control import logs
 from lazycloud.control.auth import Auth
@@ -26,7 +26,7 @@ from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.production import Production
-from lazycloud.errors import BadInput, LazycloudError, NotFound
+from lazycloud.errors import BadInput, Conflict, LazycloudError, NotFound
 from lazycloud.events import EventLog
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -53,6 +53,7 @@ class Api:
         ("GET", "/api/apps/{app}/logs", "logs"),
         ("POST", "/api/apps/{app}/deploy", "deploy"),
         ("POST", "/api/apps/{app}/stop", "stop"),
+        ("POST", "/api/apps/{app}/cancel", "cancel"),
         ("POST", "/api/apps/{app}/promote", "promote"),
         ("POST", "/api/apps/{app}/rollback", "rollback"),
         ("POST", "/api/apps/{app}/announce", "announce"),
@@ -156,6 +157,16 @@ class Api:
         _, deployment = await self._named(app, _text(await _body(request), "ref"))
         return await self._stopped(deployment)
 
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        app, body = self._app(request), await _body(request)
+        commit = await self._commit(app, _text(body, "ref"))
+        cancelled = await self._production.cancel(app, commit, self._who(request))
+        if not cancelled:
+            raise Conflict(
+                f"{commit.short} is not being deployed: there is nothing to cancel.", self._under_way()
+            )
+        return web.json_response({"cancelled": [one.id for one in cancelled], "commit": commit_view(commit)})
+
     async def stop_deployment(self, request: web.Request) -> web.StreamResponse:
         return await self._stopped(self._fleet.find(request.match_info["deployment"]))
 
@@ -194,6 +205,12 @@ class Api:
         if deployment.is_deploying:  # who follows it waits for it
             self._fleet.ask(deployment)
         return await self._progress.lines(request, self._progress.deploy(deployment, after))
+
+    def _under_way(self) -> str:
+        """What else might be meant."""
+        deploys = [one.key for one in self._fleet.known() if one.is_deploying]
+        names = sorted({f"{key.commit[:SHORT]} of {key.app}" for key in deploys})
+        return f"Under way: {', '.join(names)}." if names else ""
 
     def _app(self, request: web.Request) -> App:
         return self._fleet.app(request.match_info["app"])

@@ -51,8 +51,10 @@ class Pages:
             lstrip_blocks=True,
         )
 
-    def landing(self, progress: dict[str, Any], status: int) -> web.Response:
-        answer = self._render("landing.html", status, progress=progress, noscript_refresh=REFRESH)
+    def landing(self, progress: dict[str, Any], status: int, may_cancel: bool) -> web.Response:
+        answer = self._render(
+            "landing.html", status, progress=progress, may_cancel=may_cancel, noscript_refresh=REFRESH
+        )
         answer.headers["Lazycloud-Answer"] = "landing"
         answer.headers["Retry-After"] = str(REFRESH)
         return answer

@@ -53,6 +53,7 @@ class Visits:
         self._reserved = {
             "progress": self._follow,
             "retry": self._retry,
+            "cancel": self._cancel,
             "log": self._log,
             "enter": self._enter,
             "tls-ask": Names(config, resolver).answer,
@@ -97,7 +98,8 @@ class Visits:
             progress = await self._views.progress(found.app, found.commit, deployment, label)
             if self._is_stranger(request, found.place):
                 progress = without_output(progress)
-            return self._pages.landing(progress, 502 if deployment.state is State.FAILED else 503)
+            status = 502 if deployment.state is State.FAILED else 503
+            return self._pages.landing(progress, status, self._may_cancel(request, found.place))
         if deployment.state is State.FAILED and deployment.failure:
             failure = deployment.failure
             problem = StepFailed(failure.sentence, failure.advice, failure.last)
@@ -143,11 +145,20 @@ class Visits:
         self._auth.require_same_origin(request)
         found = await self._find(place, hosts.normalise(request.host))
         self._fleet.ask(found.deployment, retry=True)
-        if (
-            request.headers.get("Sec-Fetch-Mode") == "navigate"
-        ):  # a plain form, in a browser without JavaScript
-            raise web.HTTPSeeOther(_path_of(request.headers.get("Referer", "")))
-        return web.json_response({"state": found.deployment.state.value}, status=202)
+        return _done(request, found, 202)
+
+    async def _cancel(self, request: web.Request, place: Place) -> web.StreamResponse:
+        """The deploy of this page's commit; how production changes is decided elsewhere."""
+        if request.method != "POST":
+            raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+        self._auth.require_same_origin(request)
+        if not self._may_cancel(request, place):
+            raise Unauthorised(
+                "Log in to cancel this.", f"The control page: {self._config.addresses.control()}"
+            )
+        found = await self._find(place, hosts.normalise(request.host))
+        await self._fleet.cancel(found.deployment, "a visitor of its page")
+        return _done(request, found, 200)
 
     async def _log(self, request: web.Request, place: Place) -> web.StreamResponse:
         """The whole log of the last attempt."""
@@ -175,6 +186,11 @@ class Visits:
         """Production of a public server is for everybody; what its build and worker wrote is not."""
         public = self._config.is_public and place.kind is Kind.PRODUCTION
         return public and not self._auth.may_see_preview(request)
+
+    def _may_cancel(self, request: web.Request, place: Place) -> bool:
+        """Whoever may see previews, on a server where not everybody may."""
+        known = not self._config.is_public or self._auth.may_see_preview(request)
+        return known and place.kind is Kind.LABEL
 
     def _to_login(self, request: web.Request) -> web.StreamResponse:
         if request.method != "GET" or accepts(request) != "html":
@@ -219,6 +235,13 @@ class Visits:
 def local_path(path: str) -> str:
     """A path on this host: never another one's, whatever a link says."""
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
+
+
+def _done(request: web.Request, found: Found, status: int) -> web.StreamResponse:
+    """To the page's script; a plain form, in a browser without JavaScript, is led back to its page."""
+    if request.headers.get("Sec-Fetch-Mode") == "navigate":
+        raise web.HTTPSeeOther(_path_of(request.headers.get("Referer", "")))
+    return web.json_response({"state": found.deployment.state.value}, status=status)
 
 
 def _path_of(url: str) -> str:

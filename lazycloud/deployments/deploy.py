@@ -5,6 +5,7 @@ Reads from top to bottom as it happens. Every step is timed, its output streamed
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
@@ -153,13 +154,16 @@ class Deploy:
             self.deployment.released = release.key
 
     async def _run_on_data(self, release: Release, command: str, output: Output) -> None:
-        """A preview whose first release command fails gives its half-changed data up: a retry forks anew."""
+        """A preview whose first release command fails, or is cut off, gives its half-changed data up.
+
+        A retry forks anew.
+        """
         deployment = self.deployment
         try:
             await self._command(release, command, output)
-        except StepFailed:
+        except (StepFailed, asyncio.CancelledError):
             if not deployment.key.is_production and not deployment.released:
-                await self.drop_data("its release command failed")
+                await asyncio.shield(self.drop_data("its release command did not succeed"))
             raise
 
     async def drop_data(self, why: str) -> None:

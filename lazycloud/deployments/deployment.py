@@ -23,17 +23,23 @@ from lazycloud.workers.worker import Worker
 
 @dataclass(frozen=True)
 class Failure:
-    """Why the last attempt failed. `step` is "" when the worker ended by itself later on."""
+    """Why the last attempt failed. `step` is "" when the worker ended by itself later on, or somebody cancelled."""
 
     step: str
     sentence: str
     advice: str = ""
     last: tuple[str, ...] = ()
+    cancelled_by: str = ""
 
     @classmethod
     def of(cls, step: str, problem: LazycloudError) -> Failure:
         last = problem.last if isinstance(problem, StepFailed) else ()
         return cls(step, problem.sentence, problem.advice, tuple(last))
+
+    @classmethod
+    def cancelled(cls, who: str) -> Failure:
+        advice = "It is begun again when somebody asks for that."
+        return cls("", f"The deploy was cancelled by {who}.", advice, cancelled_by=who)
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,10 @@ class Deployment:
     def is_deploying(self) -> bool:
         return self.state in DEPLOYING
 
+    @property
+    def is_being_cancelled(self) -> bool:
+        return self.state is State.STOPPING and self.failure is not None
+
     def restore(self, row: dict[str, Any]) -> None:
         """Take over what the store has; a worker is adopted by the fleet."""
         self.attempt = row["attempt"]
@@ -105,6 +115,8 @@ class Deployment:
         # A deploy that was cut off with its server is as good as none: the next request begins it again.
         state = State(row["state"])
         self.state = state if state in (State.COLD, State.FAILED) else State.STOPPED
+        if self.failure:  # cancelled, and cut off before its end
+            self.state = State.FAILED
 
     def advance(self, cause: Cause, failure: Failure | None = None) -> None:
         """The only place where the state changes: through the table, told as one event."""
@@ -133,6 +145,9 @@ class Deployment:
         """Wait until it is neither being deployed nor stopped."""
         while self.is_deploying or self.state is State.STOPPING:
             await self._settled.wait()
+
+    def is_at(self, name: StepName) -> bool:
+        return self.steps[name].state is Outcome.RUNNING
 
     @contextmanager
     def step(self, name: StepName) -> Iterator[Step]:

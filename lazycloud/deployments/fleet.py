@@ -20,7 +20,7 @@ from lazycloud.deployments.deploy import Deploy
 from lazycloud.deployments.deployment import Deployment, Failure, Key
 from lazycloud.deployments.steps import Outcome, StepName
 from lazycloud.deployments.turns import Rank, Turn, Turns
-from lazycloud.errors import LazycloudError, NotFound, StepFailed
+from lazycloud.errors import Conflict, LazycloudError, NotFound, StepFailed
 from lazycloud.events import EventLog, PromoteFailed, WorkerEnded
 from lazycloud.states import DEPLOYING, Cause, State
 from lazycloud.store import Store
@@ -104,7 +104,7 @@ class Fleet:
             if deployment.turn:
                 deployment.turn.hurry(_rank(deployment, warm))
         elif deployment.state is State.STOPPING:
-            deployment.wanted = True
+            deployment.wanted |= retry or not deployment.is_being_cancelled
         elif deployment.state in (State.COLD, State.STOPPED) or (deployment.state is State.FAILED and retry):
             self._begin(deployment, only_build, warm)
 
@@ -131,21 +131,39 @@ class Fleet:
 
     async def stop(self, deployment: Deployment) -> bool:
         """Stop its worker, or the deploy that is under way; False if nothing was to be stopped. Idempotent."""
-        begun = self._begin_stop(deployment)
-        if deployment.state is State.STOPPING and deployment.task:
-            await asyncio.shield(deployment.task)
+        begun = deployment.is_deploying or deployment.state is State.READY
+        if begun:
+            self._begin_stop(deployment, Cause.STOP)
+        await self._stopped(deployment)
         return begun
 
-    def _begin_stop(self, deployment: Deployment) -> bool:
-        if not deployment.is_deploying and deployment.state is not State.READY:
-            return False
+    async def cancel(self, deployment: Deployment, who: str) -> bool:
+        """End the deploy that is under way, as a failure that says so; False if there is none.
+
+        Raises Conflict while it changes production's data: half of a migration is worse than all of it.
+        """
+        begun = deployment.is_deploying
+        if begun and deployment.key.is_production and deployment.is_at(StepName.RELEASE):
+            raise Conflict(
+                "Its release command is changing production’s data, and is not cut off.",
+                "Wait for it to end, then roll back.",
+            )
+        if begun:
+            self._begin_stop(deployment, Cause.CANCEL, Failure.cancelled(who))
+        await self._stopped(deployment)
+        return begun
+
+    async def _stopped(self, deployment: Deployment) -> None:
+        if deployment.state is State.STOPPING and deployment.task:
+            await asyncio.shield(deployment.task)
+
+    def _begin_stop(self, deployment: Deployment, cause: Cause, failure: Failure | None = None) -> None:
         deployment.wanted = False
-        deployment.advance(Cause.STOP)
+        deployment.advance(cause, failure)
         deploying = deployment.task
         if deploying and not deploying.done():
             deploying.cancel()
         deployment.task = asyncio.create_task(self._stop(deployment, deploying), name=f"stop {deployment.id}")
-        return True
 
     async def restore(self) -> None:
         """Find the workers again that an earlier control left running; go on with deploys that it did not end."""
@@ -171,7 +189,7 @@ class Fleet:
         self._watch(deployment, worker)
         if row["state"] != State.READY.value or not self._is_wanted(deployment):
             # Nobody saw it become ready, or it was being stopped, or its promote was cut off.
-            self._begin_stop(deployment)
+            self._begin_stop(deployment, Cause.STOP)
             return False
         return True
 
@@ -323,10 +341,13 @@ class Fleet:
             await worker.stop()
             self._tell_end(deployment, worker, "was stopped", expected=True)
         deployment.worker = None
-        deployment.advance(Cause.GONE)
+        if deployment.is_being_cancelled:
+            deployment.advance(Cause.CANCELLED, deployment.failure)
+        else:
+            deployment.advance(Cause.GONE)
         self._scratch(deployment)
         if deployment.wanted:
-            self.ask(deployment)
+            self.ask(deployment, retry=True)
 
     def _watch(self, deployment: Deployment, worker: Worker) -> None:
         self._watchers[deployment.id] = asyncio.create_task(

@@ -38,6 +38,8 @@ class Production:
         self._events = events
         self._store = state
         self._promoting: dict[str, asyncio.Task[None]] = {}
+        self._candidates: dict[str, Deployment] = {}  # of promotes that may still be cancelled, by app
+        self._cancelled: dict[str, str] = {}  # app -> by whom its promote was cancelled
         self._next: dict[str, Commit] = {}  # what a followed branch came to while a promote was under way
         self._letting_go: set[asyncio.Task[None]] = set()
         self._watchers: list[asyncio.Task[None]] = []
@@ -77,13 +79,31 @@ class Production:
         task = asyncio.create_task(
             self._promoting_to(app, commit, candidate, who, why), name=f"promote {app.name} {commit.short}"
         )
-        self._promoting[app.name] = task
+        self._promoting[app.name], self._candidates[app.name] = task, candidate
         task.add_done_callback(lambda _: self._promoted(app))
         return candidate
+
+    async def cancel(self, app: App, commit: Commit, who: str) -> list[Deployment]:
+        """End what is under way of a commit, its deploy and its promote; those that were ended.
+
+        Production stays what it is: it is not cancelled itself, nor is a promote whose pointer is being written.
+        Raises Conflict while the release command runs on production's data.
+        """
+        candidate = self._fleet.get(app, commit.id, PRODUCTION)
+        versions = (PRODUCTION, f"{REHEARSAL}{commit.id}", commit.id)
+        deployments = [self._fleet.get(app, commit.id, version) for version in versions]
+        under_way = [one for one in deployments if one.is_deploying and not self._fleet.is_production(one)]
+        cancelled = [one for one in under_way if await self._fleet.cancel(one, who)]
+        if self._candidates.get(app.name) is candidate:
+            self._cancelled[app.name] = who  # it may be between its rehearsal and its start
+            cancelled = cancelled or [candidate]
+        return cancelled
 
     def _promoted(self, app: App) -> None:
         """A promote has ended, well or not: the one that waited for it may begin."""
         del self._promoting[app.name]
+        self._candidates.pop(app.name, None)
+        self._cancelled.pop(app.name, None)
         commit = self._next.pop(app.name, None)
         if commit and commit.id != app.production:
             self._follow(app, commit)
@@ -141,7 +161,7 @@ class Production:
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._rehearse(app, commit, candidate)
-                await self._start(candidate)
+                await self._start_candidate(app, candidate)
                 await self._point(app, commit.id, who, why)
                 self._fleet.ask(candidate, retry=True)  # should it have crashed at this very moment
         except TimeoutError:
@@ -176,13 +196,27 @@ class Production:
         finally:
             await asyncio.shield(self._fleet.discard(rehearsal))
 
+    async def _start_candidate(self, app: App, candidate: Deployment) -> None:
+        """The last moment at which a promote can be cancelled is its end."""
+        was_warm = candidate.state is State.READY
+        await self._start(candidate)
+        del self._candidates[app.name]
+        if who := self._cancelled.get(app.name):
+            if not was_warm:
+                await self._fleet.stop(candidate)
+            raise _cancelled(who)
+
     async def _start(self, deployment: Deployment) -> None:
+        if who := self._cancelled.get(deployment.key.app):
+            raise _cancelled(who)
         self._fleet.ask(deployment, retry=True)
         if await self._fleet.running(deployment, PATIENCE):
             return
         failure = deployment.failure
         if failure is None:
             raise StepFailed("It was stopped before it was ready.")
+        if failure.cancelled_by:
+            raise _cancelled(failure.cancelled_by)
         where = "" if deployment.key.is_production else "In the rehearsal on a fork of production’s data: "
         raise StepFailed(f"{where}{failure.sentence}", failure.advice, failure.last)
 
@@ -257,6 +291,10 @@ class Production:
         head = self._heads[app.name].pop(f"refs/heads/{app.follow}", "")
         if head and head != app.production:
             await self.announce(app, await app.commit(head), f"refs/heads/{app.follow}")
+
+
+def _cancelled(who: str) -> StepFailed:
+    return StepFailed(f"It was cancelled by {who}.", "Production is what it was.")
 
 
 async def _on_commit(app: App, commit: Commit) -> str:

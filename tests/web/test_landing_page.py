@@ -19,6 +19,14 @@ FAILURE = {
     "last": ["cc main.c", "\x1b[31mmain.c:1: error\x1b[0m"],
 }
 
+CANCELLED = {
+    "step": "",
+    "sentence": "The deploy was cancelled by ada.",
+    "advice": "It is begun again when somebody asks for that.",
+    "last": [],
+    "cancelled_by": "ada",
+}
+
 
 def event(number: int, kind: str, attempt: int = 1, **other: Any) -> dict[str, Any]:
     return {"number": number, "kind": kind, "at": 1_010_800, "attempt": attempt} | other
@@ -209,6 +217,21 @@ async def test_a_refused_retry_says_why_and_can_be_pressed_again(page: Page, sta
     await expect(page.get_by_role("button", name="Try again")).to_be_enabled()
 
 
+async def test_a_deploy_is_cancelled_where_that_is_allowed_and_says_by_whom(page: Page, stage: Stage) -> None:
+    await page.goto(stage.address)
+    await page.get_by_role("button", name="Cancel").click()
+    await until(lambda: stage.posts == [("/.well-known/lazycloud/cancel", {}, "cors")])
+    await stage.send(state(11, "stopping", CANCELLED), state(12, "failed", CANCELLED))
+    await expect(page.locator("#status")).to_have_text("Cancelled")
+    await expect(page).to_have_title("Cancelled · guestbook 3f2a9c1d0b")
+    await expect(page.locator("#reason .sentence")).to_have_text("The deploy was cancelled by ada.")
+    await expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    await expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
+    stage.facts["may_cancel"] = False
+    await page.goto(stage.address)
+    await expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
+
+
 @pytest.mark.parametrize(("ahead", "words"), [(0, "Next in line"), (1, "Waiting for one other deploy")])
 async def test_the_place_in_the_queue_is_told(page: Page, stage: Stage, ahead: int, words: str) -> None:
     await page.goto(stage.address)
@@ -226,6 +249,7 @@ SCENES = {
     "unknown": progress(steps=[step("source", "reused", seconds=0.01, usual=1), step("build", **RUNNING)]),
     "skipped": progress(state="starting", steps=[step("release", "skipped"), step("start", **RUNNING)]),
     "failed": progress(state="failed", failure=FAILURE, steps=[step("build", "failed", seconds=4000)]),
+    "cancelled": progress(state="failed", failure=CANCELLED),
     "stopped": progress(state="stopped"),
     "an hour": progress(commit=commit(authored=1_010_800 - 3600), label="main", version="production"),
 }
@@ -239,7 +263,7 @@ VISIBLE = """() => [document.title, document.getElementById('left').textContent,
 async def test_the_page_says_the_same_with_and_without_scripts(
     browser: Browser, page: Page, stage: Stage, name: str
 ) -> None:
-    stage.facts = {"progress": SCENES[name], "noscript_refresh": 60}
+    stage.facts = {"progress": SCENES[name], "may_cancel": True, "noscript_refresh": 60}
     await page.goto(stage.address)
     await until(lambda: bool(stage.asked_after))
     plain = await browser.new_context(java_script_enabled=False)
@@ -277,7 +301,7 @@ async def test_the_clock_of_the_running_step_runs(page: Page, stage: Stage) -> N
 
 async def test_without_scripts_the_page_refreshes_itself(browser: Browser, stage: Stage) -> None:
     log = [{"step": "build", "text": "\x1b[1;32mgreen\x1b[0m\n10%\r99%\n\x1b]0;t\x07last"}]
-    stage.facts = {"progress": progress(log=log), "noscript_refresh": 1}
+    stage.facts = {"progress": progress(log=log), "may_cancel": True, "noscript_refresh": 1}
     context = await browser.new_context(java_script_enabled=False)
     page = await context.new_page()
     await page.goto(f"{stage.address}/deep?a=1")
@@ -289,7 +313,11 @@ async def test_without_scripts_the_page_refreshes_itself(browser: Browser, stage
 async def test_without_scripts_a_failure_stays_and_is_retried_by_a_form(
     browser: Browser, stage: Stage
 ) -> None:
-    stage.facts = {"progress": progress(state="failed", failure=FAILURE), "noscript_refresh": 1}
+    stage.facts = {
+        "progress": progress(state="failed", failure=FAILURE),
+        "may_cancel": True,
+        "noscript_refresh": 1,
+    }
     assert "http-equiv" not in stage.render()
     context = await browser.new_context(java_script_enabled=False)
     page = await context.new_page()

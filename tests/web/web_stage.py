@@ -122,14 +122,18 @@ def message(**other: Any) -> dict[str, Any]:
 
 
 PAGES: dict[str, tuple[str, dict[str, Any]]] = {
-    "landing": ("landing.html", {"progress": progress(), "noscript_refresh": 2}),
+    "landing": ("landing.html", {"progress": progress(), "may_cancel": True, "noscript_refresh": 2}),
     "long": (
         "landing.html",
-        {"progress": progress(commit=commit(subject=LONG), label=LONG), "noscript_refresh": 2},
+        {
+            "progress": progress(commit=commit(subject=LONG), label=LONG),
+            "may_cancel": True,
+            "noscript_refresh": 2,
+        },
     ),
     "failed": (
         "landing.html",
-        {"progress": progress(state="failed", failure=FAILURE), "noscript_refresh": 2},
+        {"progress": progress(state="failed", failure=FAILURE), "may_cancel": True, "noscript_refresh": 2},
     ),
     "message": ("message.html", message(sentence=LONG)),
     "message with code": ("message.html", message(code=f'[run]\ncommand = "{LONG}"', choices=[])),
@@ -148,7 +152,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.page = "landing.html"
-        self.facts: Json = {"progress": progress(), "noscript_refresh": 2}
+        self.facts: Json = {"progress": progress(), "may_cancel": True, "noscript_refresh": 2}
         self.overview: Json = overview()
         self.error: tuple[int, Json] | None = None
         self.loads: list[str] = []

@@ -63,7 +63,8 @@ function commitActions(app, { commit, state, deployment, is_production: isProduc
     !isProduction && state !== "failed" && actionButton("Promote", commit.short, "promote", `${place}/promote#${commit.id}`,
       { id: commit.id, app, about: `${commit.short} “${commit.subject}”` }),
     idle && actionButton(state === "failed" ? "Retry" : "Deploy", commit.short, "deploy", `${place}/deploy#${commit.id}`, { id: commit.id }),
-    deployment && !isProduction && (state === "ready" || isBusy(state)) && stopButton(deployment, commit),
+    isBusy(state) && actionButton("Cancel", commit.short, "cancel", `${place}/cancel#${commit.id}`, { id: commit.id }),
+    deployment && !isProduction && state === "ready" && stopButton(deployment, commit),
   ];
 }
 
@@ -161,6 +162,7 @@ const ACTIONS = {
     return why == null ? null : { body: {}, done: `${app} is rolled back.` };
   },
   deploy: async ({ id }) => ({ body: { ref: id } }),
+  cancel: async ({ id }) => ({ body: { ref: id } }),
   stop: async () => ({ body: {} }),
 };
 

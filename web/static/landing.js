@@ -1,7 +1,7 @@
 // The landing page: draws the deploy's progress, follows it, and becomes the app when that is ready.
 
 const PLACE = "/.well-known/lazycloud/";
-const { progress: first, words } = JSON.parse(byId("data").textContent);
+const { progress: first, words, may_cancel: mayCancel } = JSON.parse(byId("data").textContent);
 const skew = first.now - Date.now() / 1000; // the server's clock is the one that counts
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const log = new Log(byId("log"), (step) => words[step]?.name ?? step);
@@ -13,6 +13,7 @@ let wasConnected = false;
 
 const now = () => Date.now() / 1000 + skew;
 const isWaiting = () => ["cold", "queued", "building", "starting"].includes(progress.state);
+const isCancelled = () => Boolean(progress.failure?.cancelled_by);
 
 function headline() {
   const running = progress.steps.find(({ state }) => state === "running");
@@ -22,7 +23,7 @@ function headline() {
       ? `Waiting for ${progress.ahead === 1 ? "one other deploy" : `${progress.ahead} other deploys`}`
       : "Next in line";
     case "ready": return "Ready. Opening it now";
-    case "failed": return words[progress.failure?.step]?.failed ?? "It did not work";
+    case "failed": return isCancelled() ? "Cancelled" : words[progress.failure?.step]?.failed ?? "It did not work";
     case "stopping": return "Stopping";
     case "stopped": return "Stopped";
     default: return words[running?.name]?.doing ?? "Getting ready";
@@ -82,10 +83,11 @@ function draw() {
 /** What changes only with the state: title, icon, failure, which parts are shown. */
 function turn() {
   const { state, failure, app, commit } = progress;
-  document.title = `${state === "failed" ? "Failed" : headline()} · ${app} ${commit.short}`;
+  document.title = `${state === "failed" && !isCancelled() ? "Failed" : headline()} · ${app} ${commit.short}`;
   const icon = byId("icon");
   icon.href = icon.dataset[state === "failed" || state === "ready" ? state : "waiting"];
   byId("failure").hidden = state !== "failed";
+  byId("cancel").hidden = !mayCancel || state === "cold" || !isWaiting();
   byId("again").hidden = state !== "failed" && state !== "stopped";
   fill(byId("reason"), state === "failed" && failure ? failureCard(failure) : []);
   if (state === "ready") arrive();
@@ -150,16 +152,19 @@ async function linkChanged(connected, failures) {
   if (connected || wasConnected || failures < 5) return;
   await fetch(PLACE + "log", { method: "HEAD", cache: "no-store" }).then(() => location.reload(), () => {});
 }
-async function retry(event) {
+
+/** Post what a button stands for: its id is the path. What comes of it is an event; what does not is said. */
+async function post(event, button) {
   event.preventDefault();
-  byId("retry").disabled = true;
+  button.disabled = true;
   say(byId("trouble"), "");
   try {
-    const answer = await fetch(PLACE + "retry", { method: "POST" });
+    const answer = await fetch(PLACE + button.id, { method: "POST" });
     if (!answer.ok) throw new Error(await reasonOf(answer));
+    if (button.id === "cancel") button.disabled = false;
   } catch (error) {
     say(byId("trouble"), error instanceof TypeError ? "The server did not answer. Try again in a moment." : error.message);
-    byId("retry").disabled = false;
+    button.disabled = false;
   }
 }
 
@@ -181,7 +186,8 @@ async function copyLog() {
   setTimeout(() => say(byId("copy"), "Copy"), 1600);
 }
 
-byId("again").addEventListener("submit", retry);
+byId("again").addEventListener("submit", (event) => post(event, byId("retry")));
+byId("cancelling").addEventListener("submit", (event) => post(event, byId("cancel")));
 byId("copy").addEventListener("click", copyLog);
 byId("end").addEventListener("click", () => log.toEnd());
 restart(progress.log);
