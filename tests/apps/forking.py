@@ -18,11 +18,17 @@ def end(number: int, frame: object) -> None:
     sys.exit()
 
 
-with socket.create_server(("127.0.0.1", int(os.environ["PORT"]))):
+there, here = os.pipe()
+with socket.socket() as server:
+    server.bind(("127.0.0.1", int(os.environ["PORT"])))
     for _ in range(2):
         if os.fork() == 0:
             signal.signal(signal.SIGTERM, end)
             say(f"child {os.getpid()}")
+            os.write(here, b".")
             time.sleep(600)
+    for _ in range(2):
+        os.read(there, 1)
+    server.listen()  # whoever sees it listen finds the children
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent is gone at once
     time.sleep(600)
