@@ -68,12 +68,12 @@ async def ended(verb: subprocess.Popen[str]) -> int:
 async def test_who_is_waited_for_comes_before_warmers_and_old_ones_of_a_branch_are_passed_by(
     up: Up, checkout: Checkout, gates: Gates
 ) -> None:
-    checkout.commit(counter("production"))
-    server = up(checkout.path, "--builds", "1")
-    assert await server.named("production")
-    checkout.git("checkout", "-q", "-b", "elsewhere")
+    production = checkout.commit(counter("production"))
     busy, *warm = (gates.commit(name, "build") for name in ("busy", "old", "middle", "new"))
     opened, person = gates.commit("opened", "build"), gates.commit("person")
+    # All are there before the server is: of what comes while it looks it would warm the newest by itself.
+    server = up(checkout.path, "--builds", "1", "--production", production)
+    assert await server.named("production")
     await server.get(busy, **BROWSER)
     await server.reaches(busy, "building")
     for commit in warm:
