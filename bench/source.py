@@ -170,7 +170,6 @@ def arguments() -> argparse.Namespace:
         help="also on a new ext4, xfs or btrfs, in a file; needs root",
     )
     add("--json", type=Path, metavar="FILE", help="write all values there")
-    add("--markdown", type=Path, metavar="FILE", help="write the table there")
     return parser.parse_args()
 
 
@@ -197,8 +196,6 @@ def main() -> int:
     report.show(console, figure, rows)
     if given.json:
         given.json.write_text(json.dumps(report.as_json(machine, [(figure, rows)]), indent=1))
-    if given.markdown:
-        report.write_markdown(given.markdown, machine, f"--rounds {given.rounds}", [(figure, rows)])
     return 0
 
 
