@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -130,16 +131,16 @@ async def measure_case(case: str, writer: Writer, rounds: int, copies: str) -> l
     def note(name: str) -> None:
         samples.setdefault(name, []).append(writer.last)
 
+    base, sealed = [await writer.write("HEAD~1", (), linked) for linked in (False, True)]
     for _ in range(rounds):
         for name, command in HANDS.items():
             with writer.measured():
                 writer.by_hand(command)
             note(name)
-        first = await writer.write("HEAD~1", (), linked=False)
+        await writer.write("HEAD", (), linked=False)
         note("first")
-        await writer.write("HEAD", [first], linked=False)
+        await writer.write("HEAD", [base], linked=False)
         note(f"next, {copies}")
-        sealed = await writer.write("HEAD~1", (), linked=True)
         await writer.write("HEAD", [sealed], linked=True)
         note(NEXT)
     return [
@@ -175,6 +176,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Exits 0 when all ran, whether or not the target is met."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of whatever unmounts and removes
     console, given = Console(highlight=False, width=None if sys.stdout.isatty() else 120), arguments()
     machine = measure.machine() | {"load at the start": f"{os.getloadavg()[0]:.1f}"}
     console.print("; ".join(f"{name} {said}" for name, said in machine.items()), "\n", soft_wrap=True)
