@@ -169,7 +169,8 @@ class Repository:
 
     async def look(self, commit: Commit, examine: Callable[[Tree], T]) -> T:
         """What `examine` makes of the commit's files; it runs in a thread and may read as it likes."""
-        view = _View(Objects(self._git), await self._listings.of(self._git, commit.tree))
+        listing = await self._listings.of(self._git, commit.tree)
+        view = _View(Objects(self._git), listing)
         return await in_thread(lambda: view.run(examine), view.objects.kill, LOOK_TIMEOUT)
 
     async def read(self, commit: Commit, path: str) -> bytes | None:

@@ -263,7 +263,7 @@ TREES = st.lists(
 
 
 @given(trees=TREES, linked=st.booleans())
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 async def test_any_sequence_of_trees_is_written_as_if_alone(
     trees: list[dict[str, str | None]], linked: bool
 ) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,17 @@ async def test_a_cancelled_write_stops_before_it_returns(app: GitFolder, tmp_pat
     with pytest.raises(asyncio.CancelledError):
         await writing
     assert len(list((tmp_path / "out").iterdir())) < 3000
+    assert _processes_of(app.path) == []
+
+
+async def test_a_look_at_a_tree_that_is_not_there_leaves_no_git_behind(
+    app: GitFolder, tmp_path: Path
+) -> None:
+    repository = Repository(str(app.path), tmp_path / "ours")
+    await repository.open()
+    commit = replace(await repository.revision(app.commit({"a": "1"})), tree="1" * 40)
+    with pytest.raises(StepFailed):
+        await repository.look(commit, lambda tree: tree.names())
     assert _processes_of(app.path) == []
 
 
