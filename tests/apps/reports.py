@@ -6,10 +6,14 @@ import os
 import random
 import resource
 import signal
+import site
 import socket
 import sys
+import sysconfig
 import threading
 import time
+import wsgiref.handlers
+import zoneinfo
 from pathlib import Path
 
 
@@ -61,6 +65,8 @@ def report() -> dict[str, object]:
         "children": Path(f"/proc/self/task/{os.getpid()}/children").read_text(),
         "hooks": [str(hook) for hook in (sys.excepthook, sys.displayhook, sys.gettrace(), sys.getprofile())],
         "recursion": sys.getrecursionlimit(),
+        "user's": (site.USER_BASE, site.USER_SITE, sysconfig.get_config_var("userbase"), zoneinfo.TZPATH),
+        "cgi": {**wsgiref.handlers.BaseHandler.os_environ},
         "random": random.random(),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -86,8 +85,9 @@ def _settle(order: Order, room: Room) -> None:
 
 def _settle_python(order: Order, main: dict[str, Any]) -> None:
     sys.executable = order.program
-    sys.orig_argv = list(order.arguments)
-    sys.argv = [order.script or "-m", *order.rest]
+    sys.argv[:] = [order.script or "-m", *order.rest]  # the same list: it may be some function's default
+    if sys.version_info >= (3, 10):
+        sys.orig_argv[:] = order.arguments
     own = order.own_places()
     sys.path[:] = own + [place for place in sys.path if place not in own[1:]]
     module = type(sys)("__main__")
@@ -107,14 +107,25 @@ def _settle_python(order: Order, main: dict[str, Any]) -> None:
 
 
 def _renew() -> None:
-    """What modules made at their import, and each process is to have of its own. `random` sees to itself."""
-    start = logging._startTime  # type: ignore[attr-defined]
-    logging._startTime = time.time_ns() if isinstance(start, int) else time.time()  # type: ignore[attr-defined]
-    if process := sys.modules.get("multiprocessing.process"):
-        process.current_process().authkey = os.urandom(32)
-        process.ORIGINAL_DIR = os.path.abspath(os.getcwd())  # type: ignore[attr-defined]
-    if numpy := sys.modules.get("numpy.random"):
-        numpy.seed()
+    """What modules keep since their import, and each process is to have of its own. `random` sees to itself.
+
+    Which modules these are, of those that parent.py imports without a trial, is to be the same here and there.
+    """
+    loaded: Any = sys.modules
+    start = loaded["logging"]._startTime
+    loaded["logging"]._startTime = time.time_ns() if isinstance(start, int) else time.time()
+    if "site" in loaded and loaded["site"].USER_BASE is not None:  # below HOME
+        loaded["site"].USER_BASE = loaded["site"].USER_SITE = None
+        loaded["site"].getusersitepackages()
+    if "sysconfig" in loaded and getattr(loaded["sysconfig"], "_CONFIG_VARS", None):
+        loaded["sysconfig"]._CONFIG_VARS["userbase"] = loaded["sysconfig"]._getuserbase()
+    if "wsgiref.handlers" in loaded:
+        loaded["wsgiref.handlers"].BaseHandler.os_environ = loaded["wsgiref.handlers"].read_environ()
+    if "multiprocessing.process" in loaded:
+        loaded["multiprocessing.process"].current_process().authkey = os.urandom(32)
+        loaded["multiprocessing.process"].ORIGINAL_DIR = os.getcwd()
+    if "numpy.random" in loaded:
+        loaded["numpy.random"].seed()
 
 
 def _begin(order: Order) -> None:

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
     from lazycloud.workers.preload.inside.becoming import Order, become
     from lazycloud.workers.preload.inside.title import Room, strings
-    from lazycloud.workers.preload.inside.trial import Trial
+    from lazycloud.workers.preload.inside.trial import FAILS, Trial
 else:
     sys.path.insert(0, HERE)
     from becoming import Order, become
     from title import Room, strings
-    from trial import Trial
+    from trial import FAILS, Trial
 
     sys.path[:] = [place for place in sys.path if place != HERE]
     sys.path_importer_cache.pop(HERE, None)
@@ -53,7 +53,8 @@ else:
 LARGEST = 1 << 18  # bytes of a message; more than the socket takes
 PATCHERS = frozenset({"gevent.monkey", "eventlet.patcher"})  # they change what is to be imported after them
 NEVER = frozenset({"__main__", "antigravity", "this", "sitecustomize", "usercustomize"})
-RENEWED = ("multiprocessing.process",)  # reads what differs; a fork makes it anew
+# These keep what differs, which a fork makes anew (see becoming.py), or read it through one that does.
+RENEWED = ("multiprocessing.process", "sysconfig", "wsgiref.handlers", "zoneinfo")
 SITE = frozenset({"sitecustomize", "usercustomize"})
 
 
@@ -168,20 +169,22 @@ class Parent:
         sys.meta_path.append(finder)
         if not PATCHERS.intersection(names):
             for name in [*(name for name in RENEWED if name in names), *names]:
-                if name in sys.modules or name in dirty or name in NEVER:
-                    continue
+                if name in sys.modules or name in dirty or name in NEVER or name.endswith(".__main__"):
+                    continue  # a __main__ is a program: its import runs it
                 if name not in clean and name not in RENEWED:
-                    if why := trial(name):
-                        dirty[name] = why
+                    if found := trial(name, dirty):
+                        dirty.update((each, why) for each, why in found.items() if each not in sys.modules)
                         yield
                         continue
                     clean.append(name)
                 start = time.monotonic()
                 try:
                     importlib.import_module(name)
+                    if name == "sysconfig":
+                        sys.modules[name].get_config_vars()  # else the next who asks for them reads HOME
                 except Exception as problem:  # it went well in its trial
                     clean = [each for each in clean if each != name]
-                    dirty[name] = f"{type(problem).__name__}: {problem}"
+                    dirty[name] = f"{FAILS}{type(problem).__name__}: {problem}"
                 time.sleep(min(time.monotonic() - start, 0.2))  # half a core at most: others are at work
                 yield
         sys.meta_path.remove(finder)

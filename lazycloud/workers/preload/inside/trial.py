@@ -15,6 +15,15 @@ import signal
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLEAN = "clean"
+FAILS = "fails: "  # the beginning of why a module was not there, or did not want to be imported
+# Whoever asks for randomness by these has names made that are to be unique within one process only.
+HARMLESS = frozenset({("opentelemetry.context", "create_key")})
+HARMLESS_DEPTH = 4  # frames between it and os.urandom
 PATIENCE = 20.0  # seconds for one import, at low priority
 NICENESS = 10
 VARYING = frozenset(
@@ -39,12 +48,15 @@ class Trial:
         self._withheld = VARYING | withheld
         self._places = _own_places()
 
-    def __call__(self, name: str) -> str:
-        """Why the module must not be imported ahead; "" if it may be."""
+    def __call__(self, name: str, dirty: dict[str, str]) -> dict[str, str]:
+        """Why the module must not be imported ahead, and which others for the same reason; empty if it may be.
+
+        `dirty` is what is known of others: who imports one of them is no better.
+        """
         readable, writable = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _be_the_fork(self._try, name, writable)
+            _be_the_fork(lambda: self._try(name, dirty, writable), writable)
         os.close(writable)
         try:
             said = _read(readable, PATIENCE)
@@ -52,26 +64,25 @@ class Trial:
             os.close(readable)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        return said[1:] if said[:1] == "!" else "its trial did not end well"
+        why, *others = (said or "its trial did not end well\n").split("\n")[:-1]
+        return dict.fromkeys([name, *others], why) if why != CLEAN else {}
 
-    def _try(self, name: str) -> str:
+    def _try(self, name: str, dirty: dict[str, str], writable: int) -> str:
         os.nice(NICENESS)
         before, modules = _state(), set(sys.modules)
-        watch = _Watch(self._withheld, self._places)
-        watch.begin()
+        watch = _Watch(self._withheld, self._places, writable)
+        watch.begin({each for each, why in dirty.items() if not why.startswith(FAILS)})
         try:
             importlib.import_module(name)
         finally:
             watch.end()
-        if watch.seen:
-            return watch.seen[0]
         for what, value in _state().items():
             if value != before[what]:
                 return f"changes {what}"
         for new in [each for each in sys.modules if each not in modules]:
             if trouble := self._trouble_with(new):
                 return trouble
-        return ""
+        return CLEAN
 
     def _trouble_with(self, name: str) -> str:
         module = sys.modules[name]
@@ -91,15 +102,16 @@ class Trial:
 
 
 class _Watch:
-    """Notes what happens between `begin` and `end`. The process is of no use afterwards."""
+    """Ends the process at the first thing that must not be, between `begin` and `end`, and tells what it was."""
 
-    def __init__(self, withheld: frozenset[str], places: tuple[str, ...]) -> None:
-        self.seen: list[str] = []
+    def __init__(self, withheld: frozenset[str], places: tuple[str, ...], writable: int) -> None:
         self._withheld = withheld
         self._places = places
+        self._writable = writable
         self._on = False
 
-    def begin(self) -> None:
+    def begin(self, dirty: set[str]) -> None:
+        sys.meta_path.insert(0, _Barrier(self, dirty))
         self._environment()
         self._arguments()
         for owner, name in (
@@ -114,8 +126,17 @@ class _Watch:
         self._on = False
 
     def note(self, what: str) -> None:
-        if self._on:
-            self.seen.append(what)
+        """All modules whose import is under way have met it."""
+        if not self._on:
+            return
+        self._on = False
+        names, frame = [], sys._getframe(1)
+        while frame is not None:
+            if frame.f_code.co_name == "<module>":
+                names.append(str(frame.f_globals.get("__name__")))
+            frame = frame.f_back  # type: ignore[assignment]
+        _say(self._writable, [what, *(name for name in names if name != "__main__")])
+        os._exit(0)
 
     def variable(self, name: object) -> None:
         text = os.fsdecode(name) if isinstance(name, (bytes, str)) else ""
@@ -138,7 +159,8 @@ class _Watch:
         plain = getattr(owner, name)
 
         def watched(*args: object, **named: object) -> object:
-            self.note(f"asks {name.lstrip('_')}()")
+            if not _is_harmless():
+                self.note(f"asks {name.lstrip('_')}()")
             return plain(*args, **named)
 
         setattr(owner, name, watched)
@@ -166,6 +188,30 @@ class _Watch:
         text = os.fsdecode(path) if isinstance(path, (bytes, str)) or hasattr(path, "__fspath__") else "."
         if not text.startswith(self._places) and not text.startswith(SYSTEM):
             self.note(f"opens {text}")
+
+
+class _Barrier:
+    """The first of the finders: nobody passes who imports what is known to be dirty."""
+
+    def __init__(self, watch: _Watch, dirty: set[str]) -> None:
+        self._watch = watch
+        self._dirty = dirty
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name in self._dirty:
+            self._watch.note(f"imports {name}")
+
+
+def _is_harmless() -> bool:
+    """Whether one of the functions that ask now does so for something that may be the same in each worker."""
+    frame = sys._getframe(2)
+    for _ in range(HARMLESS_DEPTH):
+        if frame is None:
+            break
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) in HARMLESS:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 class _Variables(dict):  # type: ignore[type-arg]
@@ -265,17 +311,23 @@ def _own_places() -> tuple[str, ...]:
     return tuple(f"{place.rstrip('/')}/" for place in found if place)
 
 
-def _be_the_fork(work, name: str, writable: int) -> None:  # type: ignore[no-untyped-def]
-    said = "!it failed"
+def _be_the_fork(work: Callable[[], str], writable: int) -> None:
+    why = f"{FAILS}in a way of its own"
     try:
-        said = f"!{work(name)}"
+        why = work()
     except BaseException as problem:
-        said = f"!{type(problem).__name__}: {problem}"
+        why = f"{FAILS}{type(problem).__name__}: {problem}"
     finally:
         try:
-            os.write(writable, said.encode("utf-8", "replace")[:500])
+            _say(writable, [why])
         finally:
             os._exit(0)
+
+
+def _say(writable: int, lines: list[str]) -> None:
+    """At once, so that nothing is read of it by halves; a name that is cut is nobody's."""
+    text = "\n".join(line.replace("\n", " ") for line in lines)[:3000]
+    os.write(writable, f"{text}\n".encode("utf-8", "replace"))
 
 
 def _read(readable: int, seconds: float) -> str:
@@ -284,4 +336,4 @@ def _read(readable: int, seconds: float) -> str:
     poll.register(readable, select.POLLIN)
     if not poll.poll(int(seconds * 1000)):
         return ""
-    return os.read(readable, 1000).decode("utf-8", "replace")
+    return os.read(readable, 16384).decode("utf-8", "replace")
