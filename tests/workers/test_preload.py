@@ -51,7 +51,7 @@ def comparable(report: dict[str, Any], worker: Worker) -> dict[str, Any]:
         ("python -m reports a", {"PYTHONPATH": "lib:/nowhere"}),
         ("exec python -m inner.reports", {"PYTHONWARNINGS": "error", "PYTHONHASHSEED": "7"}),
         ("reports 'x y'", {"TZ": "Asia/Tokyo", "PYTHONUNBUFFERED": ""}),
-        ("reports-long", {"PYTHONSAFEPATH": "1"}),
+        ("reports-long", {"PYTHONSAFEPATH": "1", "LANG": "C"}),
     ],
 )
 async def test_an_app_cannot_tell_a_fork_from_a_plain_start(

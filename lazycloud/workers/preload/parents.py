@@ -26,6 +26,7 @@ class Parents:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._parents: OrderedDict[str, Parent] = OrderedDict()
+        self._retired: set[Parent] = set()  # that still have workers
         self._failures: Counter[str] = Counter()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closed = False
@@ -81,8 +82,9 @@ class Parents:
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
-        await asyncio.gather(*(parent.close() for parent in self._parents.values()))
+        await asyncio.gather(*(parent.close() for parent in (*self._parents.values(), *self._retired)))
         self._parents.clear()
+        self._retired.clear()
 
     def _alive(self, key: str) -> Parent | None:
         parent = self._parents.get(key)
@@ -98,9 +100,7 @@ class Parents:
         if any(path.exists() for path in notes):
             parent.preload()
         while len(self._parents) > self._limit:
-            _, oldest = self._parents.popitem(last=False)
-            self._timers.pop(oldest.key).cancel()
-            oldest.retire()
+            self._retire(next(iter(self._parents.values())))
 
     def _use(self, parent: Parent) -> None:
         self._parents.move_to_end(parent.key)
@@ -110,8 +110,13 @@ class Parents:
 
     def _idle(self, parent: Parent) -> None:
         if self._parents.get(parent.key) is parent:
-            del self._parents[parent.key]
-            parent.retire()
+            self._retire(parent)
+
+    def _retire(self, parent: Parent) -> None:
+        del self._parents[parent.key]
+        self._timers.pop(parent.key).cancel()
+        parent.retire()
+        self._retired = {each for each in (*self._retired, parent) if not each.is_gone}
 
 
 def _notes(venv: Venv) -> list[Path]:

@@ -78,8 +78,11 @@ def _settle(order: Order, room: Room) -> None:
     os.dup2(order.log, 1)
     os.dup2(order.log, 2)
     os.chdir(order.folder)
+    coerced = os.environ.get("LC_CTYPE")  # which Python sets itself at its start, where no locale is
     os.environ.clear()
     os.environ.update(order.environment)
+    if coerced is not None:
+        os.environ["LC_CTYPE"] = coerced
     room.write(*order.titles(), order.name)
 
 

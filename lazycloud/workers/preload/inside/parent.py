@@ -141,6 +141,7 @@ class Parent:
             self._children[pid] = order.report
             return False
         self._control.detach()  # its number will be somebody else's in this process
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self._missed]
         become(order, self._room, FRESH)
         return True
 
@@ -152,8 +153,9 @@ class Parent:
             return "its command and variables are too long"
         names = {name.partition(".")[0] for name in set(sys.modules) - BARE} | self._missed.names
         places = order.own_places()
-        extra = [os.path.join(order.folder, place) for place in self._app_places]
-        for place in (*places, *extra):
+        # Most servers put the folder in front of all others, and some apps do so with one of its folders.
+        others = [os.path.normpath(os.path.join(order.folder, place)) for place in ("", *self._app_places)]
+        for place in dict.fromkeys([*places, *others]):
             if found := _shadowing(place, names | SITE if place in places[1:] else names):
                 return f"{os.path.join(place, found)} hides a module that was imported ahead"
         return ""

@@ -14,7 +14,7 @@ class Recorder:
     """The first of the finders, which finds nothing. Opens its file for each line: the app has no file more open.
 
     Lines: the name of a module; `=NAME` for a variable that the app has set by itself since it began, `+PATH`
-    for a folder that it put on `sys.path`.
+    for a folder that it put on `sys.path`, relative to its own if it lies there.
     """
 
     def __init__(self, path: str) -> None:
@@ -23,6 +23,7 @@ class Recorder:
         self._noted: set[str] = set()
         self._variables = dict(os.environ)
         self._places = set(sys.path)
+        self._folder = os.getcwd()
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         """Asked by the import system. Whatever goes wrong here is not the app's trouble."""
@@ -40,7 +41,11 @@ class Recorder:
             now = dict(os.environ)
             names = {**self._variables, **now}
             lines = [f"={each}" for each in names if self._variables.get(each) != now.get(each)]
-        return lines + [f"+{each}" for each in sys.path if each not in self._places]
+        return lines + [f"+{self._relative(each)}" for each in sys.path if each not in self._places]
+
+    def _relative(self, place: str) -> str:
+        inside = os.path.isabs(place) and f"{place}/".startswith(f"{self._folder}/")
+        return os.path.relpath(place, self._folder) if inside else place
 
     def _note(self, lines: list[str]) -> None:
         new = [line for line in lines if line not in self._noted and "\n" not in line]

@@ -94,7 +94,8 @@ class Trial:
             if not os.path.abspath(place).startswith(self._places):
                 return f"{name} lies outside of the environment"
         for value in list(getattr(module, "__dict__", {}).values()):
-            if isinstance(value, random.Random) and type(value) is not random.SystemRandom:
+            kind = type(value)  # not isinstance(): a lazy object asks itself what it is, and begins to work
+            if issubclass(kind, random.Random) and kind is not random.SystemRandom:
                 return f"{name} has randomness of its own"
             if value is sys.modules["__main__"]:
                 return f"{name} knows __main__"
