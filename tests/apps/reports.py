@@ -13,22 +13,27 @@ import sysconfig
 import threading
 import time
 import wsgiref.handlers
-import zoneinfo
 from pathlib import Path
 
+try:
+    import zoneinfo
+except ImportError:  # Python 3.8
+    zoneinfo = None
 
-def dispositions() -> dict[str, str]:
+
+TOLD = ("SigBlk", "SigIgn", "SigCgt", "SigPnd", "ShdPnd", "Umask", "NoNewPrivs")
+
+
+def dispositions() -> dict:
     status = Path("/proc/self/status").read_text().splitlines()
-    return dict(
-        line.split(":\t") for line in status if line.startswith(("Sig", "ShdPnd", "Umask", "NoNewPrivs"))
-    )
+    return dict(line.split(":\t") for line in status if line.startswith(TOLD))
 
 
-def report() -> dict[str, object]:
+def report() -> dict:
     main = sys.modules["__main__"]
     return {
         "argv": sys.argv,
-        "orig_argv": sys.orig_argv,
+        "orig_argv": getattr(sys, "orig_argv", None),
         "executable": sys.executable,
         "prefix": sys.prefix,
         "path": sys.path,
@@ -47,10 +52,10 @@ def report() -> dict[str, object]:
         ),
         "kernel's line": Path("/proc/self/cmdline").read_bytes().decode(),
         "comm": Path("/proc/self/comm").read_text(),
-        "exe": str(Path("/proc/self/exe").readlink()),
+        "exe": str(Path("/proc/self/exe").resolve()),
         "cwd": str(Path.cwd()),
         "leads": (os.getpgid(0) == os.getpid(), os.getsid(0) == os.getpid()),
-        "open": {name: Path(f"/proc/self/fd/{name}").readlink().name for name in ("0", "1", "2")},
+        "open": {name: Path(f"/proc/self/fd/{name}").resolve().name for name in ("0", "1", "2")},
         "descriptors": sorted(place.name for place in Path("/proc/self/fd").iterdir() if place.exists()),
         "streams": [
             (str(s.encoding), s.errors, s.line_buffering, s.write_through) for s in (sys.stdout, sys.stderr)
@@ -65,7 +70,8 @@ def report() -> dict[str, object]:
         "children": Path(f"/proc/self/task/{os.getpid()}/children").read_text(),
         "hooks": [str(hook) for hook in (sys.excepthook, sys.displayhook, sys.gettrace(), sys.getprofile())],
         "recursion": sys.getrecursionlimit(),
-        "user's": (site.USER_BASE, site.USER_SITE, sysconfig.get_config_var("userbase"), zoneinfo.TZPATH),
+        "user's": (site.USER_BASE, site.USER_SITE, sysconfig.get_config_var("userbase")),
+        "time zones": getattr(zoneinfo, "TZPATH", None),
         "cgi": {**wsgiref.handlers.BaseHandler.os_environ},
         "random": random.random(),
     }

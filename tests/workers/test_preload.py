@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import uv
 
 from lazycloud.processes import end_strays, identify
 from lazycloud.workers.ports import Ports
@@ -37,6 +40,7 @@ def comparable(report: dict[str, Any], worker: Worker) -> dict[str, Any]:
     """Without what differs between any two starts."""
     own = {str(worker.record.port): "<port>", worker.record.log_path.name: "<log>"}
     text = repr({name: value for name, value in report.items() if name != "random"})
+    text = re.sub(r" at 0x\w+", "", text)
     for value, stand_in in own.items():
         text = text.replace(value, stand_in)
     text = re.sub(r"scratch/\d+", "scratch/<n>", re.sub(r"data/\d+", "data/<n>", text))
@@ -86,16 +90,52 @@ async def again(stand: Stand, command: str, env: dict[str, str]) -> Worker:
     return worker
 
 
-def own_venv(folder: Path) -> Path:
+def own_venv(folder: Path, python: str = sys.executable) -> Path:
     """An environment without packages."""
     place = folder / "venv"
-    (place / "bin").mkdir(parents=True)
-    base = Path(sys.base_prefix) / "bin"
-    (place / "pyvenv.cfg").write_text(f"home = {base}\ninclude-system-site-packages = false\n")
-    for name in ("python", "python3"):
-        (place / "bin" / name).symlink_to(Path(sys.executable).resolve())
-    (place / "lib" / f"python3.{sys.version_info.minor}" / "site-packages").mkdir(parents=True)
+    making = [
+        uv.find_uv_bin(),
+        "venv",
+        "--quiet",
+        "--offline",
+        "--no-project",
+        "--python",
+        python,
+        str(place),
+    ]
+    subprocess.run(making, check=True)
     return place
+
+
+def other_python(version: str) -> str | None:
+    """On PATH by its version, or where pyenv keeps it."""
+    kept = (Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python")
+    for python in filter(None, (*map(str, kept), shutil.which(f"python{version}"))):
+        if subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
+            return python
+    return None
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.12", "3.13", "3.14"])
+async def test_other_pythons_cannot_tell_either(stand: Stand, version: str) -> None:
+    python = other_python(version)
+    if python is None:
+        pytest.skip(f"Python {version} is not on this machine")
+    stand.path = own_venv(stand.folder, python)
+    names = ("json", "http.server", "zoneinfo", "multiprocessing.process")
+    parent = await stand.preloaded("python reports.py", *names)
+    assert "http.server" in stand.verdict(parent)["clean"]
+    for command in ("python reports.py", "python -m reports"):
+        plain, fork = await stand.start(command, plain=True), await stand.start(command)
+        assert fork.record.preloaded, stand.said
+        await asyncio.gather(plain.ready(), fork.ready())
+        assert comparable(reported(fork), fork) == comparable(reported(plain), plain)
+        os.kill(fork.record.pid, signal.SIGTERM)
+        assert (await fork.ended()).status == -signal.SIGTERM
+    plain, fork = [await stand.start("python reports.py raise", plain=how) for how in (True, False)]
+    assert (await plain.ended()).status == (await fork.ended()).status == 1
+    texts = [worker.record.log_path.read_text().partition("\n")[2] for worker in (plain, fork)]
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize(
