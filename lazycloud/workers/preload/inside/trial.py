@@ -187,7 +187,7 @@ class _Watch:
 
     def _named(self, path: object) -> None:
         text = os.fsdecode(path) if isinstance(path, (bytes, str)) or hasattr(path, "__fspath__") else "."
-        if not text.startswith(self._places) and not text.startswith(SYSTEM):
+        if not f"{text}/".startswith((*self._places, *SYSTEM)):
             self.note(f"opens {text}")
 
 
