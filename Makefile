@@ -44,7 +44,7 @@ types: .venv/.installed-test
 bench-router: .venv/.installed
 	$(BIN)/python bench/router.py $(FIGURES) $(ARGUMENTS)
 
-# FIGURES="commits lockfile", ARGUMENTS="--rounds 5"; the page is opened in a Chromium that is on PATH.
+# FIGURES="deploys lockfile", ARGUMENTS="--rounds 5"; the page is opened in a Chromium that is on PATH.
 bench-deploy: .venv/.installed-test
 	$(BIN)/python bench/deploy.py $(FIGURES) $(ARGUMENTS)
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import uv
@@ -23,6 +23,7 @@ class App:
     """An app of examples/ (one folder over another); `line` names a file and words in it that its page shows.
 
     `release` is the first commit's only: those after it find the tables in the data that they are given.
+    `is_found`: lazycloud knows by itself how to serve it, and the command is that by hand.
     """
 
     name: str
@@ -31,7 +32,7 @@ class App:
     line: tuple[str, str]
     packages: tuple[str, ...] = ()
     release: str = ""
-    files: Mapping[str, str] = field(default_factory=dict)
+    is_found: bool = False
 
     @property
     def is_preloaded(self) -> bool:
@@ -47,10 +48,8 @@ class App:
         unwanted = shutil.ignore_patterns("__pycache__", "pyproject.toml", "node_modules")
         for name in self.example.split():
             shutil.copytree(HERE.parent / "examples" / name, folder, ignore=unwanted, dirs_exist_ok=True)
-        release = f"release: {self.release}\n" if self.release else ""
-        ours = {"Procfile": f"{release}web: {self.command}\n", ".gitignore": "__pycache__\nnode_modules\n"}
-        for name, text in (ours | dict(self.files)).items():
-            (folder / name).write_text(text)
+        (folder / ".gitignore").write_text("__pycache__\nnode_modules\n")
+        self.write_procfile(folder, self.release)
         if self.packages:
             self.lock(folder)
 
@@ -58,9 +57,11 @@ class App:
         """Write its packages, and more, with their versions and all that they need."""
         (folder / "requirements.txt").write_text(_locked(self.packages + more))
 
-    def procfile(self) -> str:
-        """That of the commits after the first."""
-        return f"web: {self.command}\n"
+    def write_procfile(self, folder: Path, release: str = "") -> None:
+        """None for what lazycloud serves by itself."""
+        if not self.is_found:
+            words = f"release: {release}\n" if release else ""
+            (folder / "Procfile").write_text(f"{words}web: {self.command}\n")
 
 
 APPS = (
@@ -96,6 +97,7 @@ APPS = (
         "static",
         "python3 -m http.server --bind $HOST $PORT",
         ("index.html", "<title>Garden"),
+        is_found=True,
     ),
 )
 FLASK = APPS[0]

@@ -129,7 +129,7 @@ def served(folder: Path, app: App, bare: bool = False) -> Iterator[Checkout]:
     with up(folder, f"shop={source}") as server:
         run([sys.executable, "-m", "lazycloud", "hook", "install", "--home", str(folder / "home")], source)
         first_200(server.port, f"localhost:{server.port}")
-        (checkout / "Procfile").write_text(app.procfile())
+        app.write_procfile(checkout)
         yield Checkout(app, checkout, server, installed, Client.local(folder / "home"))
 
 

@@ -91,5 +91,5 @@ class Command:
         if given.json:
             given.json.write_text(json.dumps(report.as_json(machine, results), indent=1))
         if given.markdown:
-            report.write_markdown(given.markdown, machine, f"python {self.name}", options, results)
+            report.write_markdown(given.markdown, machine, options, results, self.name)
         return 0 if len(results) == len(given.figures) else 2

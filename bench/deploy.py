@@ -6,10 +6,10 @@ import os
 import sys
 
 from command import Command
-from figures import commits, live, lockfile, page, push
+from figures import deploys, live, lockfile, page, push
 from trials import Trials
 
-_ALL = (commits, lockfile, push, live, page)
+_ALL = (deploys, lockfile, push, live, page)
 
 
 def main() -> int:

@@ -73,15 +73,15 @@ def as_json(machine: Mapping[str, str], results: Iterable[tuple[Figure, list[Row
 def write_markdown(
     page: Path,
     machine: Mapping[str, str],
-    command: str,
     options: str,
     results: Iterable[tuple[Figure, list[Row]]],
+    command: str,
 ) -> None:
     """Put each figure between its two marks in the page; other figures' stay as they were."""
     text = page.read_text()
     about = "; ".join(f"{name} {said}" for name, said in machine.items())
     for figure, rows in results:
-        made = f"Made by `{command} {figure.name} {options}` on: {about}."
+        made = f"Made by `python {command} {figure.name} {options}` on: {about}."
         block = "\n".join([*_markdown_table(figure, rows), "", *_markdown_verdicts(figure, rows), "", made])
         begin, end = f"<!-- figure {figure.name} -->", f"<!-- end {figure.name} -->"
         before, found, rest = text.partition(begin)

@@ -198,6 +198,10 @@ def main() -> int:
     report.show(console, figure, rows)
     if given.json:
         given.json.write_text(json.dumps(report.as_json(machine, [(figure, rows)]), indent=1))
+    if given.markdown:
+        report.write_markdown(
+            given.markdown, machine, f"--rounds {given.rounds}", [(figure, rows)], "bench/source.py"
+        )
     return 0
 
 

@@ -48,10 +48,10 @@ def test_a_figure_or_a_peer_that_does_not_exist_is_named() -> None:
 @pytest.mark.slow
 def test_a_deploy_is_measured_beside_a_start_by_hand(tmp_path: Path) -> None:
     values = tmp_path / "values.json"
-    done = bench("commits", "--case", "static", "--rounds", "1", "--json", values, command="deploy")
+    done = bench("deploys", "--case", "static", "--rounds", "1", "--json", values, command="deploy")
     assert done.returncode == 0, done.stderr
     assert "static files" in done.stdout and "by hand" in done.stdout
-    figure = json.loads(values.read_text())["figures"]["commits"]
+    figure = json.loads(values.read_text())["figures"]["deploys"]
     took = {row["peer"]: row["values"]["seconds"] for row in figure["rows"]}
     assert len(took) == 3 and all(0.01 < seconds < 30 for seconds in took.values())
     ours = next(seconds for way, seconds in took.items() if way != "by hand")
@@ -65,4 +65,13 @@ def test_the_page_has_a_place_for_each_figure(command: str, count: int) -> None:
     page = (ROOT / "docs/benchmarks.md").read_text()
     assert len(names) == count
     for name in map(str.strip, names):
-        assert f"<!-- figure {name} -->" in page and f"<!-- end {name} -->" in page
+        assert page.count(f"<!-- figure {name} -->") == page.count(f"<!-- end {name} -->") == 1
+
+
+def test_no_two_figures_have_one_place() -> None:
+    names = [
+        name.strip()
+        for command in ("router", "deploy")
+        for name in bench("?", command=command).stderr.rpartition("there are ")[2].split(", ")
+    ]
+    assert sorted(names) == sorted(set(names)) and "source" not in names

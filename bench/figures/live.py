@@ -7,7 +7,7 @@ from answer import first_200
 from app import DEMO, FLASK, App
 from checkout import served
 from figures import Column, Figure
-from figures.commits import WITHOUT
+from figures.deploys import WITHOUT
 from run import Row
 from trials import OURS, PLAIN, Trials, scratch
 

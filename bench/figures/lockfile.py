@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from app import FLASK
 from checkout import Checkout, served
 from figures import Figure, Verdict, compare
-from figures.commits import PARTS, TIMES
+from figures.deploys import PARTS, TIMES
 from run import Row, Sample
 from trials import BY_HAND, OURS, Trials, scratch
 

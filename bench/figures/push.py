@@ -16,7 +16,7 @@ from answer import first_200
 from app import FLASK
 from checkout import Checkout, bare_of, check, served
 from figures import Column, Figure, Verdict
-from figures.commits import PARTS, TIMES
+from figures.deploys import PARTS, TIMES
 from peer import HERE, CannotRun, fill, free_port
 from run import Row, Sample
 from server import git_aloud

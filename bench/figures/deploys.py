@@ -31,14 +31,14 @@ PARTS = (
 )
 
 
-def commits(trials: Trials) -> list[Row]:
+def deploys(trials: Trials) -> list[Row]:
     """Each app with its lockfile unchanged, preloaded where lazycloud does so for it, plain, and warmed."""
     return [
-        row for app in APPS if trials.only in app.name and not app.lacks() for row in _commits(trials, app)
+        row for app in APPS if trials.only in app.name and not app.lacks() for row in _deploys(trials, app)
     ]
 
 
-def _commits(trials: Trials, app: App) -> list[Row]:
+def _deploys(trials: Trials, app: App) -> list[Row]:
     with scratch() as folder, served(folder, app) as checkout:
         ways: dict[str, Take] = {OURS: checkout.deploy}
         if trials.preloads and app.is_preloaded:
@@ -80,11 +80,11 @@ def judge(rows: Sequence[Row]) -> list[Verdict]:
 
 FIGURES = (
     Figure(
-        "commits",
+        "deploys",
         "From git commit to the first 200",
         "at most 0.5 × a start by hand where it is preloaded, 1.15 × + 30 ms where not",
         TIMES + PARTS,
-        commits,
+        deploys,
         judge,
     ),
     Figure(
