@@ -128,7 +128,7 @@ function arrive() {
   setTimeout(() => {
     remember("lazycloud:opened", Date.now());
     location.reload();
-  }, wait || (calm ? 0 : 350));
+  }, wait); // what is shown stays until the app's first byte, its last step's flourish with it
 }
 
 function recall(key) {
