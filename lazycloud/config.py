@@ -64,6 +64,9 @@ class Config:
     apps: tuple[AppSource, ...] = ()
     routers: int = field(default_factory=lambda: min(cores(), ROUTERS_MAX))
     router: Mapping[str, Any] = field(default_factory=dict)  # limits, as lazycloud.router.settings reads them
+    artifacts: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # as lazycloud.build.artifacts.place reads them
     trusted_proxies: tuple[str, ...] = ()  # networks of fronts whose X-Forwarded-* are believed
     builds: int = field(default_factory=lambda: max(2, cores()))  # deploys at work at a time
     public_previews: bool = False
@@ -148,6 +151,11 @@ class Config:
         return self.home / "key"
 
     @property
+    def artifact_key_file(self) -> Path:
+        """The key that signs artifacts."""
+        return self.home / "artifact-key"
+
+    @property
     def database_url(self) -> str:
         return f"sqlite:///{self.home / 'state.sqlite'}"
 
@@ -203,6 +211,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     settings = _from_file(home / "config.toml")
     apps = [_app(name, table) for name, table in settings.pop("apps", {}).items()]
     router = settings.pop("router", {})
+    artifacts = settings.pop("artifacts", {})
     for name in SETTINGS:
         if (text := environ.get(f"LAZYCLOUD_{name.upper()}")) is not None:
             settings[name] = text
@@ -211,7 +220,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     values = {name: SETTINGS[name](name, value) for name, value in settings.items()}
     if url := values.get("public_url"):
         values.setdefault("domain", urlsplit(url).hostname or "")
-    config = Config(home=home, apps=_joined([*sources, *apps]), router=router, **values)
+    config = Config(home=home, apps=_joined([*sources, *apps]), router=router, artifacts=artifacts, **values)
     _demand_sense_of_tls(config)
     return config
 
@@ -392,5 +401,5 @@ SETTINGS: dict[str, Callable[[str, Any], Any]] = {
 }
 """What may be set, and how its text or TOML value is read. The names are those of Config."""
 
-TABLES = {"apps": "`[apps.<name>]`", "router": "`[router]`"}
+TABLES = {"apps": "`[apps.<name>]`", "router": "`[router]`", "artifacts": "`[artifacts]`"}
 """The tables of config.toml, and how their heading is written."""

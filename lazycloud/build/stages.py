@@ -19,6 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lazycloud.build.artifacts.depot import Depot
+from lazycloud.build.artifacts.pack import Subject
+from lazycloud.build.artifacts.subjects import find_subject, subjects
 from lazycloud.build.commands import run_tool
 from lazycloud.build.commit import Commit
 from lazycloud.build.disk import disk_watched
@@ -61,13 +64,17 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Source:
-    """A commit's files in `folder`. `key` is that of the release that they become."""
+    """A commit's files in `folder`. `key` is that of the release that they become.
+
+    `fetched`: the whole release came from the artifact store just now.
+    """
 
     commit: Commit
     folder: Path
     plan: Plan
     reused: bool
     recipe: Recipe
+    fetched: bool = False
 
     @property
     def key(self) -> str:
@@ -76,12 +83,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Dependencies:
-    """`folder` is that of the first environment, None without any; `skipped`: there was nothing to do."""
+    """`folder` is that of the first environment, None without any; `skipped`: there was nothing to do.
+
+    `fetched`: one came from the artifact store just now, and none was installed.
+    """
 
     key: str
     folder: Path | None
     reused: bool
     skipped: bool
+    fetched: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,7 @@ class Release:
     reused: bool
     skipped: bool
     recipe: Recipe
+    fetched: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,7 @@ class Stages:
         build_environment: Mapping[str, str],
         timeouts: Timeouts | None = None,
         secrets: Secrets | None = None,
+        depot: Depot | None = None,
     ) -> None:
         self._repository = repository
         self._folder = folder
@@ -128,6 +141,7 @@ class Stages:
         self._secrets = secrets or Secrets(folder / "secrets.env")
         self._tools = Toolchain(self._environment, cache / "tools")
         self._executions = Executions()
+        self._depot = depot
         self._written: list[Path] = []  # releases whose files are there, newest first
 
     def clear_leftovers(self) -> None:
@@ -165,20 +179,22 @@ class Stages:
         marker = recipe.folder / SOURCE_MARKER
         reused = marker.is_file()
         source = Source(commit, recipe.folder / TREE, plan, reused, recipe)
-        await self._ensure_source(source, output)
+        fetched = await self._ensure_source(source, output)
         use_marker(marker)
-        return source
+        return replace(source, fetched=fetched)
 
     async def dependencies(self, source: Source, output: Output) -> Dependencies:
         """Install what the plan names, unless it is installed. Raises StepFailed with the tool's last lines."""
         environments = source.recipe.environments
         reused = all(_is_made(each, source.folder) for each in environments)
+        fetched = source.fetched if all(each.local for each in environments) else not reused
         for environment in environments:
-            await self._ensure_environment(source, environment, output)
+            was_made = _is_made(environment, source.folder)
+            fetched &= await self._ensure_environment(source, environment, output) or was_made
             use_marker(environment.folder / MARKER)
         key = digest([environment.key for environment in environments])
         folder = environments[0].folder if environments else None
-        return Dependencies(key, folder, reused and folder is not None, skipped=folder is None)
+        return Dependencies(key, folder, reused and folder is not None, folder is None, fetched)
 
     async def build(self, source: Source, dependencies: Dependencies, output: Output) -> Release:
         """Run the build command, unless it was for these inputs. Raises StepFailed with its last lines.
@@ -187,14 +203,15 @@ class Stages:
         """
         recipe, marker = source.recipe, source.recipe.folder / RELEASE_MARKER
         reused = marker.is_file() or (recipe.outputs is not None and (recipe.outputs / MARKER).is_file())
+        fetched = source.fetched
         if not marker.is_file():
             work = partial(self._build, source, dependencies)
-            await self._executions.share(f"build {source.key}", work, output)
+            fetched = await self._executions.share(f"build {source.key}", work, output)
         use_marker(marker)
         plan = _settled(source)
         environment = self._variables(source).run()
         skipped = plan.build is None
-        return Release(source.key, source.folder, plan, environment, reused, skipped, recipe)
+        return Release(source.key, source.folder, plan, environment, reused, skipped, recipe, fetched)
 
     async def settle(self, release: Release, output: Output) -> None:
         """What may come after the first answer: environments are finished and sealed, all of it is flushed."""
@@ -206,6 +223,24 @@ class Stages:
             if (facts := read_marker(marker)) and not facts.get("settled", True):
                 with suppress(FileNotFoundError):
                     await asyncio.to_thread(settle_marker, marker)
+        if self._depot:
+            for subject in self.subjects(release.recipe):
+                self._depot.offer(subject)
+
+    def subjects(self, recipe: Recipe) -> list[Subject]:
+        """What can be had from an artifact store in place of this recipe's stages, environments first."""
+        commit = (read_marker(recipe.folder / RELEASE_MARKER) or {}).get("commit", "")
+        about = {"app": self._folder.name, "commit": commit, "tree": recipe.source.inputs["tree"]}
+        return list(subjects(recipe, about))
+
+    async def pull(self, subject: Subject, output: Output) -> bool:
+        """Take it from the artifact store, unless it is here: False then. Raises what speaks against it."""
+        if (subject.path / subject.marker).is_file():
+            return False
+        place = {"environment": "dependencies", "build": "outputs"}.get(subject.kind)
+        key = f"{place} {subject.path}" if place else f"source {subject.key}"
+        await self._executions.share(key, partial(self._pull, subject), output)
+        return True
 
     def made(self, recipe: Recipe) -> list[tuple[Stage, Made | None]]:
         """What is there of each stage. Blocks for a moment."""
@@ -232,11 +267,28 @@ class Stages:
                 tools = tools.inside(f"of {each.origin}, {digest(contents)}")
         return found
 
-    async def _ensure_source(self, source: Source, output: Output) -> None:
-        if not (source.recipe.folder / SOURCE_MARKER).is_file():
-            await self._executions.share(f"source {source.key}", partial(self._write_source, source), output)
+    async def _pull(self, subject: Subject, output: Output) -> bool:
+        assert self._depot is not None
+        with disk_watched(subject.path):
+            await self._depot.pull(subject)
+            await asyncio.to_thread(settle_marker, subject.path / subject.marker)
+        return True
 
-    async def _write_source(self, source: Source, output: Output) -> None:
+    async def _take(self, recipe: Recipe, kind: str, key: str, output: Output) -> bool:
+        """A stage's folder from the artifact store, if that has it; what speaks against it is said."""
+        subject = find_subject(recipe, kind, key)
+        return bool(self._depot and subject and await self._depot.take(subject, output))
+
+    async def _ensure_source(self, source: Source, output: Output) -> bool:
+        if (source.recipe.folder / SOURCE_MARKER).is_file():
+            return False
+        work = partial(self._write_source, source)
+        return await self._executions.share(f"source {source.key}", work, output)
+
+    async def _write_source(self, source: Source, output: Output) -> bool:
+        """True when all of the release came from the artifact store."""
+        if await self._take(source.recipe, "release", source.key, output):
+            return True
         folder, began = source.recipe.folder, time.monotonic()
         try:
             with disk_watched(folder):
@@ -252,27 +304,37 @@ class Stages:
             await discard(folder)
             raise
         self._written = [folder, *self._written][:NEIGHBOURS]
+        return False
 
-    async def _ensure_environment(self, source: Source, environment: Environment, output: Output) -> None:
-        if not _is_made(environment, source.folder):
-            work = partial(self._make_environment, source, environment)
-            await self._executions.share(f"dependencies {environment.folder}", work, output)
+    async def _ensure_environment(self, source: Source, environment: Environment, output: Output) -> bool:
+        if _is_made(environment, source.folder):
+            return False
+        work = partial(self._make_environment, source, environment)
+        return await self._executions.share(f"dependencies {environment.folder}", work, output)
 
-    async def _make_environment(self, source: Source, environment: Environment, output: Output) -> None:
+    async def _make_environment(self, source: Source, environment: Environment, output: Output) -> bool:
+        """True when it came from the artifact store."""
         folder, began = environment.folder, time.monotonic()
         try:
             with disk_watched(folder):
                 await discard(folder)
-                folder.mkdir(parents=True)
-                self._make_private_folders()
-                await environment.runtime.install(self._installing(source, environment, output))
+                fetched = await self._take(source.recipe, "environment", environment.key, output)
+                if not fetched:
+                    await self._install(source, environment, output)
                 for place in () if environment.local else environment.runtime.writable:
                     (folder / place).mkdir(exist_ok=True)
-                _mark(folder / MARKER, environment.stage, began, {"kind": environment.dependencies.kind})
+                if not fetched:
+                    _mark(folder / MARKER, environment.stage, began, {"kind": environment.dependencies.kind})
         except BaseException:
             # A local one has left traces in the tree as well.
             await discard(source.recipe.folder if environment.local else folder)
             raise
+        return fetched
+
+    async def _install(self, source: Source, environment: Environment, output: Output) -> None:
+        environment.folder.mkdir(parents=True)
+        self._make_private_folders()
+        await environment.runtime.install(self._installing(source, environment, output))
 
     def _installing(self, source: Source, environment: Environment, output: Output) -> Installing:
         dependencies = environment.dependencies
@@ -286,16 +348,18 @@ class Stages:
             dependencies, environment.tool, environment.folder, inputs, variables, output, timeout
         )
 
-    async def _build(self, source: Source, dependencies: Dependencies, output: Output) -> None:
+    async def _build(self, source: Source, dependencies: Dependencies, output: Output) -> bool:
+        """True when what it would have made came from the artifact store."""
         # The failure of another commit with this tree may have taken the files away since they were written.
-        await self._ensure_source(source, output)
+        if await self._ensure_source(source, output):
+            return True
         await self.dependencies(source, output)
-        recipe, plan, began = source.recipe, source.plan, time.monotonic()
+        recipe, plan, began, fetched = source.recipe, source.plan, time.monotonic(), False
         try:
             with disk_watched(recipe.folder):
                 _link(recipe, source.folder)
                 if recipe.outputs:
-                    await self._ensure_outputs(source, output)
+                    fetched = await self._ensure_outputs(source, output)
                     await asyncio.to_thread(place_outputs, plan, recipe.outputs / KEPT, source.folder)
                 elif plan.build is not None:
                     await self._run_build(source, source.folder, output)
@@ -311,22 +375,29 @@ class Stages:
         except BaseException:
             await discard(recipe.folder)
             raise
+        return fetched
 
-    async def _ensure_outputs(self, source: Source, output: Output) -> None:
-        outputs = source.recipe.outputs
+    async def _ensure_outputs(self, source: Source, output: Output) -> bool:
+        outputs, fetched = source.recipe.outputs, False
         assert outputs is not None
         if not (outputs / MARKER).is_file():
             work = partial(self._make_outputs, source, outputs)
-            await self._executions.share(f"outputs {outputs}", work, output)
+            fetched = await self._executions.share(f"outputs {outputs}", work, output)
         use_marker(outputs / MARKER)
+        return fetched
 
-    async def _make_outputs(self, source: Source, folder: Path, output: Output) -> None:
-        """Build apart from the release, in a folder that holds nothing but what the build says it reads."""
+    async def _make_outputs(self, source: Source, folder: Path, output: Output) -> bool:
+        """Build apart from the release, in a folder that holds nothing but what the build says it reads.
+
+        True when it came from the artifact store instead.
+        """
         work, began, stage = folder / WORK, time.monotonic(), source.recipe.build
         assert stage is not None
         try:
             with disk_watched(folder):
                 await discard(folder)
+                if await self._take(source.recipe, "build", stage.key, output):
+                    return True
                 work.mkdir(parents=True)
                 await asyncio.to_thread(copy_inputs, source.plan, source.folder, work)
                 _link(source.recipe, work)
@@ -338,6 +409,7 @@ class Stages:
         except BaseException:
             await discard(folder)
             raise
+        return False
 
     async def _run_build(self, source: Source, folder: Path, output: Output) -> None:
         assert source.plan.build is not None

@@ -37,6 +37,7 @@ VERBS = {
     "cancel": "cancel:cancel",
     "promote": "production:promote",
     "rollback": "production:rollback",
+    "artifacts": "artifacts:artifacts",
 }
 """Verb -> module and function, in the order of the help."""
 

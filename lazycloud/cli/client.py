@@ -108,9 +108,18 @@ class Client:
 
         Raises OSError, HTTPException or ValueError where it breaks off.
         """
+        yield from self._objects(silence, "GET", _with_query(path, query))
+
+    def post_stream(self, path: str, body: Mapping[str, Any], silence: float) -> Iterator[Event]:
+        """The same, of what somebody wants to be done."""
+        yield from self._objects(silence, "POST", path, body)
+
+    def _objects(
+        self, silence: float | None, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> Iterator[Event]:
         connection = self._connect(silence)
         try:
-            answer = self._ask(connection, "GET", _with_query(path, query))
+            answer = self._ask(connection, method, path, body)
             yield from (json.loads(line) for line in _lines(answer) if line.strip())
         finally:
             connection.close()

@@ -94,6 +94,8 @@ def _made(stage: dict[str, Any]) -> str:
         return "is to be done" if stage["outcome"] == "waiting" else stage["outcome"]
     took = f" in {duration(stage['seconds'])}" if stage["seconds"] is not None else ""
     reused = "reused; " if stage["outcome"] == "reused" else ""
+    if fetched := stage.get("fetched"):
+        reused = f"fetched, from {fetched['provenance'].get('host') or 'another machine'}; "
     return f"{reused}made {age(stage['made'])}{took}"
 
 

@@ -17,6 +17,7 @@ from aiohttp import web
 from lazycloud.build.commit import SHORT, Commit
 from lazycloud.config import Config
 from lazycloud.control import logs
+from lazycloud.control.artifacts import ArtifactViews
 from lazycloud.control.auth import Auth
 from lazycloud.control.hook import HookCalls
 from lazycloud.control.inspection import comparison_view
@@ -42,6 +43,9 @@ class Api:
         ("GET", "/api/overview", "overview"),
         ("GET", "/api/apps", "apps"),
         ("GET", "/api/ps", "ps"),
+        ("GET", "/api/artifacts", "artifacts"),
+        ("GET", "/api/artifacts/key", "artifact_key"),
+        ("GET", "/api/artifacts/verify", "verify_artifacts"),
         ("GET", "/api/events", "events"),
         ("GET", "/api/follow", "follow"),
         ("POST", "/api/login-link", "login_link"),
@@ -50,6 +54,9 @@ class Api:
         ("GET", "/api/apps/{app}/releases", "releases"),
         ("GET", "/api/apps/{app}/inspect", "inspect"),
         ("GET", "/api/apps/{app}/compare", "compare"),
+        ("POST", "/api/apps/{app}/artifacts/push", "push_artifacts"),
+        ("POST", "/api/apps/{app}/artifacts/pull", "pull_artifacts"),
+        ("GET", "/api/apps/{app}/artifacts/verify", "verify_artifacts"),
         ("GET", "/api/apps/{app}/logs", "logs"),
         ("POST", "/api/apps/{app}/deploy", "deploy"),
         ("POST", "/api/apps/{app}/stop", "stop"),
@@ -71,6 +78,7 @@ class Api:
         views: Views,
         progress: Progress,
         auth: Auth,
+        artifacts: ArtifactViews,
     ) -> None:
         self._config = config
         self._fleet = fleet
@@ -80,6 +88,7 @@ class Api:
         self._progress = progress
         self._auth = auth
         self.hook_calls = HookCalls(fleet, production)
+        self._artifacts = artifacts
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         for method, path, name in self.ROUTES:
@@ -137,6 +146,28 @@ class Api:
         second, _ = await self._named(app, request.query.get("to", ""))
         commits = [commit_view(commit) for commit in (first, second)]
         return web.json_response({"commits": commits, "stages": await comparison_view(app, first, second)})
+
+    async def artifacts(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._artifacts.list())
+
+    async def artifact_key(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._artifacts.key())
+
+    async def push_artifacts(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        commit = await self._commit(app, _text(await _body(request), "ref"))
+        return await self._progress.lines(request, await self._artifacts.push(app, commit))
+
+    async def pull_artifacts(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        commit = await self._commit(app, _text(await _body(request), "ref"))
+        return await self._progress.lines(request, await self._artifacts.pull(app, commit))
+
+    async def verify_artifacts(self, request: web.Request) -> web.StreamResponse:
+        """All in the store, or those of a commit."""
+        app = self._app(request) if "app" in request.match_info else None
+        commit = await self._commit(app, request.query.get("ref", "")) if app else None
+        return await self._progress.lines(request, await self._artifacts.verify(app, commit))
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         _, deployment = await self._named(self._app(request), request.query.get("ref", ""))

@@ -68,6 +68,7 @@ def _view(stage: Stage, made: Made | None) -> Json:
         "seconds": facts.get("seconds"),
         "made": facts.get("made"),
         "used": made.used if made else None,
+        "fetched": facts.get("fetched"),
     }
 
 

@@ -18,12 +18,15 @@ import uvloop
 from aiohttp import web
 
 from lazycloud import __version__, store
+from lazycloud.build.artifacts.depot import Depot
+from lazycloud.build.artifacts.place import read_place
 from lazycloud.build.environment import build_environment
 from lazycloud.build.repository import Repository, shown_url
 from lazycloud.build.stages import Stages
 from lazycloud.config import AppSource, Config
 from lazycloud.control.api import Api, login_link
 from lazycloud.control.application import make_application
+from lazycloud.control.artifacts import ArtifactViews
 from lazycloud.control.auth import Auth, secret
 from lazycloud.control.link import Link
 from lazycloud.control.pages import Pages
@@ -80,7 +83,10 @@ class Control:
         self._keep_workers = True  # until the start is complete: a start that fails stops nobody's worker
         self.fleet = Fleet(config, self.events, self._store, self._environ.get("TZ", ""))
         self.production = Production(config, self.fleet, self.events, self._store)
+        scratch = config.cache_folder / "artifacts"
+        self.depot = Depot(read_place(config.artifacts, config.artifact_key_file, scratch))
         await self._open_apps()
+        self._closing.push_async_callback(self.depot.close)
         self._closing.push_async_callback(self._close_fleet)
         self._closing.push_async_callback(self.production.close)
         await self.fleet.restore()  # before anybody can ask for what is only to be found again
@@ -108,7 +114,8 @@ class Control:
         views = Views(config, self.fleet, self.events, self._store, link)
         progress, pages = Progress(self.events, views), Pages()
         visits = Visits(config, self.fleet, resolver, self.auth, pages, views, progress)
-        api = Api(config, self.fleet, self.production, self.events, views, progress, self.auth)
+        artifacts = ArtifactViews(self.depot)
+        api = Api(config, self.fleet, self.production, self.events, views, progress, self.auth, artifacts)
         api.hook_calls.expected = resolver.expect
         application = make_application(config, self.auth, pages, resolver, visits, api)
         unanswered = Unanswered(application)
@@ -164,7 +171,7 @@ class Control:
         await repository.open()
         cache = self.config.cache_folder
         environment = build_environment(self._environ, folder / "build-home", cache)
-        stages = Stages(repository, folder, cache, environment)
+        stages = Stages(repository, folder, cache, environment, depot=self.depot)
         versions = Versions(folder / "data")
         stages.clear_leftovers()
         versions.clear_leftovers()

@@ -55,13 +55,16 @@ class Deploy:
         """The steps that leave a release; they know nothing of data and workers."""
         with self._step(StepName.SOURCE) as (step, output):
             source = await self.app.stages.source(self.commit, output)
-            step.state = Outcome.REUSED if source.reused else Outcome.DONE
+            step.state = Outcome.REUSED if source.reused or source.fetched else Outcome.DONE
+            step.note = _origin(source.fetched)
         with self._step(StepName.DEPENDENCIES) as (step, output):
             dependencies = await self.app.stages.dependencies(source, output)
-            step.state = _outcome(dependencies.reused, dependencies.skipped)
+            step.state = _outcome(dependencies.reused or dependencies.fetched, dependencies.skipped)
+            step.note = _origin(dependencies.fetched)
         with self._step(StepName.BUILD) as (step, output):
             release = await self.app.stages.build(source, dependencies, output)
-            step.state = _outcome(release.reused, release.skipped)
+            step.state = _outcome(release.reused or release.fetched, release.skipped)
+            step.note = _origin(release.fetched and not release.skipped)
         self.deployment.release = release.key
         if self.parents:
             prepare(self._launch(release), self.parents)
@@ -246,6 +249,10 @@ def _outcome(reused: bool, skipped: bool) -> Outcome:
     if skipped:
         return Outcome.SKIPPED
     return Outcome.REUSED if reused else Outcome.DONE
+
+
+def _origin(fetched: bool) -> str:
+    return "fetched" if fetched else ""
 
 
 def _size(count: int) -> str:

@@ -7,6 +7,7 @@ relocation   texts that name the folder they lie in, for another folder
 pack         a folder -> a file; unpack: a file -> a folder, complete or not there at all
 store        where artifacts are kept, behind one seam; folder_store: in a folder
 job          packing and taking in a process of its own
+subjects     which folders of a recipe can be had so; place: the settings
 depot        what stages and the API speak to
 
 docs/artifacts.md describes the file field by field.

@@ -8,12 +8,13 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lazycloud.build.artifacts.keys import SigningKey, public_text
 from lazycloud.build.artifacts.pack import Subject
+from lazycloud.build.artifacts.place import Place
 from lazycloud.build.artifacts.store import Store, Stored, StoreFailed, open_store
 from lazycloud.errors import BadInput, LazycloudError
 from lazycloud.processes import CommandFailed, Output, run
@@ -27,17 +28,6 @@ ENVIRONMENT = {"LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"}
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Place:
-    """`store` is a URL, "" for none; `trusted` are public keys beside the own one; `pushes`: all that is made."""
-
-    store: str
-    trusted: tuple[str, ...]
-    key_file: Path
-    scratch: Path
-    pushes: bool = True
 
 
 class Depot:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,12 +110,17 @@ class Node(Runtime):
             raise StepFailed(
                 "node was not found on PATH, and package.json needs it.", "Install Node.js, 20 or later."
             )
-        stand_in = None if dependencies.nothing else _manager_path(dependencies, tools)
+        stand_in = None
+        if not dependencies.nothing:
+            with suppress(StepFailed):  # said by `install`: there may be nothing to install
+                stand_in = _manager_path(dependencies, tools)
         return Tool(await tools.ask(["node", "--version"]), stand_in=stand_in)
 
     async def install(self, installing: Installing) -> None:
         dependencies = installing.dependencies
         assert isinstance(dependencies, NodeDependencies)
+        if shutil.which(dependencies.manager, path=installing.variables["PATH"]) is None:
+            raise _no_manager(dependencies)
         if not dependencies.lockfile:
             installing.output(
                 "warning: there is no lockfile, so that package.json alone decides; commit package-lock.json\n"
@@ -163,9 +170,13 @@ def _manager_path(dependencies: NodeDependencies, tools: Toolchain) -> Path | No
         return tools.stand_in(manager, f"npx --yes {_package(manager, version)}")
     if manager != "npm" and tools.which("corepack"):
         return tools.stand_in(manager, f"corepack {manager}{version}")
-    raise StepFailed(
-        f"{manager} was not found on PATH, and {dependencies.origin} needs it.",
-        f"Install Node.js with {manager}.",
+    raise _no_manager(dependencies)
+
+
+def _no_manager(dependencies: NodeDependencies) -> StepFailed:
+    return StepFailed(
+        f"{dependencies.manager} was not found on PATH, and {dependencies.origin} needs it.",
+        f"Install Node.js with {dependencies.manager}.",
     )
 
 
