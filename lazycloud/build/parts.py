@@ -15,7 +15,7 @@ from lazycloud.errors import StepFailed
 from lazycloud.processes import Output
 
 DEPTH = 10  # submodules within submodules
-REMEMBERED = 4 << 20  # bytes of listings: of some 50,000 files
+REMEMBERED = 8 << 20  # bytes of listings: of some 100,000 files
 
 
 @dataclass(frozen=True)
