@@ -12,11 +12,14 @@ import contextlib
 import errno
 import os
 import select
+import shutil
 import signal
+import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -91,6 +94,24 @@ def members(session: int) -> Iterator[int]:
                 yield int(entry.name)
 
 
+@cache
+def heeding_modes() -> tuple[str, ...]:
+    """Words before a command that make the modes of files count for it, though we are root. Asks once: blocks.
+
+    None for others than root, for whom they count anyway, and where this cannot be had (`modes_count`).
+    """
+    words = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", "--")
+    if os.geteuid() != 0 or shutil.which(words[0]) is None:
+        return ()
+    tried = subprocess.run([*words, "true"], capture_output=True, check=False)
+    return words if tried.returncode == 0 else ()
+
+
+def modes_count() -> bool:
+    """Whether what is read-only is so for workers: files may be shared between releases then."""
+    return os.geteuid() != 0 or bool(heeding_modes())
+
+
 def end_strays(folder: Path, spare: set[int]) -> None:
     """Kill builds, release commands and workers that nobody watches any more: by their HOME or DATA_DIR.
 
@@ -139,13 +160,14 @@ async def run(
     output: Output,
     timeout: float,
     niceness: int = 0,
+    before: Sequence[str] = (),
 ) -> None:
     """Run to its end, its output streamed; `environment` is all that it gets.
 
     A string goes to `/bin/sh -c` (an app's own command); a sequence never sees a shell. Raises CommandFailed
     for a status other than 0, for `timeout` seconds passed, and for a program that is not there; StepFailed
-    for a folder that is not there. However it ends, and when the caller is cancelled, nothing of its process
-    group is left.
+    for a folder that is not there. `before` are words that the command is run by. However it ends, and when the
+    caller is cancelled, nothing of its process group is left.
     """
     arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
     nice = ["nice", "-n", str(niceness)] if niceness else []
@@ -153,7 +175,7 @@ async def run(
     if not folder.is_dir():  # to the kernel that looks like a missing program
         raise StepFailed(f"`{shown}` could not be run: its folder {folder} is not there.")
     tail = Tail(output)
-    process, pipe = await _spawn([*nice, *arguments], shown, folder, environment)
+    process, pipe = await _spawn([*nice, *before, *arguments], shown, folder, environment)
     try:
         async with asyncio.timeout(timeout):
             if niceness:

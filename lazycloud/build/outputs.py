@@ -38,8 +38,12 @@ def keep_outputs(plan: Plan, work: Path, kept: Path) -> None:
         (work / output).rename(kept / output)
 
 
-def place_outputs(plan: Plan, kept: Path, tree: Path) -> None:
-    """Put what a build left into a release, in place of what was committed there. Blocks."""
+def place_outputs(plan: Plan, kept: Path, tree: Path, linked: bool) -> None:
+    """Put what a build left into a release, in place of what was committed there. Blocks.
+
+    `linked`: as links to what is kept, for nobody has the right to write to them.
+    """
+    put = _link if linked else _copy
     for output in plan.build_outputs:
         place = tree / output
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -48,23 +52,23 @@ def place_outputs(plan: Plan, kept: Path, tree: Path) -> None:
         else:
             place.unlink(missing_ok=True)
         if (kept / output).is_dir():
-            shutil.copytree(kept / output, place, symlinks=True, copy_function=_share)
+            shutil.copytree(kept / output, place, symlinks=True, copy_function=put)
         else:
-            _share(kept / output, place)
+            put(kept / output, place)
 
 
-def _share(source: str | os.PathLike[str], place: str | os.PathLike[str]) -> None:
-    """A link: both are sealed, and stay so. A copy where the disk has no more links to give."""
+def _link(source: str | os.PathLike[str], place: str | os.PathLike[str]) -> None:
+    """A copy where the disk has no more links to give."""
     try:
         os.link(source, place, follow_symlinks=False)
     except OSError:
         shutil.copy2(source, place, follow_symlinks=False)
 
 
-def _copy(source: Path, place: Path) -> None:
+def _copy(source: str | os.PathLike[str], place: str | os.PathLike[str]) -> None:
     shutil.copyfile(source, place, follow_symlinks=False)
-    if not place.is_symlink():
-        place.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
+    if not Path(place).is_symlink():
+        Path(place).chmod(0o755 if os.access(source, os.X_OK) else 0o644)
 
 
 def _files(tree: Path) -> Iterator[str]:

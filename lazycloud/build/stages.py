@@ -48,7 +48,7 @@ from lazycloud.build.secrets import Secrets
 from lazycloud.build.toolchain import Tool, Toolchain
 from lazycloud.build.variables import Variables
 from lazycloud.errors import StepFailed
-from lazycloud.processes import Output
+from lazycloud.processes import Output, modes_count
 
 TREE, SOURCE_MARKER, RELEASE_MARKER, MARKER = "tree", "source.json", "release.json", "complete.json"
 RELEASES, ENVIRONMENTS, BUILDS = "releases", "environments", "builds"
@@ -294,9 +294,9 @@ class Stages:
             with disk_watched(folder):
                 await discard(folder)
                 source.folder.mkdir(parents=True)
-                sealed = source.plan.sealed
+                linked = await _may_link(source.plan)
                 await self._repository.write_source(
-                    source.commit, source.folder, output, self._written, linked=sealed
+                    source.commit, source.folder, output, self._written, linked
                 )
                 facts = {"commit": source.commit.id, "tree": source.commit.tree, "sealed": source.plan.sealed}
                 _mark(folder / SOURCE_MARKER, source.recipe.source, began, facts)
@@ -360,7 +360,8 @@ class Stages:
                 _link(recipe, source.folder)
                 if recipe.outputs:
                     fetched = await self._ensure_outputs(source, output)
-                    await asyncio.to_thread(place_outputs, plan, recipe.outputs / KEPT, source.folder)
+                    linked = await _may_link(plan)
+                    await asyncio.to_thread(place_outputs, plan, recipe.outputs / KEPT, source.folder, linked)
                 elif plan.build is not None:
                     await self._run_build(source, source.folder, output)
                 _settled(source)
@@ -455,6 +456,11 @@ def _made(marker: Path) -> Made | None:
     with suppress(FileNotFoundError):
         return Made(facts, marker.stat().st_mtime)
     return None
+
+
+async def _may_link(plan: Plan) -> bool:
+    """Whether releases may share files: nobody has the right to change them."""
+    return plan.sealed and await asyncio.to_thread(modes_count)
 
 
 def _settled(source: Source) -> Plan:

@@ -183,7 +183,8 @@ class Deploy:
         output(f"$ {command}\n")
         self._make_scratch()
         environment = self._environment(release) | {"FORCE_COLOR": "1"}
-        await processes.run(command, release.folder, environment, output, release.plan.release_timeout)
+        timeout, before = release.plan.release_timeout, processes.heeding_modes()
+        await processes.run(command, release.folder, environment, output, timeout, before=before)
 
     async def _start(self, release: Release, output: Output) -> Worker:
         output(f"$ {release.plan.run}\n")

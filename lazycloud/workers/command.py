@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from lazycloud.processes import heeding_modes
+
 # What makes more than one simple command of a string, or may: quotes are not looked into, since to leave
 # the `exec` out is always right, and only costs a shell that waits.
 _COMPOUND = re.compile(r"[;&|()`\n]")
@@ -18,7 +20,7 @@ _SHELL_WORDS = re.compile(
 
 def shell_arguments(command: str) -> list[str]:
     """The argument list that runs `command`: `exec`ed by a shell if it is one simple command."""
-    return ["/bin/sh", "-c", f"exec {command}" if _is_simple(command) else command]
+    return [*heeding_modes(), "/bin/sh", "-c", f"exec {command}" if _is_simple(command) else command]
 
 
 def _is_simple(command: str) -> bool:

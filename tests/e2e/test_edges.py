@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -439,3 +440,29 @@ async def test_a_candidate_is_not_stopped_by_the_promote_before_it(
     start.touch()
     said = await promoting
     assert (await server.get()).json["name"] == "third", said
+
+
+WRITES = """
+def write(name):
+    try:
+        open(name, "w").write("changed")
+    except PermissionError:
+        return "refused"
+    return "written"
+
+NAME = [write("shared.txt"), write("own.txt"), open("shared.txt").read()]
+"""
+
+
+async def test_a_worker_cannot_change_what_releases_share(up: Up, checkout: Checkout) -> None:
+    """The second commit's files are links to the first's; only a new file can be written beside them."""
+    files = counter("it", **{"shared.txt": "as committed"})
+    files["app.py"] = files["app.py"].replace('NAME = "it"', WRITES)
+    commits = [checkout.commit(files)]
+    server = up(checkout.path)
+    commits.append(checkout.commit({"other.txt": ""}))
+    for commit in commits:
+        answer = json.loads((await server.get(commit)).text)
+        assert answer["name"] == ["refused", "written", "as committed"]
+    inodes = [path.stat().st_ino for path in server.home.glob("apps/*/releases/*/tree/shared.txt")]
+    assert len(inodes) == 2 and len(set(inodes)) == 1

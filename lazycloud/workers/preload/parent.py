@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from lazycloud.processes import Ending, Identity, boot_id, identify, kill_session
+from lazycloud.processes import Ending, Identity, boot_id, heeding_modes, identify, kill_session
 from lazycloud.workers.logs import open_log
 from lazycloud.workers.preload.start import VERSION, Start
 from lazycloud.workers.preload.unsuitable import Unsuitable
@@ -87,6 +87,7 @@ class Parent:
                 number = str(theirs.fileno())
                 process = subprocess.Popen(
                     [
+                        *heeding_modes(),
                         start.venv.path / "bin" / "python",
                         SCRIPT,
                         number,
