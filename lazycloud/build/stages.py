@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -52,6 +53,9 @@ from lazycloud.processes import Output, modes_count
 
 TREE, SOURCE_MARKER, RELEASE_MARKER, MARKER = "tree", "source.json", "release.json", "complete.json"
 RELEASES, ENVIRONMENTS, BUILDS = "releases", "environments", "builds"
+PLANS = (
+    64  # of trees that are remembered: a commit that is announced is asked for next; each holds its lockfiles
+)
 NEIGHBOURS = 3  # releases that unchanged files are looked for in: the newest are nearest
 
 
@@ -141,6 +145,7 @@ class Stages:
         self._secrets = secrets or Secrets(folder / "secrets.env")
         self._tools = Toolchain(self._environment, cache / "tools")
         self._executions = Executions()
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
         self._depot = depot
         self._written: list[Path] = []  # releases whose files are there, newest first
 
@@ -155,12 +160,27 @@ class Stages:
         newest = sorted(found, key=lambda marker: marker.stat().st_mtime, reverse=True)
         self._written = [marker.parent for marker in newest[:NEIGHBOURS]]
 
+    async def plan(self, commit: Commit) -> Plan:
+        """What the commit's files say. Raises BadInput, StepFailed; only what went well is remembered."""
+
+        async def look(_: Output) -> Plan:
+            plan = await self._repository.look(commit, make_plan)
+            self._plans[commit.tree] = plan
+            if len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+            return plan
+
+        if commit.tree not in self._plans:
+            return await self._executions.share(f"plan {commit.tree}", look, _unheard)
+        self._plans.move_to_end(commit.tree)
+        return self._plans[commit.tree]
+
     async def recipe(self, commit: Commit, output: Output) -> tuple[Plan, Recipe]:
         """What is to be done for a commit; nothing is written.
 
         Raises BadInput for a file that is wrong; StepFailed for no way to run, a tool or a secret that is missing.
         """
-        plan = await self._repository.look(commit, make_plan)
+        plan = await self.plan(commit)
         for sentence in plan.found:
             output(f"{sentence}\n")
         if plan.needs(Nix.name) and self._tools.which("nix") is None:
@@ -344,9 +364,17 @@ class Stages:
             _write_inputs(inputs, dependencies.files)
         variables = self._variables(source).install(environment)
         timeout = self._timeouts.dependencies
-        return Installing(
-            dependencies, environment.tool, environment.folder, inputs, variables, output, timeout
-        )
+        place, others = environment.folder, self._sealed(dependencies.kind)
+        return Installing(dependencies, environment.tool, place, inputs, variables, output, timeout, others)
+
+    def _sealed(self, kind: str) -> tuple[Path, ...]:
+        """Environments of a kind that nobody changes any more, the one that was used last first."""
+        found = [
+            (marker.stat().st_mtime, marker.parent)
+            for marker in (self._folder / ENVIRONMENTS).glob(f"*/{MARKER}")
+            if (facts := read_marker(marker)) and facts.get("sealed") and facts.get("kind") == kind
+        ]
+        return tuple(folder for _, folder in sorted(found, reverse=True))
 
     async def _build(self, source: Source, dependencies: Dependencies, output: Output) -> bool:
         """True when what it would have made came from the artifact store."""
@@ -461,6 +489,9 @@ def _made(marker: Path) -> Made | None:
 async def _may_link(plan: Plan) -> bool:
     """Whether releases may share files: nobody has the right to change them."""
     return plan.sealed and await asyncio.to_thread(modes_count)
+
+
+def _unheard(text: str) -> None: ...
 
 
 def _settled(source: Source) -> Plan:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from lazycloud.build.commit import Commit
-from lazycloud.build.plan import Plan, make_plan
+from lazycloud.build.plan import Plan
 from lazycloud.build.repository import Repository
 from lazycloud.build.stages import Stages
 from lazycloud.data.versions import Versions
@@ -53,4 +53,4 @@ class App:
 
     async def plan(self, commit: Commit) -> Plan:
         """What would be done to run it; reads its files, writes none. Raises BadInput, StepFailed."""
-        return await self.repository.look(commit, make_plan)
+        return await self.stages.plan(commit)

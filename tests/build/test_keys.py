@@ -182,6 +182,27 @@ async def test_a_settled_environment_is_compiled_and_read_only(app: GitFolder, b
     assert not list((bench.folder / "environments").iterdir())
 
 
+@pytest.mark.registry
+async def test_compiled_modules_are_taken_over_where_the_packages_are_the_same(
+    app: GitFolder, bench: Bench
+) -> None:
+    script = "import idna.core as m; print(m.__cached__); print(m.encode.__code__.co_filename)  # PORT"
+    app.commit({"app.py": script, "requirements.txt": "idna==3.10\nblinker==1.8.2"})
+    before = await settled(bench)
+    app.commit({"requirements.txt": "idna==3.10\nblinker==1.9.0"})
+    after = await bench.release()
+    compiled, named = ran(after).splitlines()
+    assert all(place.startswith(after.environment["VIRTUAL_ENV"]) for place in (compiled, named))
+    old = Path(before.environment["VIRTUAL_ENV"]) / Path(compiled).relative_to(
+        after.environment["VIRTUAL_ENV"]
+    )
+    assert Path(compiled).samefile(old)
+    packages = Path(compiled).parents[2]
+    assert not (
+        packages / "blinker/__pycache__"
+    ).exists()  # another version: it is compiled when it is needed
+
+
 async def test_an_environment_whose_interpreter_is_gone_is_made_again(app: GitFolder, bench: Bench) -> None:
     app.commit({"app.py": 'print("hello")  # PORT'})
     await bench.release()

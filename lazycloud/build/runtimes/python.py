@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import re
 import shutil
@@ -13,6 +14,7 @@ import uv
 
 from lazycloud.build.commands import run_tool
 from lazycloud.build.runtimes.application import Application, find_application
+from lazycloud.build.runtimes.compiled import take_compiled
 from lazycloud.build.runtimes.requirements import (
     PythonDependencies,
     no_dependencies,
@@ -32,6 +34,7 @@ NO_PACKAGES = frozenset(
 )
 VENV = "venv"
 FINISH_TIMEOUT = 600.0
+LIKELY = 2  # environments in which compiled modules are looked for
 OWN = Tool(platform.python_version(), sys.executable)
 _VERSION_OF = "import platform; print(platform.python_version())"
 _SETTINGS = re.compile(r"""["']DJANGO_SETTINGS_MODULE["']\s*,\s*["']([A-Za-z_][\w.]*)["']""")
@@ -103,6 +106,9 @@ class Python(Runtime):
                 installing.timeout,
                 failed,
             )
+
+        for other in installing.others[:LIKELY]:
+            await asyncio.to_thread(take_compiled, venv, other / VENV)
 
     def is_intact(self, place: Place) -> bool:
         """The interpreter may have been removed, or have moved, in an upgrade of the machine."""

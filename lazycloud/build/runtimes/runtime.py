@@ -77,6 +77,7 @@ class Installing:
     """An environment that is to be made in `folder`: at its final path, for many tools write absolute ones.
 
     The command runs in `inputs`: a folder with `dependencies.files`, or the commit's tree if they are local.
+    `others` are sealed environments of the same kind, the one that was used last first.
     """
 
     dependencies: Dependencies
@@ -86,6 +87,7 @@ class Installing:
     variables: Mapping[str, str]
     output: Output
     timeout: float
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
