@@ -69,6 +69,9 @@ class Config:
     )  # as lazycloud.build.artifacts.place reads them
     trusted_proxies: tuple[str, ...] = ()  # networks of fronts whose X-Forwarded-* are believed
     builds: int = field(default_factory=lambda: max(2, cores()))  # deploys at work at a time
+    build_time: float = 0.0  # longest that a command of a build may take; 0: as long as the app allows it
+    build_memory: int = field(default_factory=lambda: memory() // 2)  # bytes, of one command; 0: no limit
+    build_disk: int = 10_000_000_000  # bytes that one command may write; 0: no limit
     public_previews: bool = False
     tls_cert: tuple[str, ...] = ()  # certificate files; with them the listens speak https, but port 80
     tls_key: tuple[str, ...] = ()  # their keys in the same order; none when the certificates' files hold them
@@ -194,6 +197,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def memory() -> int:
+    """Bytes of the machine's."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def default_home(environ: Mapping[str, str]) -> Path:
     """LAZYCLOUD_HOME, else `lazycloud` in the user's data folder (XDG base directory specification)."""
     if home := environ.get("LAZYCLOUD_HOME"):
@@ -212,6 +220,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     apps = [_app(name, table) for name, table in settings.pop("apps", {}).items()]
     router = settings.pop("router", {})
     artifacts = settings.pop("artifacts", {})
+    _spread_builds(settings)
     for name in SETTINGS:
         if (text := environ.get(f"LAZYCLOUD_{name.upper()}")) is not None:
             settings[name] = text
@@ -373,6 +382,27 @@ def _seconds(name: str, value: Any) -> float:
     return number
 
 
+def _size(name: str, value: Any) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", str(value).strip().lower())
+    if found is None or isinstance(value, bool):
+        raise BadInput(
+            f"{name}: “{value}” is no size.", 'Give bytes, or a size such as "4 GB"; 0 for no limit.'
+        )
+    number, prefix, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
+
+
+def _spread_builds(settings: dict[str, Any]) -> None:
+    """The table [builds] says in one place what its settings say one by one."""
+    if not isinstance(table := settings.get("builds"), dict):
+        return
+    del settings["builds"]
+    for key, value in table.items():
+        if key not in BUILDS:
+            raise BadInput(f"config.toml: [builds] has no setting `{key}`.", f"It has: {', '.join(BUILDS)}.")
+        settings[BUILDS[key]] = value
+
+
 def _flag(name: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -390,6 +420,9 @@ SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "routers": _count,
     "trusted_proxies": _networks,
     "builds": _count,
+    "build_time": _seconds,
+    "build_memory": _size,
+    "build_disk": _size,
     "public_previews": _flag,
     "tls_cert": _paths,
     "tls_key": _paths,
@@ -400,6 +433,14 @@ SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "drain_timeout": _seconds,
 }
 """What may be set, and how its text or TOML value is read. The names are those of Config."""
+
+BUILDS = {
+    "concurrent": "builds",
+    "time": "build_time",
+    "memory": "build_memory",
+    "disk": "build_disk",
+}
+"""The settings that the table [builds] may say, and their own names."""
 
 TABLES = {"apps": "`[apps.<name>]`", "router": "`[router]`", "artifacts": "`[artifacts]`"}
 """The tables of config.toml, and how their heading is written."""

@@ -112,13 +112,29 @@ def modes_count() -> bool:
     return os.geteuid() != 0 or bool(heeding_modes())
 
 
+def kin(sessions: set[int]) -> tuple[list[int], set[int]]:
+    """The pids in some sessions and of all their descendants, and the sessions that those are in."""
+    parents: dict[int, int] = {}
+    session_of: dict[int, int] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError):
+                stat = Path(f"/proc/{entry.name}/stat").read_bytes()
+                fields = stat[stat.rindex(b")") + 2 :].split()
+                parents[int(entry.name)], session_of[int(entry.name)] = int(fields[1]), int(fields[3])
+    found = {pid for pid, session in session_of.items() if session in sessions}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found), {session_of[pid] for pid in found}
+
+
 def end_strays(folder: Path, spare: set[int]) -> None:
-    """Kill builds, release commands and workers that nobody watches any more: by their HOME or DATA_DIR.
+    """Kill builds, release commands and workers that nobody watches any more: by what their environment names.
 
     Whole sessions whose leader was given one below `folder`; of other sessions nothing while their leader lives,
     for that may be a person's shell. `spare` are leaders to leave alone. Blocks for some milliseconds.
     """
-    begins = tuple(f"{name}={folder}/".encode() for name in ("DATA_DIR", "HOME"))
+    begins = tuple(f"{name}={folder}/".encode() for name in ("DATA_DIR", "HOME", "LAZYCLOUD_BUILD"))
     found = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
     for pid in (pid for pid in found if _was_given(pid, begins)):
         with contextlib.suppress(OSError):
@@ -161,13 +177,14 @@ async def run(
     timeout: float,
     niceness: int = 0,
     before: Sequence[str] = (),
+    started: Callable[[int], None] | None = None,
 ) -> None:
     """Run to its end, its output streamed; `environment` is all that it gets.
 
     A string goes to `/bin/sh -c` (an app's own command); a sequence never sees a shell. Raises CommandFailed
     for a status other than 0, for `timeout` seconds passed, and for a program that is not there; StepFailed
-    for a folder that is not there. `before` are words that the command is run by. However it ends, and when the
-    caller is cancelled, nothing of its process group is left.
+    for a folder that is not there. `before` are words that the command is run by. `started` is told its pid, which
+    is its session's. However it ends, and when the caller is cancelled, nothing of its process group is left.
     """
     arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
     nice = ["nice", "-n", str(niceness)] if niceness else []
@@ -177,7 +194,9 @@ async def run(
     tail = Tail(output)
     process, pipe = await _spawn([*nice, *before, *arguments], shown, folder, environment)
     try:
-        async with asyncio.timeout(timeout):
+        if started:
+            started(process.pid)
+        async with asyncio.timeout(timeout if timeout < float("inf") else None):
             if niceness:
                 await _come_after_others(process.pid, niceness)
             await _drain(process, pipe, tail)

@@ -126,3 +126,19 @@ def test_the_routers_table_reaches_the_config_as_it_is(tmp_path: Path) -> None:
 
 def test_there_is_a_router_for_each_core_that_may_be_used() -> None:
     assert Config(Path("/")).routers == min(len(os.sched_getaffinity(0)), 8)
+
+
+def test_the_table_builds_says_what_the_settings_of_builds_say(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[builds]\nconcurrent = 3\nmemory = "4 GB"\ndisk = "1.5 GiB"\ntime = 60\n'
+    )
+    config = load({"home": str(tmp_path)}, {"LAZYCLOUD_BUILD_DISK": "0"})
+    assert (config.builds, config.build_memory, config.build_disk, config.build_time) == (3, 4 * 10**9, 0, 60)
+    assert Config.from_json(config.to_json()) == config
+    for text, words in (
+        ("memory = 'much'", "build_memory: “much” is no size"),
+        ("cpu = 1", "no setting `cpu`"),
+    ):
+        (tmp_path / "config.toml").write_text(f"[builds]\n{text}\n")
+        with pytest.raises(BadInput, match=words):
+            load({"home": str(tmp_path)}, {})

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from lazycloud.build.disk import disk_full, says_full
+from lazycloud.build.limits import Limits, Watch
 from lazycloud.errors import StepFailed
 from lazycloud.processes import CommandFailed, Output, ending_in_words, run
 
-NICENESS = 19  # workers that serve come first
+NICENESS = 19  # workers that serve come first; the kernel makes it the lowest priority for the disk as well
 NOT_FOUND = 127
+PRIVATE = "LAZYCLOUD_BUILD"  # names a command's own folder, also where the app sets a HOME itself
 
 
 async def run_tool(
@@ -18,24 +24,62 @@ async def run_tool(
     folder: Path,
     environment: Mapping[str, str],
     output: Output,
-    timeout: float,
+    limits: Limits,
     failed: str,
 ) -> None:
-    """Run to the end; `failed` begins the sentence of the StepFailed that is raised if it does not succeed."""
+    """Run to the end; `failed` begins the sentence of the StepFailed that is raised if it does not succeed.
+
+    It has a HOME and a TMPDIR of its own, and nothing of it is left, its daemons included.
+    """
+    name = command if isinstance(command, str) else f"{Path(command[0]).name} {command[1]}"
+    async with _watched(environment, limits) as (variables, watch):
+        try:
+            seconds, begin = limits.seconds, watch.begin
+            await run(command, folder, variables, output, seconds, niceness=NICENESS, started=begin)
+        except CommandFailed as failure:
+            if watch.problem:
+                problem = watch.problem
+                raise StepFailed(f"{failed}. {problem.sentence}", problem.advice, failure.last) from failure
+            if says_full(failure.last):
+                raise disk_full(folder) from failure
+            advice = "Its last lines say why."
+            if failure.ended_with is None:
+                advice = f"It was ended after {limits.seconds:g} s."
+            elif failure.ended_with == NOT_FOUND:
+                advice = (
+                    "A program that it needs was not found: install it on the machine that runs lazycloud."
+                )
+            raise StepFailed(
+                f"{failed}: `{name}` {_ending(failure.ended_with)}.", advice, failure.last
+            ) from failure
+
+
+@asynccontextmanager
+async def _watched(
+    environment: Mapping[str, str], limits: Limits
+) -> AsyncIterator[tuple[Mapping[str, str], Watch]]:
+    """The variables of one command, with folders of its own, and the watch over it."""
+    private, variables = None, dict(environment)
+    if limits.homes:
+        limits.homes.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private = Path(tempfile.mkdtemp(dir=limits.homes, prefix=""))
+        variables[PRIVATE] = f"{private}/"
+        for name, place in (("HOME", private / "home"), ("TMPDIR", private / "tmp")):
+            place.mkdir()
+            # What the app sets itself, for its build as for its worker, stays as it is.
+            if environment.get(name, "").startswith(str(limits.homes)):
+                variables[name] = str(place)
+    watch = Watch(limits, private)
     try:
-        await run(command, folder, environment, output, timeout, niceness=NICENESS)
-    except CommandFailed as failure:
-        if says_full(failure.last):
-            raise disk_full(folder) from failure
-        advice = "Its last lines say why."
-        if failure.ended_with is None:
-            advice = f"It was ended after {timeout:g} s."
-        elif failure.ended_with == NOT_FOUND:
-            advice = "A program that it needs was not found: install it on the machine that runs lazycloud."
-        name = command if isinstance(command, str) else f"{Path(command[0]).name} {command[1]}"
-        raise StepFailed(
-            f"{failed}: `{name}` {_ending(failure.ended_with)}.", advice, failure.last
-        ) from failure
+        yield variables, watch
+    finally:
+        await asyncio.shield(_leave_nothing(watch, private))
+
+
+async def _leave_nothing(watch: Watch, private: Path | None) -> None:
+    await watch.end()
+    if private:
+        await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
 
 
 def _ending(status: int | None) -> str:

@@ -62,6 +62,9 @@ def build_environment(environ: Mapping[str, str], home: Path, cache: Path) -> di
         "UV_CACHE_DIR": str(cache / "uv"),
         "npm_config_cache": str(cache / "npm"),
         "COREPACK_HOME": str(cache / "corepack"),
+        "XDG_CACHE_HOME": str(cache / "xdg"),  # pip, Go, Composer and many others; each HOME is thrown away
+        "PNPM_HOME": str(cache / "pnpm"),
+        "YARN_GLOBAL_FOLDER": str(cache / "yarn"),
         "COREPACK_ENABLE_DOWNLOAD_PROMPT": "0",
     }
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from lazycloud.processes import Output
 
 T = TypeVar("T")
-REPLAYED = 2000  # pieces of output that somebody who joins late is still told
+REPLAYED = 256 * 1024  # characters of output that somebody who joins late is still told: the newest
 END_TIMEOUT = 30.0
 
 
@@ -38,7 +38,8 @@ class _Execution:
     def __init__(self, key: str, work: Callable[[Output], Awaitable[Any]]) -> None:
         self.is_ending = False
         self._listeners: list[Output] = []
-        self._said: deque[str] = deque(maxlen=REPLAYED)
+        self._said: deque[str] = deque()
+        self._said_size = 0
         self.task = asyncio.create_task(self._run(work), name=key)
 
     async def attend(self, output: Output) -> Any:
@@ -66,5 +67,8 @@ class _Execution:
 
     def _say(self, text: str) -> None:
         self._said.append(text)
+        self._said_size += len(text)
+        while self._said_size > REPLAYED and len(self._said) > 1:
+            self._said_size -= len(self._said.popleft())
         for listener in self._listeners:
             listener(text)

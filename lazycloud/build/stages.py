@@ -27,6 +27,7 @@ from lazycloud.build.commands import run_tool
 from lazycloud.build.commit import Commit
 from lazycloud.build.disk import disk_watched
 from lazycloud.build.executions import Executions
+from lazycloud.build.limits import Limits
 from lazycloud.build.marker import (
     TRASH,
     discard,
@@ -137,11 +138,13 @@ class Stages:
         timeouts: Timeouts | None = None,
         secrets: Secrets | None = None,
         depot: Depot | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._repository = repository
         self._folder = folder
         self._environment = dict(build_environment)
         self._timeouts = timeouts or Timeouts()
+        self._limits = replace(limits or Limits(), homes=Path(build_environment["HOME"]))
         self._secrets = secrets or Secrets(folder / "secrets.env")
         self._tools = Toolchain(self._environment, cache / "tools")
         self._executions = Executions()
@@ -151,6 +154,8 @@ class Stages:
 
     def clear_leftovers(self) -> None:
         """Remove what an earlier process left half-made. Blocking; before the first stage."""
+        if self._limits.homes:
+            remove(self._limits.homes)
         for parent, marker in ((RELEASES, RELEASE_MARKER), (ENVIRONMENTS, MARKER), (BUILDS, MARKER)):
             folder = self._folder / parent
             for made in folder.iterdir() if folder.is_dir() else ():
@@ -363,9 +368,9 @@ class Stages:
             inputs = environment.folder / environment.runtime.beside
             _write_inputs(inputs, dependencies.files)
         variables = self._variables(source).install(environment)
-        timeout = self._timeouts.dependencies
         place, others = environment.folder, self._sealed(dependencies.kind)
-        return Installing(dependencies, environment.tool, place, inputs, variables, output, timeout, others)
+        limits = self._limits.of(self._timeouts.dependencies, source.folder if dependencies.local else place)
+        return Installing(dependencies, environment.tool, place, inputs, variables, output, limits, others)
 
     def _sealed(self, kind: str) -> tuple[Path, ...]:
         """Environments of a kind that nobody changes any more, the one that was used last first."""
@@ -444,8 +449,8 @@ class Stages:
         assert source.plan.build is not None
         self._make_private_folders()
         variables = replace(self._variables(source), tree=folder).build(source.commit.id)
-        timeout = source.plan.build_timeout
-        await run_tool(source.plan.build, folder, variables, output, timeout, "The build failed")
+        limits = self._limits.of(source.plan.build_timeout, folder)
+        await run_tool(source.plan.build, folder, variables, output, limits, "The build failed")
 
     async def _finish(self, release: Release, environment: Environment, output: Output) -> None:
         folder, runtime = environment.folder, environment.runtime

@@ -21,6 +21,7 @@ from lazycloud import __version__, store
 from lazycloud.build.artifacts.depot import Depot
 from lazycloud.build.artifacts.place import read_place
 from lazycloud.build.environment import build_environment
+from lazycloud.build.limits import Limits
 from lazycloud.build.repository import Repository, shown_url
 from lazycloud.build.stages import Stages
 from lazycloud.config import AppSource, Config
@@ -171,7 +172,8 @@ class Control:
         await repository.open()
         cache = self.config.cache_folder
         environment = build_environment(self._environ, folder / "build-home", cache)
-        stages = Stages(repository, folder, cache, environment, depot=self.depot)
+        limits, depot = self._limits(), self.depot
+        stages = Stages(repository, folder, cache, environment, depot=depot, limits=limits)
         versions = Versions(folder / "data")
         stages.clear_leftovers()
         versions.clear_leftovers()
@@ -191,6 +193,10 @@ class Control:
                 store.put(store.apps, **values),
             )
         return app
+
+    def _limits(self) -> Limits:
+        config = self.config
+        return Limits(config.build_time or float("inf"), config.build_memory, config.build_disk)
 
     def _domain(self, name: str) -> str:
         """The app that was served first has the server's domain, the others a name under it."""

@@ -29,6 +29,7 @@ def test_only_what_package_managers_need_is_passed_on() -> None:
         "PATH", "HTTPS_PROXY", "SSL_CERT_FILE", "UV_NATIVE_TLS", "npm_config_registry",
         "LANG", "HOME", "TMPDIR", "UV_CACHE_DIR", "npm_config_cache",
         "COREPACK_HOME", "COREPACK_ENABLE_DOWNLOAD_PROMPT",
+        "XDG_CACHE_HOME", "PNPM_HOME", "YARN_GLOBAL_FOLDER",
     }  # fmt: skip
     assert made["HOME"] == "/ours/home"
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from lazycloud.build.executions import Executions
+from lazycloud.build.executions import REPLAYED, Executions
 from lazycloud.processes import Output
 
 
@@ -98,3 +98,20 @@ async def test_a_failure_is_everybodys() -> None:
         *(executions.share("k", fail, lambda _: None) for _ in range(3)), return_exceptions=True
     )
     assert [str(result) for result in results] == ["no"] * 3
+
+
+async def test_of_a_flood_the_newest_is_kept_for_who_joins_late() -> None:
+    executions, flooded, late = Executions(), asyncio.Event(), []
+
+    async def work(output: Output) -> None:
+        for number in range(1000):
+            output(f"{number}".ljust(10_000))
+        flooded.set()
+        await asyncio.sleep(0)
+
+    first = asyncio.create_task(executions.share("flood", work, lambda text: None))
+    await flooded.wait()
+    await executions.share("flood", work, late.append)
+    await first
+    assert sum(map(len, late)) <= REPLAYED
+    assert late[-1].startswith("999")

@@ -72,7 +72,7 @@ class Command(Runtime):
             installing.inputs,
             installing.variables,
             installing.output,
-            installing.timeout,
+            installing.limits,
             "The dependencies could not be installed",
         )
         if not (installing.inputs / dependencies.output).is_dir():

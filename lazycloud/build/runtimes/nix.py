@@ -55,7 +55,7 @@ class Nix(Runtime):
             installing.inputs,
             installing.variables,
             installing.output,
-            installing.timeout,
+            installing.limits,
             f"nix could not make the environment of {origin}",
         )
         variables = exported(said, origin)

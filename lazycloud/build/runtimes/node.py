@@ -130,7 +130,7 @@ class Node(Runtime):
             installing.inputs,
             installing.variables,
             installing.output,
-            installing.timeout,
+            installing.limits,
             f"{dependencies.manager} could not install the packages of {dependencies.origin}",
         )
         # Some managers leave it out when there is nothing to install.

@@ -54,7 +54,7 @@ class Php(Runtime):
             installing.inputs,
             installing.variables,
             installing.output,
-            installing.timeout,
+            installing.limits,
             f"composer could not install the packages of {installing.dependencies.origin}",
         )
         (installing.inputs / FOLDER).mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import uv
 
 from lazycloud.build.commands import run_tool
+from lazycloud.build.limits import Limits
 from lazycloud.build.runtimes.application import Application, find_application
 from lazycloud.build.runtimes.compiled import take_compiled
 from lazycloud.build.runtimes.requirements import (
@@ -103,7 +104,7 @@ class Python(Runtime):
                 installing.inputs,
                 variables,
                 installing.output,
-                installing.timeout,
+                installing.limits,
                 failed,
             )
 
@@ -119,7 +120,7 @@ class Python(Runtime):
         python, packages = place.folder / VENV / "bin/python", place.folder / VENV / "lib"
         words = [str(python), "-I", "-m", "compileall", "-q", str(packages)]
         failed = "Not every module of the packages could be compiled"
-        await run_tool(words, place.folder, variables, output, FINISH_TIMEOUT, failed)
+        await run_tool(words, place.folder, variables, output, Limits(FINISH_TIMEOUT), failed)
 
     def path(self, place: Place) -> list[Path]:
         return [place.folder / VENV / "bin"]

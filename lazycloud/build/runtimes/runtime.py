@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lazycloud.build.limits import Limits
 from lazycloud.build.settings import Settings
 from lazycloud.build.toolchain import Tool, Toolchain
 from lazycloud.build.tree import Tree
@@ -86,7 +87,7 @@ class Installing:
     inputs: Path
     variables: Mapping[str, str]
     output: Output
-    timeout: float
+    limits: Limits
     others: tuple[Path, ...] = ()
 
 

@@ -1,0 +1,45 @@
+"""A build that writes without end hurts neither the server nor who watches."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.e2e.conftest import Up
+from tests.e2e.repository import Checkout, counter
+from tests.e2e.server import BROWSER
+
+MB = 1_000_000
+LINES = f"yes 'a line of output that goes on and on' | head -c {100 * MB}"
+ENDLESS = f"head -c {100 * MB} /dev/zero | tr '\\\\0' x"
+
+
+@pytest.mark.slow
+async def test_200_mb_of_output_are_cut_everywhere_and_control_answers_meanwhile(
+    up: Up, checkout: Checkout
+) -> None:
+    production = checkout.commit(counter("production"))
+    build = f'[build]\ncommand = "{LINES}; {ENDLESS}"\n'
+    flood = checkout.commit(counter("flood", **{"lazycloud.toml": build}))
+    server = up(checkout.path, "--production", production)
+    assert await server.named("production")
+    control = server.children()["control"]
+    before, most, slowest = control.memory_info().rss, 0, 0.0
+
+    async def is_built() -> bool:
+        nonlocal most, slowest
+        began = time.monotonic()
+        state = (await server.inspect(flood))["state"]
+        slowest = max(slowest, time.monotonic() - began)
+        most = max(most, control.memory_info().rss)
+        return state == "ready"
+
+    await server.get(flood, **BROWSER)
+    await server.until(is_built)
+    assert most - before < 50 * MB
+    assert slowest < 2
+    assert sum(file.stat().st_size for file in server.home.glob("state.sqlite*")) < 6 * MB
+    (log,) = (server.home / "apps/shop/logs").glob(f"shop.{flood}.deploy.log")
+    assert 16 * MB < log.stat().st_size < 18 * MB
+    assert "the output is cut here" in log.read_text()
