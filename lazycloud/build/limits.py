@@ -75,14 +75,16 @@ class Watch:
         await self._again(lambda: self._room() or self._size(before))
 
     async def _again(self, look: Callable[[], StepFailed | None]) -> None:
+        pause = PAUSE
         while True:
+            await asyncio.sleep(pause)
             began = time.monotonic()
             if problem := await asyncio.to_thread(look):
                 self.problem = self.problem or problem
                 for session in self._sessions:
                     kill_session(session)
                 return
-            await asyncio.sleep(max(PAUSE, IDLE * (time.monotonic() - began)))
+            pause = max(PAUSE, IDLE * (time.monotonic() - began))
 
     def _memory(self) -> StepFailed | None:
         """Pages that several processes share count for each at first, and are told apart only when it matters."""

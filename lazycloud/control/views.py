@@ -80,6 +80,12 @@ class Views:
             "domain": self._config.domain,
             "home": str(self._config.home),
             "address": self._config.addresses.control(),
+            "builds": {
+                "concurrent": self._config.builds,
+                "time": self._config.build_time,
+                "memory": self._config.build_memory,
+                "disk": self._config.build_disk,
+            },
         }
 
     async def progress(self, app: App, commit: Commit, deployment: Deployment, label: str) -> Json:

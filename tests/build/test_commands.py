@@ -70,6 +70,22 @@ async def test_a_daemon_of_a_build_dies_with_it(limits: Limits, home: dict[str, 
     await gone(int(said))
 
 
+async def test_a_cancelled_build_leaves_no_process_and_no_folder(limits: Limits) -> None:
+    said: list[str] = []
+    assert limits.makes and limits.homes
+    homes = {"PATH": os.environ["PATH"], "HOME": str(limits.homes)}
+    command = f"{sys.executable} -c '{DAEMON}'; sleep 600"
+    running = asyncio.create_task(run_tool(command, limits.makes, homes, said.append, limits, "It failed"))
+    async with asyncio.timeout(10):
+        while not "".join(said).endswith("\n"):
+            await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await gone(int("".join(said)))
+    assert list(limits.homes.iterdir()) == []
+
+
 async def test_what_takes_too_much_memory_is_ended_and_told_why(limits: Limits) -> None:
     greedy = f"setsid {sys.executable} -c 'import time; x = b\"x\" * 200_000_000; time.sleep(600)'"
     with pytest.raises(StepFailed) as failed:
