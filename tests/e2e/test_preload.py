@@ -1,0 +1,84 @@
+"""Commits of a Python app in a whole server: the first one teaches, those after it start preloaded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.repository import Checkout, counter
+from tests.e2e.server import Server
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    checkout = Checkout(tmp_path / "shop")
+    checkout.commit(counter("first"), "first")
+    return checkout
+
+
+@pytest.fixture
+def server(tmp_path: Path, checkout: Checkout) -> Iterator[Server]:
+    server = Server(tmp_path / "home", f"shop={checkout.path}").start()
+    yield server
+    server.stop()
+    assert not server.workers(), server.output
+    assert not parents(server)
+
+
+def parents(server: Server) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = process.cmdline()
+        except psutil.Error:
+            continue
+        if line[:1] == ["lazycloud: preloaded"] and str(server.home) in line[1]:
+            found.append(process)
+    return found
+
+
+async def running(server: Server, commit: str) -> dict[str, Any]:
+    return next(dict(row) for row in await server.api("ps") if row["commit"]["id"] == commit)
+
+
+async def test_a_commit_starts_preloaded_once_another_has_run_and_outlives_control(
+    server: Server, checkout: Checkout
+) -> None:
+    first = checkout.git("rev-parse", "HEAD")
+    assert await server.named("first", first)
+    assert not (await running(server, first))["preloaded"]
+    environments = server.home / "apps" / "shop" / "environments"
+    await asyncio.to_thread(server.wait, lambda: [*environments.glob("*/preload/*.json")], "verdict")
+
+    second = checkout.commit({"app.py": counter("second")["app.py"]}, "second")
+    answer = (await server.get(second)).json
+    assert answer["name"] == "second"
+    assert answer["environment"]["COMMIT_ID"] == second
+    assert (await running(server, second))["preloaded"]
+    assert "modules had been imported ahead" in await server.verb("logs", second, "--app", "shop")
+    assert ", preloaded" in await server.verb("inspect", second, "--app", "shop")
+
+    plain = checkout.commit({"lazycloud.toml": "[run]\npreload = false\n"}, "plainly")
+    assert await server.named("second", plain)
+    assert not (await running(server, plain))["preloaded"]
+    assert "preload" not in await server.verb("logs", plain, "--app", "shop")
+
+    server.children()["control"].kill()
+    await server.until(lambda: answers(server))
+    assert (await server.get(second)).json["pid"] == answer["pid"]
+    assert (await running(server, second))["preloaded"]  # as the next control knows from its store
+    psutil.Process(
+        answer["pid"]
+    ).kill()  # it is nobody's child now but the server's own process', which reaps it
+    await asyncio.to_thread(server.wait, lambda: not psutil.pid_exists(answer["pid"]), "reaping")
+
+
+async def answers(server: Server) -> bool:
+    """Whether control is there again."""
+    answer = await server.get("lazycloud", "/api/ps", Authorization=server.authorization)
+    return answer.status == 200
