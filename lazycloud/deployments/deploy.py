@@ -33,7 +33,6 @@ from lazycloud.workers.worker import Launch, Worker, prepare
 
 log = logging.getLogger(__name__)
 
-PRELOAD = "preload"  # in the folder of an environment: what was learned of its workers
 ANCESTORS = 1000  # how far back `from = "parent"` looks for data
 
 
@@ -243,7 +242,7 @@ def _shared_venv(release: Release) -> Venv | None:
     """The Python environment that the release shares with others of its app, if it does."""
     venv = Path(release.environment.get("VIRTUAL_ENV", "/"))
     app = release.folder.parent.parent.parent  # <app>/releases/<key>/tree
-    return Venv(venv, venv.parent / PRELOAD) if venv.parent.parent == app / "environments" else None
+    return Venv.at(venv) if venv.parent.parent == app / "environments" else None
 
 
 def _outcome(reused: bool, skipped: bool) -> Outcome:

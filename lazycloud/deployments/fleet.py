@@ -26,7 +26,7 @@ from lazycloud.states import DEPLOYING, Cause, State
 from lazycloud.store import Store
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.preload.parents import Parents
-from lazycloud.workers.worker import Record, Worker
+from lazycloud.workers.worker import Record, Worker, prepare_again
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +191,7 @@ class Fleet:
             # Nobody saw it become ready, or it was being stopped, or its promote was cut off.
             self._begin_stop(deployment, Cause.STOP)
             return False
+        prepare_again(worker, self._parents)
         return True
 
     def _go_on(self, row: dict[str, Any]) -> None:

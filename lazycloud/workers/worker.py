@@ -33,13 +33,13 @@ from lazycloud.workers.command import shell_arguments
 from lazycloud.workers.logs import last_lines, open_log
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.preload.parents import Parents
-from lazycloud.workers.preload.start import Start, Venv, make_start
+from lazycloud.workers.preload.start import NOTHING, Start, Venv, make_start
 from lazycloud.workers.preload.unsuitable import Unsuitable
 from lazycloud.workers.readiness import NotReady, Readiness, Why
 from lazycloud.workers.record import Record
 from lazycloud.workers.usage import Meter, Usage
 
-__all__ = ["Ended", "Launch", "NotReady", "Record", "Worker", "prepare"]
+__all__ = ["Ended", "Launch", "NotReady", "Record", "Worker", "prepare", "prepare_again"]
 
 HOST = "127.0.0.1"
 ATTEMPTS = 3  # ports that are tried when somebody else takes the one that was free a moment ago
@@ -243,6 +243,17 @@ def prepare(launch: Launch, parents: Parents) -> None:
         with contextlib.suppress(Unsuitable):
             environment = _complete(launch, 0)
             parents.prepare(make_start(launch.command, environment, launch.folder, launch.venv))
+
+
+def prepare_again(worker: Worker, parents: Parents) -> None:
+    """The same for the next commits of a worker that was found again, by what /proc tells of it."""
+    process = Path(f"/proc/{worker.record.pid}")
+    with contextlib.suppress(OSError, ValueError):
+        entries = (process / "environ").read_bytes().decode(errors="surrogateescape").split("\0")
+        environment = dict(entry.split("=", 1) for entry in entries if entry)
+        if worker.record.preloaded and "VIRTUAL_ENV" in environment:
+            venv = Venv.at(Path(environment["VIRTUAL_ENV"]))
+            parents.prepare(Start(venv, NOTHING, environment, (process / "cwd").readlink()))
 
 
 def _complete(launch: Launch, port: int) -> dict[str, str]:

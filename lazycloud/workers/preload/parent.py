@@ -23,7 +23,8 @@ from lazycloud.workers.preload.unsuitable import Unsuitable
 SCRIPT = Path(__file__).parent / "inside" / "parent.py"
 NOTES = "imports"  # the file in an environment's memory to which workers add what they import
 UP_PATIENCE = 2.0  # seconds for a Python to start; a plain start would take as long
-PATIENCE = 0.5  # seconds for a fork, which takes some milliseconds; between two imports, some more
+PATIENCE = 0.5  # seconds for a fork, which takes some milliseconds
+IMPORTING_PATIENCE = 0.1  # seconds for one that is just at its imports: a plain start is what it has to beat
 LAST_PATIENCE = 0.1  # seconds for a fork that has begun to say who it is
 ARGUMENT_ROOM = 8192  # bytes that a worker's command line may need
 VARIABLE_ROOM = 16384  # bytes that its variables may need beyond its parent's own
@@ -175,10 +176,10 @@ class Parent:
     async def _begun(self, report: int, permit: int) -> Identity:
         """Who the fork is. In time, or it is not allowed to begin any more."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(IMPORTING_PATIENCE if self._imports else PATIENCE):
                 line = await _line(report)
         except TimeoutError:
-            if self.phase is not Phase.IMPORTING:
+            if not self._imports:
                 self.kill()
             line = _taken_back(report, permit)
         except asyncio.CancelledError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections import Counter, OrderedDict
+import time
+from collections import OrderedDict
 from pathlib import Path
 
 from lazycloud.workers.preload.parent import NOTES, Fork, Parent
@@ -14,7 +15,8 @@ from lazycloud.workers.preload.unsuitable import Unsuitable
 
 LIMIT = 8  # alive at once; each has the memory of one app's packages, which its workers share
 IDLE = 3600.0  # seconds without a start after which one is ended
-TRIES = 3  # parents of one key that may fail, one after the other, before that key is left alone
+TRIES = 3  # parents of one key that may fail, one after the other, before that key is left alone …
+TRIES_AGAIN = 600.0  # seconds … for that long
 GUESS = "guess"  # the file with what the app's last environment noted
 FIRST_REQUESTS = 1.0  # seconds: an app imports some things at its first request only
 LEARNED = "learned"  # the mark in an environment's memory: a worker became ready, and noted what it imported
@@ -27,7 +29,7 @@ class Parents:
         self._limit = limit
         self._parents: OrderedDict[str, Parent] = OrderedDict()
         self._retired: set[Parent] = set()  # that still have workers
-        self._failures: Counter[str] = Counter()
+        self._failures: dict[str, list[float]] = {}  # when, since the last success
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closed = False
 
@@ -36,8 +38,8 @@ class Parents:
 
     def prepare(self, start: Start) -> None:
         """See to it that a parent is there, or will be, that has imported what is known of the environment."""
-        if not self._closed and self._alive(start.key) is None and self._failures[start.key] < TRIES:
-            with contextlib.suppress(OSError):
+        if not self._closed and self._alive(start.key) is None and not self._has_failed(start.key):
+            with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL in a variable
                 self._begin(start)
 
     async def fork(self, start: Start, log: int) -> Fork:
@@ -45,7 +47,7 @@ class Parents:
 
         The first worker of an environment is the fork of a bare Python, and notes what it imports.
         """
-        if self._failures[start.key] >= TRIES:
+        if self._has_failed(start.key):
             raise Unsuitable(f"forks failed {TRIES} times, one after the other")
         learned = (start.venv.memory / LEARNED).exists()
         parent = self._alive(start.key)
@@ -61,7 +63,7 @@ class Parents:
             fork = await parent.fork(start, log, None if learned else start.venv.memory / NOTES)
         except Unsuitable:
             if parent.is_gone:
-                self._failures[start.key] += 1
+                self._failures.setdefault(start.key, []).append(time.monotonic())
                 self.prepare(start)
             raise
         self._failures.pop(start.key, None)
@@ -92,6 +94,10 @@ class Parents:
             del self._parents[key]
             return None
         return parent
+
+    def _has_failed(self, key: str) -> bool:
+        failures = self._failures.get(key, [])
+        return len(failures) >= TRIES and time.monotonic() - failures[-TRIES] < TRIES_AGAIN
 
     def _begin(self, start: Start) -> None:
         notes = _notes(start.venv)

@@ -24,6 +24,11 @@ class Venv:
     path: Path
     memory: Path
 
+    @classmethod
+    def at(cls, path: Path) -> Venv:
+        """With its memory beside it, in the folder of the environment that both belong to."""
+        return cls(path, path.parent / "preload")
+
 
 @dataclass(frozen=True)
 class Start:
@@ -69,6 +74,10 @@ class Start:
             "environment": dict(self.environment),
             "record": str(record) if record else None,
         }
+
+
+NOTHING = Invocation("", (), None, None, (), "")
+"""For a start of which only the circumstances matter."""
 
 
 def make_start(command: str, environment: Mapping[str, str], folder: Path, venv: Venv) -> Start:
