@@ -296,6 +296,8 @@ class Stages:
         assert self._depot is not None
         with disk_watched(subject.path):
             await self._depot.pull(subject)
+            for place in subject.left_out if subject.kind == "environment" else ():
+                (subject.path / place).mkdir(exist_ok=True)
             await asyncio.to_thread(settle_marker, subject.path / subject.marker)
         return True
 

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 from lazycloud.build.artifacts.keys import SigningKey, public_text
 from lazycloud.build.artifacts.pack import Subject
 from lazycloud.build.artifacts.place import Place
-from lazycloud.build.artifacts.store import Store, Stored, StoreFailed, open_store
+from lazycloud.build.artifacts.store import Missing, Store, Stored, StoreFailed, open_store
+from lazycloud.build.artifacts.unpack import aside_of
+from lazycloud.build.marker import remove
 from lazycloud.errors import BadInput, LazycloudError
 from lazycloud.processes import CommandFailed, Output, run
 
@@ -25,6 +27,9 @@ ANSWER_TIMEOUT = 10.0  # of a store that is only asked what it has: a mounted di
 AWAY = 30.0  # seconds for which a store that failed is not asked again by deploys
 WAITING_MOST = 64  # of what is to be put; more are left to the next deploy that uses them
 ENVIRONMENT = {"LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"}
+
+KINDS = {kind.kind: kind for kind in (Missing, StoreFailed)}
+"""Errors of a job that are told apart here."""
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -63,11 +68,13 @@ class Depot:
             if not await self._ask(lambda store: store.exists(subject.name)):
                 return False
             facts = await self.pull(subject)
+        except Missing:
+            return False
         except StoreFailed as problem:
             self._away_until = time.monotonic() + AWAY
             output(f"warning: {problem}\n")
             return False
-        except LazycloudError as problem:
+        except (LazycloudError, OSError) as problem:
             output(
                 f"warning: {subject.name} of the artifact store was refused: {problem} Made here instead.\n"
             )
@@ -77,7 +84,12 @@ class Depot:
 
     async def pull(self, subject: Subject) -> dict[str, Any]:
         """The same, by somebody's wish: raises what speaks against it, and Missing."""
-        facts = await self._run("take", subject=asdict(subject), trusted=self.trusted)
+        aside = aside_of(subject)
+        try:
+            facts = await self._run("take", subject=asdict(subject), trusted=self.trusted, aside=str(aside))
+        except BaseException:
+            remove(aside)  # of a job that was ended in the middle
+            raise
         self._known.add(subject.name)
         return facts
 
@@ -124,7 +136,7 @@ class Depot:
                     self._known.add(name)
                 else:
                     await self.push(subject)
-            except LazycloudError as problem:
+            except (LazycloudError, OSError) as problem:
                 log.warning("%s was not put into the artifact store: %s", name, problem)
                 self._known.add(name)  # it would fail again
             finally:
@@ -152,10 +164,9 @@ class Depot:
         except CommandFailed as problem:
             why = problem.last[-1] if problem.last else "it was ended"
             raise LazycloudError(f"The artifact's {do} broke off: {why}.") from problem
-        answer: dict[str, Any] = json.loads("".join(said).strip().split("\n")[-1])
+        answer = _answer("".join(said))
         if error := answer.get("error"):
-            kind = StoreFailed if error["kind"] in ("store failed", "missing") else LazycloudError
-            raise kind(error["sentence"], error["advice"])
+            raise KINDS.get(error["kind"], LazycloudError)(error["sentence"], error["advice"])
         return answer
 
     def _demand_store(self) -> str:
@@ -172,3 +183,14 @@ class Depot:
         commit = f" for commit {made['commit'][:10]}" if made.get("commit") else ""
         where = f"made on {made.get('host', 'another machine')}{commit}"
         return f"Taken from the artifact store: {facts['size'] / 1e6:.1f} MB, {where}, signed by {by}.\n"
+
+
+def _answer(said: str) -> dict[str, Any]:
+    """The last line of a job."""
+    try:
+        answer = json.loads(said.strip().rpartition("\n")[2])
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise LazycloudError(f"The artifact's job gave no answer: {said[-200:]}")
+    return answer

@@ -45,7 +45,7 @@ def take(order: Mapping[str, Any]) -> Json:
         envelope = _judged(file, order)
         demand_fit(envelope.manifest, subject)
         verify_body(file, envelope)
-        unpack(file, envelope, subject)
+        unpack(file, envelope, subject, Path(order["aside"]))
     return _facts(envelope, subject.name)
 
 

@@ -43,6 +43,9 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+OF_A_MACHINE = frozenset(
+    {"boot", "fetched", "made", "sealed", "settled"}
+)  # facts that hold where it was made
 BYTECODE_FOLDER, BYTECODE = "__pycache__", ".pyc"
 PLUG_AND_PLAY = ".pnp.cjs"  # Yarn's list of packages that lie in a cache outside
 
@@ -107,7 +110,7 @@ def pack(subject: Subject, key: SigningKey, to: BinaryIO, scratch: Path) -> Mani
             root=subject.root,
             folder=subject.folder,
             marker_name=subject.marker,
-            marker=marker,
+            marker={name: fact for name, fact in marker.items() if name not in OF_A_MACHINE},
             provenance={**subject.provenance, **_made_here()},
             platform=subject.platform,
             body=packing.finish(),

@@ -26,6 +26,7 @@ class Missing(StoreFailed):
     """The store has nothing of that name."""
 
     status = 404
+    kind = "missing"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lazycloud.build.artifacts.pack import Subject
+from lazycloud.build.manifest import MANIFEST as SOURCE_MANIFEST
 from lazycloud.build.recipe import PLATFORM, Environment, Recipe
 from lazycloud.build.runtimes.nix import Nix
 from lazycloud.build.toolchain import Tool
@@ -37,7 +38,12 @@ def subjects(recipe: Recipe, provenance: Mapping[str, str]) -> Iterator[Subject]
         local = [each for each in recipe.environments if each.local]
         tool = _python(local)
         yield replace(
-            release, needs=needs, provenance=provenance, python=tool.path, python_version=tool.version
+            release,
+            needs=needs,
+            left_out=(SOURCE_MANIFEST,),
+            provenance=provenance,
+            python=tool.path,
+            python_version=tool.version,
         )
 
 

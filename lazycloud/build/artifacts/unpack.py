@@ -83,20 +83,27 @@ def _folders(manifest: Manifest, subject: Subject) -> dict[str, str]:
     return {manifest.folder: subject.folder, **needs}
 
 
-def unpack(file: BinaryIO, envelope: Envelope, subject: Subject) -> None:
-    """Make the folder; `file` stands at the begin of a verified body. Raises ArtifactRefused, OSError."""
+def aside_of(subject: Subject) -> Path:
+    """A new name for what is not complete yet."""
+    return subject.path.with_name(f"{TRASH}{os.urandom(16).hex()}")
+
+
+def unpack(file: BinaryIO, envelope: Envelope, subject: Subject, aside: Path) -> None:
+    """Make the folder, in `aside` until it is complete; `file` stands at the begin of a verified body.
+
+    Raises ArtifactRefused, OSError; nothing is left then.
+    """
     manifest, final = envelope.manifest, subject.path
     demand_fit(manifest, subject)
     final.parent.mkdir(parents=True, exist_ok=True)
     _demand_room(manifest, final.parent)
-    aside = final.with_name(f"{TRASH}{os.urandom(16).hex()}")
     aside.mkdir(mode=0o755)
     try:
         _Unpacking(manifest, subject, aside).run(file)
         taken = {"signer": envelope.signer, "provenance": manifest.provenance}
         write_marker(aside / subject.marker, {**manifest.marker, "fetched": taken})
         if final.exists():  # what a crash left half-made
-            final.rename(final.with_name(f"{TRASH}{os.urandom(16).hex()}"))
+            final.rename(aside_of(subject))
         aside.rename(final)
     except BaseException:
         remove(aside)

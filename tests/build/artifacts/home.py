@@ -12,7 +12,7 @@ from lazycloud.build.artifacts.envelope import open_envelope, seal, verify_body
 from lazycloud.build.artifacts.keys import SigningKey
 from lazycloud.build.artifacts.manifest import Manifest
 from lazycloud.build.artifacts.pack import Subject, pack
-from lazycloud.build.artifacts.unpack import demand_fit, unpack
+from lazycloud.build.artifacts.unpack import aside_of, demand_fit, unpack
 from lazycloud.build.marker import write_marker
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -58,7 +58,7 @@ class Home:
             envelope = open_envelope(file, [key.public for key in (self.key, *trusted)])
             demand_fit(envelope.manifest, wanted)
             verify_body(file, envelope)
-            unpack(file, envelope, wanted)
+            unpack(file, envelope, wanted, aside_of(wanted))
 
     def left(self) -> list[str]:
         """All that lies below the app's folder."""

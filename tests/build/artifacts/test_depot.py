@@ -13,6 +13,7 @@ import pytest
 
 from lazycloud.build.artifacts.depot import Depot
 from lazycloud.build.artifacts.place import Place, read_place
+from lazycloud.build.artifacts.store import Missing
 from lazycloud.build.artifacts.subjects import subjects
 from lazycloud.build.stages import Release, Stages
 from lazycloud.errors import BadInput
@@ -72,8 +73,31 @@ async def test_what_one_server_made_another_takes_and_does_not_make(
     assert prefix == f"{release.environment['VIRTUAL_ENV']} {sys.base_prefix}"
     assert here.said.count("Taken from the artifact store") == 2
     assert f"signed by {there.depot.public_key}" in here.said
+    assert not (release.folder.parent / "source.manifest").exists()  # it tells of another disk's files
+    await here.stages.settle(release, here.hear)
+    environment = Path(release.environment["VIRTUAL_ENV"])
+    assert (environment / "pyvenv.cfg").stat().st_mode & 0o222 == 0
+    assert (environment.parent / "complete.json").read_text().count('"sealed": true') == 1
     facts = [made.facts for _, made in here.stages.made(source.recipe) if made and "fetched" in made.facts]
     assert [fact["fetched"]["provenance"]["app"] for fact in facts] == ["app", "app"]
+
+
+async def test_a_take_that_is_cancelled_leaves_nothing(app: GitFolder, tmp_path: Path, store: Path) -> None:
+    app.commit({"app.py": HELLO})
+    there = Shop(app, tmp_path / "there", store)
+    await there.settled()
+    here = Shop(app, tmp_path / "here", store, there.depot.public_key)
+    environments = here.folder / "environments"
+    source = await here.source()
+    taking = asyncio.create_task(here.stages.dependencies(source, here.hear))
+    async with asyncio.timeout(20):
+        while not (environments.is_dir() and any(environments.iterdir())):
+            await asyncio.sleep(0)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert list(environments.iterdir()) == []
+    assert ran(await here.release()) == "hello"
 
 
 async def test_commits_with_one_lockfile_store_their_environment_once(
@@ -177,6 +201,11 @@ async def test_many_who_want_one_environment_take_it_once(
     )
     assert len(here.made("environments")) == 1
     assert not await here.stages.pull(subject, here.hear)
+    shutil.rmtree(store / "environments")
+    for ask in (here.depot.pull(subject), here.depot.verify(subject.name)):
+        with pytest.raises(Missing):
+            await ask
+    assert not await here.depot.take(subject, here.hear)
     assert ran(await here.release()) == ran(release)
 
 

@@ -128,7 +128,7 @@ from tests.build.artifacts.home import Home
 from lazycloud.build.artifacts.keys import SigningKey
 from lazycloud.build.artifacts.envelope import open_envelope, verify_body
 from lazycloud.build.artifacts.pack import pack
-from lazycloud.build.artifacts.unpack import unpack
+from lazycloud.build.artifacts.unpack import aside_of, unpack
 
 there, here = Home(Path(sys.argv[1]) / "there"), Home(Path(sys.argv[1]) / "here")
 there.make({"small": "x"})
@@ -142,7 +142,7 @@ with (here.scratch / "file").open("w+b") as file:
     file.seek(0)
     envelope = open_envelope(file, [there.key.public])
     verify_body(file, envelope)
-    unpack(file, envelope, here.subject)
+    unpack(file, envelope, here.subject, aside_of(here.subject))
 assert (here.path / "large").stat().st_size > 160 << 20
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
