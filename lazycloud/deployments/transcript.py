@@ -12,8 +12,8 @@ from typing import TextIO
 from lazycloud.deployments.steps import StepName
 
 SHOWN = 256 * 1024  # characters that a page which opens now is given: the newest
-TOLD = 1024 * 1024  # characters that become events in one attempt: a flood must not fill the database
-KEPT = 16 * 1024 * 1024  # characters in the file
+TOLD = 1024 * 1024  # characters of one step that become events: a flood must not fill the database
+KEPT = 16 * 1024 * 1024  # characters of one step in the file; its newest follow, SHOWN of them
 CHUNK = 16 * 1024  # characters in one event
 PAUSE = 0.05  # seconds over which output is gathered into one event
 
@@ -48,7 +48,7 @@ class Transcript:
 
     def write(self, step: StepName, text: str) -> None:
         if step is not self._step:
-            self.flush()
+            self._end_step()
             self._step = step
         self._keep(text)
         for start in range(0, len(text), CHUNK):
@@ -71,12 +71,12 @@ class Transcript:
 
     def forget(self) -> None:
         """Nobody watches a deploy that went well: the file has it."""
-        self.flush()
+        self._end_step()
         self._shown.clear()
         self._shown_size = 0
 
     def close(self) -> None:
-        self.flush()
+        self._end_step()
         if self._file:
             with contextlib.suppress(OSError):  # the disk is full; what it took is there
                 self._file.close()
@@ -85,6 +85,16 @@ class Transcript:
     def shown(self) -> list[dict[str, str]]:
         """The newest output, as the landing page takes it."""
         return [{"step": step.value, "text": text} for step, text in self._shown]
+
+    def _end_step(self) -> None:
+        """Of output that was cut the newest is told and kept all the same: the reason of a failure is there."""
+        newest = "".join(text for step, text in self._shown if step is self._step)
+        if self._told > TOLD:
+            self._gathered.append(newest[-CHUNK:])
+        if self._kept > KEPT:
+            self._put(newest)
+        self._told = self._kept = 0
+        self.flush()
 
     def _show(self, step: StepName, text: str) -> None:
         self._shown.append((step, text))
@@ -106,9 +116,13 @@ class Transcript:
         if self._file is None or self._kept > KEPT:
             return
         self._kept += len(text)
-        try:
-            self._file.write(text)
-            if self._kept > KEPT:
-                self._file.write("\n… the output is cut here.\n")
-        except OSError:
-            self._file = None
+        self._put(text)
+        if self._kept > KEPT:
+            self._put("\n… the output is cut here, and goes on with its newest lines.\n")
+
+    def _put(self, text: str) -> None:
+        if self._file:
+            try:
+                self._file.write(text)
+            except OSError:
+                self._file = None

@@ -47,6 +47,21 @@ async def test_a_flood_is_bounded_in_memory_in_events_and_on_disk(
     assert 2_000_000 < log.path.stat().st_size < 2_020_000
 
 
+async def test_the_end_of_a_flood_and_what_comes_after_it_are_told_and_kept(
+    log: Transcript, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcript, "KEPT", 2_000_000)
+    for _ in range(400):
+        log.write(StepName.BUILD, "x" * 10_000)
+    log.write(StepName.BUILD, "the reason\n")
+    log.write(StepName.START, "another step\n")
+    log.close()
+    assert told[-2][0] is StepName.BUILD and told[-2][1].endswith("the reason\n")
+    assert told[-1] == (StepName.START, "another step\n")
+    assert log.path.read_text().endswith("the reason\nanother step\n")
+    assert log.path.stat().st_size < 2_000_000 + transcript.SHOWN + 20_000
+
+
 async def test_a_new_attempt_begins_with_nothing(log: Transcript) -> None:
     log.write(StepName.SOURCE, "old\n")
     log.begin()

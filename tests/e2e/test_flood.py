@@ -20,7 +20,7 @@ async def test_200_mb_of_output_are_cut_everywhere_and_control_answers_meanwhile
     up: Up, checkout: Checkout
 ) -> None:
     production = checkout.commit(counter("production"))
-    build = f'[build]\ncommand = "{LINES}; {ENDLESS}"\n'
+    build = f'[build]\ncommand = "{LINES}; {ENDLESS}; echo; echo the end"\n'
     flood = checkout.commit(counter("flood", **{"lazycloud.toml": build}))
     server = up(checkout.path, "--production", production)
     assert await server.named("production")
@@ -42,4 +42,5 @@ async def test_200_mb_of_output_are_cut_everywhere_and_control_answers_meanwhile
     assert sum(file.stat().st_size for file in server.home.glob("state.sqlite*")) < 6 * MB
     (log,) = (server.home / "apps/shop/logs").glob(f"shop.{flood}.deploy.log")
     assert 16 * MB < log.stat().st_size < 18 * MB
-    assert "the output is cut here" in log.read_text()
+    text = log.read_text()
+    assert "the output is cut here" in text and "\nthe end\n" in text
