@@ -197,9 +197,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def memory() -> int:
-    """Bytes of the machine's."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def memory(container: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Bytes that there are: the machine's, or fewer where a container has a limit, which that file tells."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(machine, int(container.read_text()))
+    except (OSError, ValueError):  # there is none, or it says "max"
+        return machine
 
 
 def default_home(environ: Mapping[str, str]) -> Path:

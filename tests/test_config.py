@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lazycloud.config import AppSource, Config, Listen, load, locate, parse_listen
+from lazycloud.config import AppSource, Config, Listen, load, locate, memory, parse_listen
 from lazycloud.errors import BadInput
 
 
@@ -142,3 +142,10 @@ def test_the_table_builds_says_what_the_settings_of_builds_say(tmp_path: Path) -
         (tmp_path / "config.toml").write_text(f"[builds]\n{text}\n")
         with pytest.raises(BadInput, match=words):
             load({"home": str(tmp_path)}, {})
+
+
+def test_the_memory_there_is_is_the_containers_where_that_has_less(tmp_path: Path) -> None:
+    limit, machine = tmp_path / "memory.max", memory(tmp_path / "none")
+    for text, there_is in (("max\n", machine), ("64000000\n", 64_000_000), (f"{2**63}\n", machine)):
+        limit.write_text(text)
+        assert memory(limit) == there_is
