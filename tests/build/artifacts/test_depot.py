@@ -74,6 +74,7 @@ async def test_what_one_server_made_another_takes_and_does_not_make(
     assert here.said.count("Taken from the artifact store") == 2
     assert f"signed by {there.depot.public_key}" in here.said
     assert not (release.folder.parent / "source.manifest").exists()  # it tells of another disk's files
+    assert '"sealed"' not in (Path(release.environment["VIRTUAL_ENV"]).parent / "complete.json").read_text()
     await here.stages.settle(release, here.hear)
     environment = Path(release.environment["VIRTUAL_ENV"])
     assert (environment / "pyvenv.cfg").stat().st_mode & 0o222 == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from lazycloud.errors import BadInput
 
 from .home import KEY, Home, forged, manifest_of
 
-HASH = "0" * 64
+HASH = hashlib.sha256().hexdigest()  # of nothing: no entry below is refused for its content
 
 
 @pytest.fixture
@@ -102,6 +103,11 @@ ENTRIES: list[list[Entry]] = [
         Entry("l", LINK, target="d/e"),
         Entry("m", LINK, target="l/../../x"),
     ],
+    [
+        *(Entry(path, FOLDER) for path in ("d", "d/e", "d/e/f")),
+        Entry("d/e/f/up", LINK, target="../../.."),  # the folder itself
+        Entry("m", LINK, target="d/e/f/up/../x"),  # which, as it is written, stays inside
+    ],
     [Entry("a", "device")],
     [Entry("a", "hardlink", target="b")],
     [Entry("a", "interpreter")],
@@ -165,21 +171,17 @@ def test_content_that_is_not_what_the_manifest_says_is_refused(there: Home, here
     manifest = manifest_of(packed)
     first, *others = manifest.entries
     assert first.type == FILE
-    short = replace(first, size=first.size - 1)
-    body = replace(manifest.body, content=manifest.body.content - 1)
-    wrong = replace(first, sha256=HASH)
-    for entries, changed, why in (
-        ((wrong, *others), manifest.body, "is not what the manifest says"),
-        ((short, *others), body, "is not what the manifest says"),
-        ((first, *others), replace(manifest.body, content=1 << 49), "may be followed: body"),
-        (
-            (*others[::-1],),
-            replace(body, content=body.content - short.size),
-            "not what the manifest|cut short|may be",
-        ),
+    body, short = manifest.body, replace(first, size=first.size - 1)
+    for entries, content, why in (
+        ([replace(first, sha256=HASH), *others], body.content, "is not what the manifest says"),
+        ([short, *others], body.content - 1, "is not what the manifest says"),
+        ([first, *others], 1 << 49, "may be followed: body"),
+        ([first], first.size, "holds more than its manifest says"),
+        ([first, *others, replace(first, path="more")], body.content + first.size, "is cut short"),
     ):
+        changed = replace(body, content=content)
         with pytest.raises(ArtifactRefused, match=why):
-            here.take(forged(packed, there.key, entries=entries, body=changed), there.key)
+            here.take(forged(packed, there.key, entries=tuple(entries), body=changed), there.key)
         assert here.left() in ([], ["environments"])
 
 

@@ -29,14 +29,14 @@ def test_a_folder_comes_out_as_it_went_in_and_is_complete(there: Home, here: Hom
     large = os.urandom(3 << 20)
     there.make({"a/b.txt": "text", "large": large, "empty": "", "run": "#!/bin/sh", "\udcff": "odd name"})
     (there.path / "run").chmod(0o755)
-    (there.path / "sealed").mkdir()
+    (there.path / "sealed").mkdir(mode=0o750)
     (there.path / "link").symlink_to("a/b.txt")
     here.take(there.pack(), there.key)
     assert (here.path / "link").read_text() == "text"
     assert (here.path / "large").read_bytes() == large
     assert (here.path / "\udcff").read_text() == "odd name"
     assert (here.path / "run").stat().st_mode & 0o777 == 0o755
-    assert (here.path / "sealed").is_dir()
+    assert (here.path / "sealed").stat().st_mode & 0o777 == 0o750
     facts = json.loads((here.path / MARKER).read_text())
     assert (facts["key"], facts["seconds"]) == (KEY, 3)
     assert facts["fetched"]["signer"].startswith("ed25519:")
