@@ -98,11 +98,12 @@ class Checkout:
         """The answer is this commit's; where the time went by lazycloud's own word. Its worker is stopped."""
         check(answer, self.shown)
         self.commit = git(self.folder, "rev-parse", "HEAD").strip()
-        steps = self.inspect()["steps"]
-        seconds = {step["name"]: step["seconds"] or 0.0 for step in steps}
+        seen = self.inspect()
+        seconds = {step["name"]: step["seconds"] or 0.0 for step in seen["steps"]}
         building = sum(seconds[name] for name in ("source", "dependencies", "build", "data"))
         self.stop()
-        return Sample(values | {"build": building, "start": seconds["start"] + seconds["ready"]})
+        start, preloaded = seconds["start"] + seconds["ready"], bool(seen["worker"].get("preloaded"))
+        return Sample(values | {"build": building, "start": start, "preloaded": float(preloaded)})
 
     def inspect(self) -> Any:
         return self.api.get("/api/apps/shop/inspect", ref=self.commit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from lazycloud.errors import BadInput
 from run import Row, Sample, median
 
 Take = Callable[[], Sample]
+_PATIENCE = 90.0  # seconds
 OURS, BY_HAND = "lazycloud", "by hand"
 
 
@@ -51,6 +53,13 @@ class Trials:
                 if number >= 0:
                     taken[name].append(sample)
         return [_row(case, name, samples) for name, samples in taken.items()]
+
+    def until_preloaded(self, case: str, take: Take) -> None:
+        """Deploy until a start is preloaded: what earlier ones taught is tried out first, at low priority."""
+        deadline = time.monotonic() + _PATIENCE
+        while self.preloads and not take().values["preloaded"] and time.monotonic() < deadline:
+            self.say(f"{case}, until its starts are preloaded")
+            time.sleep(1)
 
 
 PLAIN = "[run]\npreload = false\n"

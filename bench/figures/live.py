@@ -22,6 +22,8 @@ def live(trials: Trials) -> list[Row]:
 def _live(trials: Trials, app: App, mode: str, settings: str) -> Row:
     with scratch() as folder, served(folder, app) as checkout:
         checkout.deploy(settings)  # what is made once for all commits is there before we count
+        if mode == OURS and app.is_preloaded:
+            trials.until_preloaded(app.name, checkout.deploy)
         before = measure.pss(checkout.server.pid)
         for number in range(trials.commits):
             trials.say(f"{app.name}, {mode}, {number + 1} of {trials.commits}")

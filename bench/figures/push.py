@@ -68,6 +68,7 @@ def push(trials: Trials) -> list[Row]:
             checkout.commit_quietly()
             return checkout.timed("push", "-q", "origin", "HEAD:main")
 
+        trials.until_preloaded(FLASK.name, ours)
         with contextlib.closing(_Stopped([by_pip, by_uv])):
             ways = {OURS: ours, PIP: by_pip.deploy, UV: by_uv.deploy}
             rows = trials.interleaved(FLASK.name, ways, warm=2, rounds=min(trials.rounds, _ROUNDS))
