@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -39,7 +38,8 @@ from lazycloud.build.marker import (
     write_marker,
 )
 from lazycloud.build.outputs import KEPT, WORK, copy_inputs, keep_outputs, place_outputs
-from lazycloud.build.plan import Plan, make_plan
+from lazycloud.build.plan import Plan
+from lazycloud.build.plans import Plans
 from lazycloud.build.recipe import Environment, Recipe, Stage, digest, make_recipe
 from lazycloud.build.repository import Repository
 from lazycloud.build.runtimes.known import BY_NAME
@@ -148,7 +148,7 @@ class Stages:
         self._secrets = secrets or Secrets(folder / "secrets.env")
         self._tools = Toolchain(self._environment, cache / "tools")
         self._executions = Executions()
-        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._plans = Plans(repository)
         self._depot = depot
         self._written: list[Path] = []  # releases whose files are there, newest first
 
@@ -167,18 +167,7 @@ class Stages:
 
     async def plan(self, commit: Commit) -> Plan:
         """What the commit's files say. Raises BadInput, StepFailed; only what went well is remembered."""
-
-        async def look(_: Output) -> Plan:
-            plan = await self._repository.look(commit, make_plan)
-            self._plans[commit.tree] = plan
-            if len(self._plans) > PLANS:
-                self._plans.popitem(last=False)
-            return plan
-
-        if commit.tree not in self._plans:
-            return await self._executions.share(f"plan {commit.tree}", look, _unheard)
-        self._plans.move_to_end(commit.tree)
-        return self._plans[commit.tree]
+        return await self._plans.of(commit)
 
     async def recipe(self, commit: Commit, output: Output) -> tuple[Plan, Recipe]:
         """What is to be done for a commit; nothing is written.
@@ -496,9 +485,6 @@ def _made(marker: Path) -> Made | None:
 async def _may_link(plan: Plan) -> bool:
     """Whether releases may share files: nobody has the right to change them."""
     return plan.sealed and await asyncio.to_thread(modes_count)
-
-
-def _unheard(text: str) -> None: ...
 
 
 def _settled(source: Source) -> Plan:
