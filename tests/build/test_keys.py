@@ -203,6 +203,24 @@ async def test_compiled_modules_are_taken_over_where_the_packages_are_the_same(
     ).exists()  # another version: it is compiled when it is needed
 
 
+@pytest.mark.registry
+async def test_pins_are_installed_from_the_cache_and_completed_from_the_index(
+    app: GitFolder, bench: Bench, tmp_path: Path
+) -> None:
+    pins = "jinja2==3.1.6\nmarkupsafe==3.0.2\n"
+    app.commit({"app.py": "import jinja2; print(jinja2.__version__)  # PORT", "requirements.txt": pins})
+    await settled(bench)
+    deaf = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+    alone = Bench(
+        app, tmp_path / "home", {**deaf, **{name.lower(): url for name, url in deaf.items()}, "NO_PROXY": ""}
+    )
+    app.commit({"requirements.txt": f"# the same\n{pins}"})
+    assert ran(await settled(alone)) == "3.1.6"
+    assert "Resolved" not in alone.said
+    app.commit({"requirements.txt": "jinja2==3.1.6\n"})  # without what it depends on
+    assert ran(await bench.release()) == "3.1.6"
+
+
 async def test_an_environment_whose_interpreter_is_gone_is_made_again(app: GitFolder, bench: Bench) -> None:
     app.commit({"app.py": 'print("hello")  # PORT'})
     await bench.release()

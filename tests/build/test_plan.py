@@ -7,7 +7,7 @@ import pytest
 
 from lazycloud.build.plan import Plan, make_plan
 from lazycloud.build.runtimes.node import NodeDependencies
-from lazycloud.build.runtimes.requirements import PythonDependencies, python_dependencies
+from lazycloud.build.runtimes.requirements import PythonDependencies, is_pinned, python_dependencies
 from lazycloud.build.tree import Tree
 from lazycloud.errors import BadInput, StepFailed
 
@@ -297,6 +297,27 @@ def test_requirements_in_the_tree_are_told_from_others(line: str, local: bool) -
     found = python_dependencies(tree({"requirements.txt": line}))
     assert found is not None
     assert found.local is local
+
+
+@pytest.mark.parametrize(
+    ("text", "pinned"),
+    [
+        ("flask==3.1.0\nclick == 8.1.8  # why\n-i https://index.example\n", True),
+        ("flask==3.1.0 \\\n    --hash=sha256:abc \\\n    --hash=sha256:def\n", True),
+        ("tzdata==2025.1 ; sys_platform == 'win32'\n", True),
+        ("", True),
+        ("flask==3.1.0\nclick\n", False),
+        ("flask==3.*\n", False),
+        ("flask>=3\n", False),
+        ("uvicorn[standard]==0.30.0\n", False),
+        ("flask==3.1.0,!=3.1.1\n", False),
+        ("flask @ https://files.example/flask.whl\n", False),
+    ],
+)
+def test_requirements_that_leave_nothing_open_are_told_from_others(text: str, pinned: bool) -> None:
+    made = python_dependencies(tree({"requirements.txt": text}))
+    assert made is not None
+    assert is_pinned(made) is pinned
 
 
 def test_a_pipfile_lock_becomes_pins_with_hashes() -> None:

@@ -7,7 +7,8 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import uv
@@ -18,6 +19,7 @@ from lazycloud.build.runtimes.application import Application, find_application
 from lazycloud.build.runtimes.compiled import take_compiled
 from lazycloud.build.runtimes.requirements import (
     PythonDependencies,
+    is_pinned,
     no_dependencies,
     normal_name,
     python_dependencies,
@@ -34,6 +36,7 @@ NO_PACKAGES = frozenset(
     {"tests", "test", "docs", "doc", "examples", "scripts", "migrations", "node_modules", "src"}
 )
 VENV = "venv"
+DISTRIBUTIONS = f"{VENV}/lib/*/site-packages/*.dist-info"
 FINISH_TIMEOUT = 600.0
 LIKELY = 2  # environments in which compiled modules are looked for
 OWN = Tool(platform.python_version(), sys.executable)
@@ -89,25 +92,11 @@ class Python(Runtime):
         dependencies = installing.dependencies
         assert isinstance(dependencies, PythonDependencies)
         venv = installing.folder / VENV
-        making = ["venv", "--quiet", "--no-project", "--python", _interpreter(installing), str(venv)]
-        steps = [making, *([_words(dependencies, venv)] if dependencies.origin else [])]
-        variables = {
-            **installing.variables,
-            "UV_PYTHON_DOWNLOADS": "never",
-            "UV_PROJECT_ENVIRONMENT": str(venv),
-            **_own_version(dependencies),
-        }
-        failed = f"uv could not install the dependencies of {dependencies.origin or 'the app'}"
-        for words in steps:
-            await run_tool(
-                [uv.find_uv_bin(), *words],
-                installing.inputs,
-                variables,
-                installing.output,
-                installing.limits,
-                failed,
-            )
-
+        uv_run = partial(_uv, installing, dependencies, venv)
+        await uv_run(["venv", "--quiet", "--no-project", "--python", _interpreter(installing), str(venv)])
+        likely = is_pinned(dependencies) and _has_all(dependencies, installing.others)
+        if dependencies.origin and not (likely and await _from_cache(uv_run, venv)):
+            await uv_run(_words(dependencies, venv))
         for other in installing.others[:LIKELY]:
             await asyncio.to_thread(take_compiled, venv, other / VENV)
 
@@ -145,6 +134,50 @@ def _without_patch(version: str) -> str:
 def _interpreter(installing: Installing) -> str:
     """That of the environment of programs that we are within, if it has one."""
     return installing.tool.path or shutil.which("python3", path=installing.variables["PATH"]) or OWN.path
+
+
+async def _uv(
+    installing: Installing,
+    dependencies: PythonDependencies,
+    venv: Path,
+    words: list[str],
+    output: Output | None = None,
+) -> None:
+    variables = {
+        **installing.variables,
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_PROJECT_ENVIRONMENT": str(venv),
+        **_own_version(dependencies),
+    }
+    await run_tool(
+        [uv.find_uv_bin(), *words],
+        installing.inputs,
+        variables,
+        output or installing.output,
+        installing.limits,
+        f"uv could not install the dependencies of {dependencies.origin or 'the app'}",
+    )
+
+
+def _has_all(dependencies: PythonDependencies, others: tuple[Path, ...]) -> bool:
+    """Whether the pins name all that the app's last environment has: else they are those of its own needs alone."""
+    found = [normal_name(each.name.split("-")[0]) for each in others[0].glob(DISTRIBUTIONS)] if others else []
+    return bool(found) and dependencies.names.issuperset(found)
+
+
+async def _from_cache(uv_run: Callable[..., Awaitable[None]], venv: Path) -> bool:
+    """Install pins without asking any index, which takes longer than the rest; False if that did not do.
+
+    The index could only say the same, provided that the pins are complete: their dependencies are looked over.
+    """
+    said: list[str] = []
+    installing = ["pip", "install", "--offline", "--no-deps", "--python", str(venv), "-r", "requirements.txt"]
+    try:
+        await uv_run(installing, said.append)
+        await uv_run(["pip", "check", "--python", str(venv)], said.append)
+    except StepFailed:
+        return False
+    return True
 
 
 def _own_version(dependencies: PythonDependencies) -> dict[str, str]:

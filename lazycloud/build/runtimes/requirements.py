@@ -19,6 +19,7 @@ _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[([^\
 _INCLUDE = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)(?:\s+|=)\s*(\S+)")
 _EDITABLE = re.compile(r"\s*(?:-e|--editable)[\s=]")
 _LOCAL_PATH = re.compile(r"\s*(?:\.{1,2}(?:[/\[\s;]|$)|/|file:|[^\s#]+\s*@\s*file:|[^\s#:@=<>\[]+/[^\s#]*$)")
+_PINNED = re.compile(r"\s*[A-Za-z0-9][A-Za-z0-9._-]*\s*==\s*[^\s*;#,]+\s*(?:$|;|#|--hash)")
 _VERSION = re.compile(r"(?:python-|cpython-|cpython@|==)?(\d+(?:\.\d+){0,2})")
 _SPECIFIER = re.compile(r"[\d\s.<>=!~,*]{1,100}")
 _PYPI = "https://pypi.org/simple"
@@ -82,6 +83,17 @@ def wanted_python(tree: Tree, project: Mapping[str, Any]) -> tuple[str | None, s
     if isinstance(version, str) and _VERSION.fullmatch(version):
         return version, "Pipfile.lock"
     return None, ""
+
+
+def is_pinned(dependencies: PythonDependencies) -> bool:
+    """Whether requirements name one version of each package, without extras: then nothing is left to be decided."""
+    if dependencies.origin not in ("requirements.txt", "Pipfile.lock"):
+        return False
+    texts = [content.decode(errors="replace") for _, content in dependencies.files]
+    lines = [line for text in texts for line in text.replace("\\\n", " ").splitlines()]
+    return all(
+        _PINNED.match(line) for line in lines if line.strip() and not line.lstrip().startswith(("#", "-"))
+    )
 
 
 def normal_name(name: str) -> str:
