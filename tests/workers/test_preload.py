@@ -19,6 +19,8 @@ import uv
 
 from lazycloud.processes import end_strays, identify
 from lazycloud.workers.ports import Ports
+from lazycloud.workers.preload import parent as parent_module
+from lazycloud.workers.preload import parents
 from lazycloud.workers.preload.parents import Parents
 from lazycloud.workers.worker import Worker
 
@@ -309,7 +311,10 @@ async def test_variables_that_do_not_fit_make_a_plain_start(stand: Stand) -> Non
     assert stand.said == ["Started without preloading: its command and variables are too long.\n"]
 
 
-async def test_a_parent_that_hangs_is_ended_and_the_worker_started_once(stand: Stand) -> None:
+async def test_a_parent_that_hangs_is_ended_and_the_worker_started_once(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parent_module, "DOUBT", 0.3)
     parent = await stand.preloaded("python reports.py", *COMMON)
     os.kill(parent.pid, signal.SIGSTOP)
     worker = await stand.start("python reports.py")
@@ -345,6 +350,7 @@ async def test_workers_outlive_their_parent_and_are_adopted(stand: Stand) -> Non
     await stand.parents.close()
     assert identify(parent.pid) is None
     worker.leave()
+    stand.workers.remove(worker)
     adopted = await Worker.adopt(worker.record, Ports())
     assert adopted
     assert adopted.record.preloaded
@@ -378,7 +384,22 @@ async def test_parents_are_bounded_and_one_that_goes_waits_for_its_workers(stand
     await until(lambda: identify(first.pid) is None)
 
 
-async def test_a_new_environment_begins_with_what_the_last_one_learned(stand: Stand) -> None:
+async def test_a_parent_that_was_only_slow_goes_on(stand: Stand) -> None:
+    parent = await stand.preloaded("python reports.py", *COMMON)
+    os.kill(parent.pid, signal.SIGSTOP)
+    assert not (await stand.start("python reports.py")).record.preloaded
+    assert not (await stand.start("python reports.py")).record.preloaded
+    assert stand.said[-1].endswith("does not answer just now.\n")
+    os.kill(parent.pid, signal.SIGCONT)
+    await until(lambda: parent._doubt is None)
+    assert (await stand.start("python reports.py")).record.preloaded
+    assert len(psutil.Process(parent.pid).children()) == 1  # who was late has not begun a second time
+
+
+async def test_a_new_environment_begins_with_what_the_last_one_learned(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parents, "FIRST_WORKER", 0.0)
     await stand.preloaded("python reports.py", "wave", "csv")
     memory = stand.venv.memory.parent.parent / "newer" / "preload"
 

@@ -25,6 +25,7 @@ NOTES = "imports"  # the file in an environment's memory to which workers add wh
 UP_PATIENCE = 2.0  # seconds for a Python to start; a plain start would take as long
 PATIENCE = 0.5  # seconds for a fork, which takes some milliseconds
 IMPORTING_PATIENCE = 0.1  # seconds for one that is just at its imports: a plain start is what it has to beat
+DOUBT = 3.0  # seconds for one that was late to say that it lives; a busy machine may be why
 LAST_PATIENCE = 0.1  # seconds for a fork that has begun to say who it is
 ARGUMENT_ROOM = 8192  # bytes that a worker's command line may need
 VARIABLE_ROOM = 16384  # bytes that its variables may need beyond its parent's own
@@ -58,6 +59,7 @@ class Parent:
         self.modules = 0
         self.pid = process.pid
         self._imports = 0  # that it was told to do, and has not ended
+        self._doubt: asyncio.TimerHandle | None = None
         self._control = control
         self._changed = asyncio.Event()
         self._ending = Ending(identify(process.pid) or Identity(process.pid, 0, boot_id()))
@@ -123,6 +125,8 @@ class Parent:
     async def fork(self, start: Start, log: int, record: Path | None) -> Fork:
         """Start a worker that writes to `log`, a descriptor. Raises Unsuitable, and then nothing was started."""
         await self._up()
+        if self._doubt:
+            raise Unsuitable("the Python that waits for it does not answer just now")
         report, their_report = os.pipe()
         permit, their_permit = os.pipe()
         try:
@@ -180,7 +184,7 @@ class Parent:
                 line = await _line(report)
         except TimeoutError:
             if not self._imports:
-                self.kill()
+                self._begin_to_doubt()
             line = _taken_back(report, permit)
         except asyncio.CancelledError:
             word, *facts = _taken_back(report, permit).split()
@@ -192,6 +196,15 @@ class Parent:
             pid, started = rest.split()
             return Identity(int(pid), int(started), boot_id())
         raise Unsuitable(rest if word == "refused" else "the Python that waited for it ended")
+
+    def _begin_to_doubt(self) -> None:
+        self._tell({"do": "answer"})
+        self._doubt = asyncio.get_running_loop().call_later(DOUBT, self.kill)
+
+    def _end_doubt(self) -> None:
+        if self._doubt:
+            self._doubt.cancel()
+            self._doubt = None
 
     def _send(self, message: dict[str, Any], descriptors: list[int]) -> None:
         try:
@@ -220,6 +233,7 @@ class Parent:
         if not message:
             self._gone()
             return
+        self._end_doubt()
         said = json.loads(message)
         if said["is"] == "preloaded":
             self.modules += said["modules"]
@@ -230,6 +244,7 @@ class Parent:
     def _gone(self) -> None:
         if self.phase is not Phase.GONE:
             self.phase = Phase.GONE
+            self._end_doubt()
             asyncio.get_running_loop().remove_reader(self._control.fileno())
             self._control.close()
             self._changed.set()

@@ -19,6 +19,7 @@ TRIES = 3  # parents of one key that may fail, one after the other, before that 
 TRIES_AGAIN = 600.0  # seconds … for that long
 GUESS = "guess"  # the file with what the app's last environment noted
 FIRST_REQUESTS = 1.0  # seconds: an app imports some things at its first request only
+FIRST_WORKER = 5.0  # seconds after which a new environment's parent goes by what another one noted
 LEARNED = "learned"  # the mark in an environment's memory: a worker became ready, and noted what it imported
 
 
@@ -62,9 +63,7 @@ class Parents:
         try:
             fork = await parent.fork(start, log, None if learned else start.venv.memory / NOTES)
         except Unsuitable:
-            if parent.is_gone:
-                self._failures.setdefault(start.key, []).append(time.monotonic())
-                self.prepare(start)
+            self.prepare(start)  # unless it is only slow
             raise
         self._failures.pop(start.key, None)
         return fork
@@ -90,7 +89,8 @@ class Parents:
 
     def _alive(self, key: str) -> Parent | None:
         parent = self._parents.get(key)
-        if parent is not None and parent.is_gone:
+        if parent is not None and parent.is_gone:  # by itself
+            self._failures.setdefault(key, []).append(time.monotonic())
             del self._parents[key]
             return None
         return parent
@@ -103,8 +103,12 @@ class Parents:
         notes = _notes(start.venv)
         parent = self._parents[start.key] = Parent.spawn(start, notes)
         self._use(parent)
-        if any(path.exists() for path in notes):
+        if (start.venv.memory / LEARNED).exists():
             parent.preload()
+        elif any(
+            path.exists() for path in notes
+        ):  # the first worker, if one is to come, is to have the processor
+            asyncio.get_running_loop().call_later(FIRST_WORKER, parent.preload)
         while len(self._parents) > self._limit:
             self._retire(next(iter(self._parents.values())))
 

@@ -113,6 +113,8 @@ class Parent:
     def _obey(self, message: dict[str, Any], descriptors: list[int]) -> Order | None:
         if message["do"] == "retire":
             self._retired = True
+        elif message["do"] == "answer":
+            self._tell({"is": "up"})
         elif message["do"] == "preload":
             self._work = self._preload()
         elif message["do"] == "start":
