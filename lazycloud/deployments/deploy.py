@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -239,9 +240,12 @@ class Deploy:
 
 
 def _shared_venv(release: Release) -> Venv | None:
-    """The Python environment that the release shares with others of its app, if it does."""
-    venv = Path(release.environment.get("VIRTUAL_ENV", "/"))
+    """The Python environment that the release shares with others of its app, if it does; for a folder, ours."""
     app = release.folder.parent.parent.parent  # <app>/releases/<key>/tree
+    if release.plan.roots:
+        is_venv = sys.prefix != sys.base_prefix
+        return Venv(Path(sys.prefix), app / "static" / "preload") if is_venv else None
+    venv = Path(release.environment.get("VIRTUAL_ENV", "/"))
     return Venv.at(venv) if venv.parent.parent == app / "environments" else None
 
 

@@ -43,7 +43,9 @@ def parents(server: Server) -> list[psutil.Process]:
 
 
 async def running(server: Server, commit: str) -> dict[str, Any]:
-    return next(dict(row) for row in await server.api("ps") if row["commit"]["id"] == commit)
+    """The worker of a commit on data of its own."""
+    rows = [row for row in await server.api("ps") if row["commit"]["id"] == row["version"] == commit]
+    return dict(rows[0])
 
 
 async def test_a_commit_starts_preloaded_once_another_has_run_and_outlives_control(
@@ -76,6 +78,20 @@ async def test_a_commit_starts_preloaded_once_another_has_run_and_outlives_contr
         answer["pid"]
     ).kill()  # it is nobody's child now but the server's own process', which reaps it
     await asyncio.to_thread(server.wait, lambda: not psutil.pid_exists(answer["pid"]), "reaping")
+
+
+async def test_a_site_of_files_is_served_by_forks_of_a_python_of_ours(tmp_path: Path) -> None:
+    site = Checkout(tmp_path / "site")
+    commits = [site.commit({"index.html": f"<h1>{name}</h1>"}, name) for name in ("one", "two")]
+    server = Server(tmp_path / "home", f"site={site.path}").start()
+    try:
+        assert (await server.get(commits[0])).text == "<h1>one</h1>"
+        memory = server.home / "apps" / "site" / "static" / "preload"
+        await asyncio.to_thread(server.wait, lambda: [*memory.glob("*.json")], "verdict")
+        assert (await server.get(commits[1])).text == "<h1>two</h1>"
+        assert (await running(server, commits[1]))["preloaded"]
+    finally:
+        server.stop()
 
 
 async def answers(server: Server) -> bool:

@@ -54,6 +54,7 @@ def comparable(report: dict[str, Any], worker: Worker) -> dict[str, Any]:
     [
         ("python reports.py listen --name 'two words' $PORT", {}),
         ("python3 -u ./reports.py", {"LEVEL": "debug"}),
+        ("python -I -B reports.py", {"PYTHONPATH": "lib", "PYTHONWARNINGS": "error"}),
         ("python -m reports a", {"PYTHONPATH": "lib:/nowhere"}),
         ("exec python -m inner.reports", {"PYTHONWARNINGS": "error", "PYTHONHASHSEED": "7"}),
         ("reports 'x y'", {"TZ": "Asia/Tokyo", "PYTHONUNBUFFERED": ""}),
@@ -273,7 +274,7 @@ async def test_the_next_parent_trusts_the_verdict_and_tries_only_what_is_new(sta
         ("python reports.py > out.txt", "its command line needs a shell for '>'"),
         ("python reports.py ${LEVEL:-info}", "its command line needs a shell for '$'"),
         ("python -c 'import reports'", "is no script and no module"),
-        ("python -O reports.py", "is no script and no module"),
+        ("python -x reports.py", "is no script and no module"),
         ("/bin/sh -c 'exec python reports.py'", "sh is no script of the environment's Python"),
         ("/usr/bin/env python reports.py", "env is no script of the environment's Python"),
         ("LEVEL=info python reports.py", "LEVEL=info was not found on PATH"),

@@ -89,11 +89,27 @@ def test_a_script_a_module_and_a_program_of_the_environment_are_told_apart(
 
 
 @pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("python -u app.py", ()),
+        ("python -I -u -m it", ("-I", "-u")),
+        ("python -OO -B app.py -O", ("-OO", "-B")),
+    ],
+)
+def test_options_are_for_the_parent(
+    command: str, options: tuple[str, ...], venv: Path, tmp_path: Path
+) -> None:
+    """But -u, where the variable that the parent has says the same."""
+    environment = {"PATH": f"{venv}/bin", "PYTHONUNBUFFERED": "1"}
+    assert find_invocation(command, environment, tmp_path, venv).options == options
+
+
+@pytest.mark.parametrize(
     "command",
-    ["other", "flagged", "binary", "python -", "python", "python -m", "python missing.py", "python3.9 app.py",
-     "./serve", "/usr/bin/env python app.py", "missing", "", "python -u app.py"],
+    ["python -W error app.py",
+     "other", "flagged", "binary", "python -", "python", "python -m", "python missing.py", "python3.9 app.py",
+     "./serve", "/usr/bin/env python app.py", "missing", ""],
 )  # fmt: skip
 def test_any_other_program_is_not_one_of_the_environment(command: str, venv: Path, tmp_path: Path) -> None:
-    """-u takes the variable that says the same."""
     with pytest.raises(Unsuitable):
         find_invocation(command, {"PATH": f"{venv}/bin:/usr/bin:/bin"}, tmp_path, venv)

@@ -12,6 +12,7 @@ from lazycloud.workers.preload.unsuitable import Unsuitable
 from lazycloud.workers.preload.words import split_words
 
 HEAD = 4096  # bytes of a script in which its first lines are looked for
+OPTIONS = frozenset({"-B", "-E", "-I", "-O", "-OO", "-P", "-s", "-u"})
 _PYTHON = re.compile(r"python(3(\.\d+)?)?")
 # What installers write when the path is too long, or has spaces, for the kernel's #!
 _LONG = re.compile(rb"#!/bin/sh\n'''exec' (?:\"([^\"\n]+)\"|'([^'\n]+)'|(\S+)) \"\$0\" \"\$@\"\n")
@@ -32,6 +33,7 @@ class Invocation:
     script: str | None
     rest: tuple[str, ...]
     name: str
+    options: tuple[str, ...] = ()  # Python's own, which its parent is started with
 
 
 def find_invocation(command: str, environment: Mapping[str, str], folder: Path, venv: Path) -> Invocation:
@@ -63,18 +65,20 @@ def _find(word: str, environment: Mapping[str, str], folder: Path) -> Path:
 
 def _python(program: str, words: list[str], environment: Mapping[str, str], folder: Path) -> Invocation:
     rest = words[1:]
-    # PYTHONUNBUFFERED says the same as -u, to this Python and to the one that is forked.
-    while rest[:1] == ["-u"] and environment.get("PYTHONUNBUFFERED"):
-        del rest[0]
+    options = []
+    while rest and rest[0] in OPTIONS:
+        options.append(rest.pop(0))
+    if environment.get("PYTHONUNBUFFERED") and not {"-E", "-I"} & {*options}:
+        options = [option for option in options if option != "-u"]  # it is said already
     name = Path(program).name
     arguments = (words[0], *words[1:])
     if rest[:1] == ["-m"] and len(rest) > 1:
-        return Invocation(program, arguments, rest[1], None, tuple(rest[2:]), name)
+        return Invocation(program, arguments, rest[1], None, tuple(rest[2:]), name, tuple(options))
     if not rest or rest[0].startswith("-"):
         raise Unsuitable(f"`{' '.join(words[:2])}` is no script and no module")
     if not (folder / rest[0]).is_file():
         raise Unsuitable(f"{rest[0]} is no file")
-    return Invocation(program, arguments, None, rest[0], tuple(rest[1:]), name)
+    return Invocation(program, arguments, None, rest[0], tuple(rest[1:]), name, tuple(options))
 
 
 def _interpreter(script: Path, venv: Path) -> tuple[str, str]:

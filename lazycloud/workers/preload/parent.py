@@ -92,6 +92,7 @@ class Parent:
                     [
                         *heeding_modes(),
                         start.venv.path / "bin" / "python",
+                        *start.invocation.options,
                         SCRIPT,
                         number,
                         json.dumps(settings),

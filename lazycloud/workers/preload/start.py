@@ -57,7 +57,14 @@ class Start:
     @property
     def key(self) -> str:
         """Two starts with one key can be forks of one parent."""
-        facts = [VERSION, str(self.venv.path), sorted(self.given.items()), sorted(self.withheld - VARYING)]
+        options = self.invocation.options
+        facts = [
+            VERSION,
+            str(self.venv.path),
+            options,
+            sorted(self.given.items()),
+            sorted(self.withheld - VARYING),
+        ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def order(self, record: Path | None) -> dict[str, Any]:

@@ -40,8 +40,9 @@ class Order:
 
     def own_places(self) -> list[str]:
         """What comes first on sys.path, before the environment's own."""
-        first = [] if getattr(sys.flags, "safe_path", False) else [self._first_place()]
-        given = self.environment.get("PYTHONPATH", "")
+        is_safe = sys.flags.isolated or getattr(sys.flags, "safe_path", False)
+        first = [] if is_safe else [self._first_place()]
+        given = "" if sys.flags.ignore_environment else self.environment.get("PYTHONPATH", "")
         named = [os.path.join(self.folder, place) for place in given.split(":")] if given else []
         return first + list(dict.fromkeys(os.path.normpath(place) for place in named))
 
