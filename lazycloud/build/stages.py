@@ -349,7 +349,6 @@ class Stages:
 
     async def _install(self, source: Source, environment: Environment, output: Output) -> None:
         environment.folder.mkdir(parents=True)
-        self._make_private_folders()
         await environment.runtime.install(self._installing(source, environment, output))
 
     def _installing(self, source: Source, environment: Environment, output: Output) -> Installing:
@@ -438,7 +437,6 @@ class Stages:
 
     async def _run_build(self, source: Source, folder: Path, output: Output) -> None:
         assert source.plan.build is not None
-        self._make_private_folders()
         variables = replace(self._variables(source), tree=folder).build(source.commit.id)
         limits = self._limits.of(source.plan.build_timeout, folder)
         await run_tool(source.plan.build, folder, variables, output, limits, "The build failed")
@@ -456,11 +454,6 @@ class Stages:
     def _variables(self, source: Source) -> Variables:
         secrets = self._secrets.values(source.plan.secrets)
         return Variables(self._environment, source.plan, source.recipe, source.folder, secrets)
-
-    def _make_private_folders(self) -> None:
-        for name in ("HOME", "TMPDIR"):
-            if place := self._environment.get(name):
-                Path(place).mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def _mark(path: Path, stage: Stage, began: float, facts: Mapping[str, Any]) -> None:
