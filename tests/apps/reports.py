@@ -81,7 +81,9 @@ if __name__ == "__main__":
     print(json.dumps(report()), flush=True)
     what = sys.argv[1] if len(sys.argv) > 1 else "listen"
     atexit.register(print, "atexit ran", flush=True)
-    threading.Thread(target=lambda: (time.sleep(0.05), print("thread ended", flush=True))).start()
+    threading.Thread(
+        target=lambda: (threading.main_thread().join(), print("thread ended", flush=True))
+    ).start()
     if what == "exit":
         sys.exit(3)
     elif what == "sentence":

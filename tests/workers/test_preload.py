@@ -153,7 +153,7 @@ async def test_it_ends_as_python_does_and_its_status_is_known(stand: Stand, what
     assert (await plain.ended()).status == (await fork.ended()).status == status
     texts = [worker.record.log_path.read_text().partition("\n")[2] for worker in (plain, fork)]
     assert texts[0] == texts[1]
-    assert "atexit ran" in texts[1]
+    assert "thread ended\natexit ran" in texts[1]
 
 
 async def test_an_error_in_the_script_itself_is_told_as_python_tells_it(stand: Stand) -> None:
