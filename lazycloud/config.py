@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from lazycloud.allowance import Allowance, read_allowance
 from lazycloud.errors import BadInput
 from lazycloud.hosts import Addresses, app_name, is_app_name
 
@@ -67,6 +68,7 @@ class Config:
     artifacts: Mapping[str, Any] = field(
         default_factory=dict
     )  # as lazycloud.build.artifacts.place reads them
+    disk: Allowance = field(default_factory=Allowance)
     trusted_proxies: tuple[str, ...] = ()  # networks of fronts whose X-Forwarded-* are believed
     builds: int = field(default_factory=lambda: max(2, cores()))  # deploys at work at a time
     build_time: float = 0.0  # longest that a command of a build may take; 0: as long as the app allows it
@@ -188,6 +190,7 @@ class Config:
                 "trusted_proxies": tuple(data["trusted_proxies"]),
                 "tls_cert": tuple(data["tls_cert"]),
                 "tls_key": tuple(data["tls_key"]),
+                "disk": Allowance.from_dict(data["disk"]),
             }
         )
 
@@ -225,6 +228,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     router = settings.pop("router", {})
     artifacts = settings.pop("artifacts", {})
     _spread_builds(settings)
+    disk = read_allowance(settings.pop("disk", {}))
     for name in SETTINGS:
         if (text := environ.get(f"LAZYCLOUD_{name.upper()}")) is not None:
             settings[name] = text
@@ -233,7 +237,8 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     values = {name: SETTINGS[name](name, value) for name, value in settings.items()}
     if url := values.get("public_url"):
         values.setdefault("domain", urlsplit(url).hostname or "")
-    config = Config(home=home, apps=_joined([*sources, *apps]), router=router, artifacts=artifacts, **values)
+    tables: dict[str, Any] = {"router": router, "artifacts": artifacts, "disk": disk}
+    config = Config(home=home, apps=_joined([*sources, *apps]), **tables, **values)
     _demand_sense_of_tls(config)
     return config
 
@@ -446,5 +451,10 @@ BUILDS = {
 }
 """The settings that the table [builds] may say, and their own names."""
 
-TABLES = {"apps": "`[apps.<name>]`", "router": "`[router]`", "artifacts": "`[artifacts]`"}
+TABLES = {
+    "apps": "`[apps.<name>]`",
+    "router": "`[router]`",
+    "artifacts": "`[artifacts]`",
+    "disk": "`[disk]`",
+}
 """The tables of config.toml, and how their heading is written."""

@@ -100,3 +100,11 @@ class StepFailed(LazycloudError):
     def __init__(self, sentence: str, advice: str = "", last: Sequence[str] = ()) -> None:
         super().__init__(sentence, advice)
         self.last = tuple(last)
+
+
+class DiskFull(StepFailed):
+    """The disk takes no more; tried again if room can be made. `needed`: bytes, 0 where nobody knows."""
+
+    def __init__(self, sentence: str, advice: str = "", needed: int = 0) -> None:
+        super().__init__(sentence, advice)
+        self.needed = needed

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
+from lazycloud.allowance import in_words
+
 log = logging.getLogger(__name__)
 
 RECENT = 4096  # facts kept in memory: followers that are up to date never touch the database
@@ -188,6 +190,49 @@ class PromoteFailed(Event):
 
     def sentence(self) -> str:
         return f"{self.commit[:10]} did not become production of {self.app}: {self.problem}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitPinned(Event):
+    """What is built of it stays on the disk; until it is unpinned (`pinned` false)."""
+
+    commit: str
+    pinned: bool
+    who: str
+
+    def sentence(self) -> str:
+        return f"{self.commit[:10]} of {self.app} was {'' if self.pinned else 'un'}pinned by {self.who}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskReclaimed(Event):
+    """Room was made: `removed` counts what went by its kind, `freed` and `free` (afterwards) are bytes."""
+
+    why: str
+    who: str
+    removed: dict[str, int]
+    freed: int
+    free: int
+
+    def sentence(self) -> str:
+        counts = [f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in self.removed.items()]
+        what = " and ".join(filter(None, (", ".join(counts[:-1]), *counts[-1:]))) or "nothing"
+        return f"{in_words(self.freed)} of the disk came free, {what} went: {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskShort(Event):
+    """The disk stays shorter than it should be by `missing` bytes: all that is left is kept."""
+
+    why: str
+    missing: int
+    free: int
+
+    def sentence(self) -> str:
+        return (
+            f"{self.why[:1].upper()}{self.why[1:]}, and nothing more may go ({in_words(self.free)} free): "
+            "`lazycloud disk` tells where it went"
+        )
 
 
 def _version(name: str) -> str:

@@ -101,6 +101,15 @@ versions = Table(
     Column("size", Integer, nullable=False),
 )
 
+pins = Table(
+    "pins",
+    metadata,
+    Column("app", String, primary_key=True),
+    Column("commit", String, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("who", String, nullable=False),
+)
+
 meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", String))
 
 
@@ -195,6 +204,14 @@ class Store:
         with self.engine.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(query.limit(limit))]
 
+    def deployed(self, app: str) -> list[dict[str, Any]]:
+        """Which release each deployment of an app was last built as: `id, commit, release, changed`."""
+        table = deployments.c
+        query = select(table.id, table.commit, table.release, table.changed)
+        with self.engine.connect() as connection:
+            rows = connection.execute(query.where(table.app == app, table.release != ""))
+            return [dict(row._mapping) for row in rows]
+
     def usual_steps(self, app: str, limit: int = 40) -> list[list[dict[str, Any]]]:
         """The steps of an app's deployments that changed last, to tell how long each usually takes."""
         query = select(deployments.c.steps).where(deployments.c.app == app)
@@ -221,6 +238,10 @@ def change(table: Table, key: Any, **values: Any) -> Executable:
 
 def forget_version(app: str, name: str) -> Executable:
     return delete(versions).where(versions.c.app == app, versions.c.name == name)
+
+
+def unpin(app: str, commit: str) -> Executable:
+    return delete(pins).where(pins.c.app == app, pins.c.commit == commit)
 
 
 def forget_output(deployment: str) -> Executable:

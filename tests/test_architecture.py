@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lazycloud
-from lazycloud import events
+from lazycloud import allowance, events
 from lazycloud.config import SETTINGS
 from lazycloud.control.api import Api
 
@@ -19,10 +19,11 @@ PURE = {"config", "errors", "events", "hosts", "states"}
 
 MAY_KNOW = {
     "errors": set(),
+    "allowance": {"errors"},
     "hosts": set(),
     "states": {"errors"},
-    "events": set(),
-    "config": {"errors", "hosts"},
+    "events": {"allowance"},
+    "config": {"allowance", "errors", "hosts"},
     "certificates": {"errors"},
     "processes": {"errors"},
     "store": {"errors", "events"},
@@ -35,6 +36,7 @@ MAY_KNOW = {
         "workers",
         "data",
         "store",
+        "allowance",
         "config",
         "hosts",
         "states",
@@ -123,4 +125,4 @@ def test_every_event_every_route_and_every_setting_is_documented() -> None:
         shown = path.replace("{app}", "<app>").replace("{deployment}", "<id>")
         assert f"`{method} {shown}" in protocols, path
     settings = (DOCS / "settings.md").read_text()
-    assert [name for name in SETTINGS if f"`{name}`" not in settings] == []
+    assert [name for name in (*SETTINGS, *allowance.SETTINGS) if f"`{name}`" not in settings] == []

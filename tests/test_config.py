@@ -41,6 +41,12 @@ def test_apps_of_the_file_come_after_those_of_the_command_line(tmp_path: Path) -
         ('tls_cert = "a.pem"\nlisten = ":80"', "port 80 only sends visitors to https"),
         ('tls_cert = "a.pem"\npublic_url = "http://a.org"', "visitors of http://a.org see no https"),
         ("router = 5", "Write `[router]` on a line of its own"),
+        ("disk = 5", "Write `[disk]` on a line of its own"),
+        ("[disk]\nlimt = 1", "[disk] has no setting `limt`. Did you mean `limit`?"),
+        ('[disk]\nlimit = "lots"', "`limit` cannot be 'lots'. Give a size such as"),
+        ("[disk]\nlimit = 0", "`limit` must be more than 0"),
+        ('[disk]\nreserve = "101%"', "more than the whole disk"),
+        ("[disk]\nkeep = -1", "`keep` cannot be -1"),
         ("apps = 1", "Write `[apps.<name>]` on a line of its own"),
         ('[apps."My App"]\nsource = "/a"', "`my-app` would be one"),
         ("[apps.shop]\nsurce = 1", "needs a `source`"),
@@ -52,6 +58,20 @@ def test_what_is_wrong_in_the_file_is_said_with_what_to_do(tmp_path: Path, text:
     with pytest.raises(BadInput) as problem:
         load({"home": tmp_path}, {})
     assert sentence in str(problem.value)
+
+
+def test_what_may_be_taken_of_the_disk_is_a_size_or_a_share(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[disk]\nlimit = "1.5 GB"\nreserve = "10%"\nkeep = 2\n')
+    config = load({"home": tmp_path}, {})
+    assert (config.disk.limit.of(10**12), config.disk.reserve.of(1000), config.disk.keep) == (
+        1_500_000_000,
+        100,
+        2,
+    )
+    assert Config.from_json(config.to_json()).disk == config.disk
+    default = Config(tmp_path).disk
+    assert (default.limit.of(10**12), default.reserve.of(10**12)) == (200 * 10**9, 2 * 10**9)
+    assert default.reserve.of(10**9) == 50_000_000  # the smaller of both
 
 
 def test_localhost_is_both_loopback_addresses_and_nothing_else_is_loopback() -> None:

@@ -8,19 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lazycloud.errors import StepFailed
+from lazycloud.errors import DiskFull
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SAYINGS = ("No space left on device", "ENOSPC", "Disk quota exceeded", "EDQUOT")
 
 
-def disk_full(folder: Path) -> StepFailed:
+def disk_full(folder: Path) -> DiskFull:
     free = "free space unknown"
     with suppress(OSError):
         free = f"{shutil.disk_usage(_existing(folder)).free / 1e6:,.0f} MB free"
-    return StepFailed(
+    return DiskFull(
         f"The disk of {folder} is full ({free}).",
-        "Make room there, or move lazycloud's home to a larger disk with --home.",
+        "`lazycloud disk` tells where it went, `lazycloud prune --all` removes what can be built again.",
     )
 
 

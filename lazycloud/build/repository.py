@@ -113,6 +113,17 @@ class Repository:
             return commit
         raise NotFound(f"The repository has no commit {rev_id[:64]!r}.")
 
+    async def existing(self, ids: Iterable[str]) -> set[str]:
+        """Those of the full ids that are in the repository. Raises StepFailed when it cannot be asked."""
+        asked = [rev_id for rev_id in ids if FULL_ID.fullmatch(rev_id)]
+        if not asked:
+            return set()
+        lines = "".join(f"{rev_id}\n" for rev_id in asked).encode()
+        answers = (
+            (await self._git.run("cat-file", "--batch-check=%(objectname)", stdin=lines)).decode().split("\n")
+        )
+        return set(asked) & set(answers)
+
     async def resolve(self, label: str, flat_limit: int = LABEL) -> Commit:
         """The commit that a host label names: an id or its prefix (7 letters or more), or a ref's slug.
 

@@ -85,6 +85,13 @@ class Source:
     def key(self) -> str:
         return self.recipe.key
 
+    @property
+    def uses(self) -> tuple[Path, ...]:
+        """The folders that must not be removed while the release is made, or runs."""
+        shared = [each.folder for each in self.recipe.environments if not each.local]
+        outputs = [self.recipe.outputs] if self.recipe.outputs else []
+        return (self.recipe.folder, *shared, *outputs)
+
 
 @dataclass(frozen=True)
 class Dependencies:

@@ -38,6 +38,10 @@ VERBS = {
     "promote": "production:promote",
     "rollback": "production:rollback",
     "artifacts": "artifacts:artifacts",
+    "disk": "disk:disk",
+    "prune": "disk:prune",
+    "pin": "pins:pin",
+    "unpin": "pins:unpin",
 }
 """Verb -> module and function, in the order of the help."""
 

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ class Client:
     def __init__(self, connect: Connect, unreachable: Unreachable, token: str = "") -> None:
         self._connect = connect
         self._unreachable = unreachable
+        self._patience = ANSWER_SECONDS
         self._headers = {"Accept": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -96,6 +98,12 @@ class Client:
         unreachable = Unreachable(f"No lazycloud server answers at {url}.", "Look at --server.")
         kind = HTTPSConnection if secure else HTTPConnection
         return cls(lambda timeout: kind(host, port, timeout=timeout), unreachable, token)
+
+    def patient(self, seconds: float) -> Client:
+        """The same, for calls whose answer may take so long."""
+        client = copy(self)
+        client._patience = seconds
+        return client
 
     def get(self, path: str, **query: Any) -> Any:
         return self._call("GET", _with_query(path, query))
@@ -143,7 +151,7 @@ class Client:
             time.sleep(min(0.1 * 2**failures, 5))
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        connection = self._connect(ANSWER_SECONDS)
+        connection = self._connect(self._patience)
         try:
             answer = self._ask(connection, method, path, body)
             return json.loads(answer.read() or b"null")

@@ -111,9 +111,16 @@ def _facts(answer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "runs", answer["run"] or ""
     yield "found", " ".join(answer["found"])
     yield "release", answer["release"] or ""
+    yield "pinned", _pinned(answer.get("pinned"))
     yield "data", _data(answer["data"]) if answer["data"] else ""
     yield "worker", _worker(answer["worker"]) if answer["worker"] else ""
     yield "log", (answer["worker"] or {}).get("log", "")
+
+
+def _pinned(pin: dict[str, Any] | None) -> str:
+    from lazycloud.cli.terminal import age
+
+    return f"by {pin['who']}, {age(pin['at'])}" if pin else ""
 
 
 def _data(data: dict[str, Any]) -> str:

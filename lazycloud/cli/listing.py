@@ -98,6 +98,8 @@ def _commits(entries: list[dict[str, Any]]) -> Any:
     for entry in entries:
         commit = entry["commit"]
         refs = plain(", ".join(entry["refs"]), "cyan")
+        if entry.get("is_pinned"):
+            refs = plain("pinned ", "yellow").append_text(refs)
         if entry["is_production"]:
             refs = plain("production ", "green").append_text(refs)
         age_of = age(commit["authored"])

@@ -22,10 +22,13 @@ from lazycloud.control.auth import Auth
 from lazycloud.control.hook import HookCalls
 from lazycloud.control.inspection import comparison_view
 from lazycloud.control.progress import Progress, number_of
+from lazycloud.control.storage import Storage
 from lazycloud.control.views import Views, commit_view, error_view
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
+from lazycloud.deployments.disk import Disk
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.pins import Pins
 from lazycloud.deployments.production import Production
 from lazycloud.errors import BadInput, Conflict, LazycloudError, NotFound
 from lazycloud.events import EventLog
@@ -46,6 +49,8 @@ class Api:
         ("GET", "/api/artifacts", "artifacts"),
         ("GET", "/api/artifacts/key", "artifact_key"),
         ("GET", "/api/artifacts/verify", "verify_artifacts"),
+        ("GET", "/api/disk", "disk"),
+        ("POST", "/api/prune", "prune"),
         ("GET", "/api/events", "events"),
         ("GET", "/api/follow", "follow"),
         ("POST", "/api/login-link", "login_link"),
@@ -64,6 +69,8 @@ class Api:
         ("POST", "/api/apps/{app}/promote", "promote"),
         ("POST", "/api/apps/{app}/rollback", "rollback"),
         ("POST", "/api/apps/{app}/announce", "announce"),
+        ("POST", "/api/apps/{app}/pin", "pin"),
+        ("POST", "/api/apps/{app}/unpin", "unpin"),
         ("GET", "/api/apps/{app}/production/follow", "follow_promote"),
         ("GET", "/api/deployments/{deployment}/follow", "follow_deploy"),
         ("POST", "/api/deployments/{deployment}/stop", "stop_deployment"),
@@ -79,6 +86,8 @@ class Api:
         progress: Progress,
         auth: Auth,
         artifacts: ArtifactViews,
+        disk: Disk,
+        pins: Pins,
     ) -> None:
         self._config = config
         self._fleet = fleet
@@ -89,6 +98,9 @@ class Api:
         self._auth = auth
         self.hook_calls = HookCalls(fleet, production)
         self._artifacts = artifacts
+        self._disk = disk
+        self._storage = Storage(config, fleet, disk)
+        self._pins = pins
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         for method, path, name in self.ROUTES:
@@ -115,6 +127,37 @@ class Api:
 
     async def ps(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(await self._views.running(request.query.get("app", "")))
+
+    async def disk(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._storage.disk())
+
+    async def prune(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        app = _text(body, "app")
+        if app:
+            self._fleet.app(app)
+        pruned = await self._disk.prune(
+            self._who(request),
+            app,
+            everything=body.get("all") is True,
+            with_caches=body.get("cache") is True,
+            dry=body.get("dry_run") is True,
+        )
+        return web.json_response(await self._storage.pruned(pruned))
+
+    async def pin(self, request: web.Request) -> web.StreamResponse:
+        app, body = self._app(request), await _body(request)
+        commit = await self._commit(app, _text(body, "ref"))
+        changed = await self._pins.add(app, commit.id, self._who(request))
+        return web.json_response({"commit": commit_view(commit), "changed": changed})
+
+    async def unpin(self, request: web.Request) -> web.StreamResponse:
+        """Also a commit that the repository has lost meanwhile, by its id."""
+        app, body = self._app(request), await _body(request)
+        ref = _text(body, "ref")
+        commit_id = self._pins.named(app, ref) or (await self._commit(app, ref)).id
+        changed = await self._pins.remove(app, commit_id, self._who(request))
+        return web.json_response({"commit": commit_view(await app.named(commit_id)), "changed": changed})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         app, after = request.query.get("app", ""), number_of(request, "after", 0)

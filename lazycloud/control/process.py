@@ -38,7 +38,9 @@ from lazycloud.control.views import Views, error_view
 from lazycloud.control.visits import Visits
 from lazycloud.data.versions import Versions
 from lazycloud.deployments.app import App
+from lazycloud.deployments.disk import Disk
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.pins import Pins
 from lazycloud.deployments.production import Production
 from lazycloud.errors import BadInput, LazycloudError
 from lazycloud.events import AppAdded, EventLog, Output, ServerStarted, ServerStopped
@@ -86,10 +88,12 @@ class Control:
         self.production = Production(config, self.fleet, self.events, self._store)
         scratch = config.cache_folder / "artifacts"
         self.depot = Depot(read_place(config.artifacts, config.artifact_key_file, scratch))
+        self.disk = Disk(config, self.fleet, self.events, self._store)
         await self._open_apps()
         self._closing.push_async_callback(self.depot.close)
         self._closing.push_async_callback(self._close_fleet)
         self._closing.push_async_callback(self.production.close)
+        self._closing.push_async_callback(self.disk.close)
         await self.fleet.restore()  # before anybody can ask for what is only to be found again
         await self._serve()
         self._keep_workers = False
@@ -97,6 +101,7 @@ class Control:
         self.began = self.events.append(started).number
         for app in self.fleet.apps.values():
             self.production.start(app)
+        self.disk.start()
 
     async def _close_fleet(self) -> None:
         await self.fleet.close(keep_workers=self._keep_workers)
@@ -110,13 +115,25 @@ class Control:
         )
         resolver = Resolver(config, self.fleet)
         link = Link(resolver.resolve, resolver.apps, config.drain_timeout)
+        self.fleet.make_room = self.disk.make_room
         self.fleet.retire = lambda deployment: link.retire(deployment.id)
         self.production.moved = lambda app: link.forget_hosts(resolver.moved(app))
         views = Views(config, self.fleet, self.events, self._store, link)
         progress, pages = Progress(self.events, views), Pages()
         visits = Visits(config, self.fleet, resolver, self.auth, pages, views, progress)
-        artifacts = ArtifactViews(self.depot)
-        api = Api(config, self.fleet, self.production, self.events, views, progress, self.auth, artifacts)
+        pins, artifacts = Pins(self._store, self.events), ArtifactViews(self.depot)
+        api = Api(
+            config,
+            self.fleet,
+            self.production,
+            self.events,
+            views,
+            progress,
+            self.auth,
+            artifacts,
+            self.disk,
+            pins,
+        )
         api.hook_calls.expected = resolver.expect
         application = make_application(config, self.auth, pages, resolver, visits, api)
         unanswered = Unanswered(application)

@@ -32,6 +32,9 @@ TOLD = (
     "worker_ended",
     "promoted",
     "promote_failed",
+    "commit_pinned",
+    "disk_reclaimed",
+    "disk_short",
 )
 """Kinds of facts that the control page lists."""
 
@@ -123,6 +126,9 @@ class Views:
         ids = [commit.id for commit, _ in newest]
         rows = await asyncio.to_thread(self._store.rows, store.deployments, app=app.name, version=ids)
         deployed = {row["commit"] for row in rows}
+        pinned = {
+            row["commit"] for row in await asyncio.to_thread(self._store.rows, store.pins, app=app.name)
+        }
         views = []
         for commit, refs in newest:
             deployment = self._fleet.get(app, commit.id) if commit.id in deployed else None
@@ -135,6 +141,7 @@ class Views:
                     "address": self._config.addresses.label(app.domain, commit.short),
                     "deployment": deployment.id if deployment else None,
                     "is_production": commit.id == app.production,
+                    "is_pinned": commit.id in pinned,
                     "failure": failure.sentence if failure else None,
                 }
             )
@@ -168,6 +175,7 @@ class Views:
         plan = await _plan(app, commit)
         data = self._store.rows(store.versions, app=app.name, name=deployment.key.version)
         worker = await self._worker(deployment) if deployment.worker else None
+        pins = self._store.rows(store.pins, app=app.name, commit=commit.id)
         return {
             "commit": commit_view(commit),
             "refs": ref_words(newest.get(commit.id, [])),
@@ -175,6 +183,7 @@ class Views:
             "state": deployment.state.value,
             "attempt": deployment.attempt,
             "is_production": commit.id == app.production,
+            "pinned": {"at": pins[0]["at"], "who": pins[0]["who"]} if pins else None,
             "deployment": deployment.id,
             "version": deployment.key.version,
             "steps": [step.as_dict() for step in deployment.steps.values()],

@@ -22,7 +22,7 @@ from typing import TypeVar
 from lazycloud.data import durable, sqlite
 from lazycloud.data.files import Copy
 from lazycloud.data.names import PRODUCTION, REHEARSAL, check_snapshot, check_version, new_snapshot
-from lazycloud.errors import Conflict, NotFound, StepFailed
+from lazycloud.errors import Conflict, DiskFull, NotFound
 
 Result = TypeVar("Result")
 
@@ -156,14 +156,15 @@ class Versions:
         else:
             files.mkdir()
 
-    def _full(self, origin: Path | None) -> StepFailed:
+    def _full(self, origin: Path | None) -> DiskFull:
         """Asked for the free space when what was half-made is gone: that much there is."""
         disk = next(place for place in (self._folder, *self._folder.parents) if place.exists())
         free, needed = shutil.disk_usage(disk).free, _size(origin) if origin else 0
-        return StepFailed(
+        return DiskFull(
             f"The disk of {self._folder} is full: {free / 1e6:.1f} MB free, "
             f"the data takes {needed / 1e6:.1f} MB.",
-            "Remove what is not needed, old versions for example, and try again.",
+            "`lazycloud disk` tells where it went, `lazycloud prune --all` removes what can be built again.",
+            needed,
         )
 
     def _drop(self, places: list[Path]) -> None:

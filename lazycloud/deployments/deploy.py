@@ -55,6 +55,7 @@ class Deploy:
         """The steps that leave a release; they know nothing of data and workers."""
         with self._step(StepName.SOURCE) as (step, output):
             source = await self.app.stages.source(self.commit, output)
+            self.deployment.uses = source.uses
             step.state = Outcome.REUSED if source.reused or source.fetched else Outcome.DONE
             step.note = _origin(source.fetched)
         with self._step(StepName.DEPENDENCIES) as (step, output):

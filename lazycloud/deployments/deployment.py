@@ -72,6 +72,9 @@ class Deployment:
         self.failure: Failure | None = None
         self.worker: Worker | None = None
         self.release = ""  # key of the release that was last deployed
+        self.uses: tuple[
+            Path, ...
+        ] = ()  # folders that its last deploy took: they stay while it goes on, or runs
         self.released = ""  # key of the release whose release command has run on this version's data
         self.only_build = False  # nobody waits for it to run: the attempt ends when it is built
         self.wanted = False  # somebody asked for it while it was being stopped
@@ -104,6 +107,12 @@ class Deployment:
     @property
     def is_being_cancelled(self) -> bool:
         return self.state is State.STOPPING and self.failure is not None
+
+    @property
+    def failed_step(self) -> StepName:
+        """Where the last attempt failed; the first step if it did before any."""
+        failed = (step.name for step in self.steps.values() if step.state is Outcome.FAILED)
+        return next(failed, StepName.SOURCE)
 
     def restore(self, row: dict[str, Any]) -> None:
         """Take over what the store has; a worker is adopted by the fleet."""
@@ -196,6 +205,7 @@ class Deployment:
     def _begin_attempt(self) -> None:
         self.attempt += 1
         self.steps = fresh()
+        self.uses = ()
         self.ahead = 0
         self.transcript.begin()
 

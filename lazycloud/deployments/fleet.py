@@ -10,17 +10,18 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lazycloud import processes, store
+from lazycloud.allowance import in_words
 from lazycloud.config import Config
 from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deploy import Deploy
 from lazycloud.deployments.deployment import Deployment, Failure, Key
-from lazycloud.deployments.steps import Outcome, StepName
+from lazycloud.deployments.steps import StepName
 from lazycloud.deployments.turns import Rank, Turn, Turns
-from lazycloud.errors import Conflict, LazycloudError, NotFound, StepFailed
+from lazycloud.errors import Conflict, DiskFull, LazycloudError, NotFound, StepFailed
 from lazycloud.events import EventLog, PromoteFailed, WorkerEnded
 from lazycloud.states import DEPLOYING, Cause, State
 from lazycloud.store import Store
@@ -30,6 +31,8 @@ from lazycloud.workers.worker import Record, Worker, prepare_again
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 SOON = 60.0  # seconds: a worker that ends earlier than this after its start has crashed
 START_SHARE = 10.0  # seconds of its turn that a start may use up; a slow starter then waits without one
 RESTARTS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # pauses before production is started again; the last for ever
@@ -38,15 +41,24 @@ Retire = Callable[[Deployment], Awaitable[None]]
 """Take a deployment out of all routes, and return when no request is on its way to its worker any more."""
 
 
+MakeRoom = Callable[[Deployment, DiskFull | None], Awaitable[int]]
+"""Make room on the disk for a deploy that begins, or that a full disk has stopped; the bytes that came free."""
+
+
 async def _no_routes(deployment: Deployment) -> None: ...
 
 
+async def _no_room(deployment: Deployment, problem: DiskFull | None) -> int:
+    return 0
+
+
 class Fleet:
-    """Starts nothing by itself. `retire` is set by the server, once there are routers."""
+    """Starts nothing by itself. `retire` and `make_room` are set by the server, once there is who does it."""
 
     def __init__(self, config: Config, events: EventLog, state: Store, timezone: str = "") -> None:
         self.apps: dict[str, App] = {}
         self.retire: Retire = _no_routes
+        self.make_room: MakeRoom = _no_room
         self._config = config
         self._events = events
         self._store = state
@@ -281,18 +293,31 @@ class Fleet:
     async def _work(self, deployment: Deployment, turn: Turn) -> None:
         app = self.app(deployment.key.app)
         deploy = await self._deploy(app, deployment)
-        release = await deploy.build()
+        await self.make_room(deployment, None)
+        release = await self._with_room(deployment, deploy.build)
         if deployment.only_build:
             deployment.advance(Cause.BUILT)
             self._later(deployment, deploy.settle(release))
             return
         asyncio.get_running_loop().call_later(START_SHARE, turn.release)
-        worker = await deploy.run(release)
+        worker = await self._with_room(deployment, lambda: deploy.run(release))
         deployment.advance(Cause.ANSWERED)
         self._watch(deployment, worker)
         turn.release()
         self._later(deployment, deploy.settle(release))
         await deploy.after(release)
+
+    async def _with_room(self, deployment: Deployment, work: Callable[[], Awaitable[T]]) -> T:
+        """What a full disk has stopped is done once more if room could be made; stages that went well are reused."""
+        try:
+            return await work()
+        except DiskFull as problem:
+            freed = await self.make_room(deployment, problem)
+            if not freed:
+                raise
+            said = f"The disk was full. {in_words(freed)} came free, and it is tried again.\n"
+            deployment.transcript.write(deployment.failed_step, said)
+            return await work()
 
     async def _deploy(self, app: App, deployment: Deployment) -> Deploy:
         key = deployment.key
@@ -323,9 +348,7 @@ class Fleet:
         if worker := deployment.worker:
             await worker.stop()  # it stays ours meanwhile: who stops the deploy now finds it
             deployment.worker = None
-        failed = next(
-            (s.name.value for s in deployment.steps.values() if s.state is Outcome.FAILED), "source"
-        )
+        failed = deployment.failed_step.value
         deployment.advance(Cause.BROKE, Failure.of(failed, problem))
         if failed in (StepName.START.value, StepName.READY.value):  # what was built can only fail again
             self._later(deployment, self._restart_production(deployment))
@@ -445,6 +468,6 @@ def _machine_trouble(problem: OSError, home: Path) -> StepFailed:
         free = shutil.disk_usage(home).free / 1e6
         return StepFailed(
             f"The disk of {home} is full ({free:.0f} MB free).",
-            "Make room, then try again: nothing that runs was touched.",
+            "`lazycloud disk` tells where it went, `lazycloud prune --all` removes what can be built again.",
         )
     return StepFailed(f"The machine could not do it: {problem}.")
