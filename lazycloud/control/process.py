@@ -116,6 +116,7 @@ class Control:
         resolver = Resolver(config, self.fleet)
         link = Link(resolver.resolve, resolver.apps, config.drain_timeout)
         self.fleet.make_room = self.disk.make_room
+        self.disk.removing = self.fleet.leave
         self.fleet.retire = lambda deployment: link.retire(deployment.id)
         self.production.moved = lambda app: link.forget_hosts(resolver.moved(app))
         views = Views(config, self.fleet, self.events, self._store, link)

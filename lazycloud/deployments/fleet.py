@@ -254,6 +254,10 @@ class Fleet:
         await asyncio.gather(*self._watchers.values(), *self._tasks, return_exceptions=True)
         await self._parents.close()
 
+    async def leave(self, folder: Path) -> None:
+        """A folder that nobody uses is to be removed: nothing of ours waits in it any more."""
+        await self._parents.leave(folder)
+
     async def discard(self, deployment: Deployment) -> None:
         """Stop it and remove its data: for rehearsals. Never production's."""
         await self.stop(deployment)

@@ -426,3 +426,11 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(stand: Stand) ->
     with pytest.raises(asyncio.CancelledError):
         await starting
     await until(lambda: not psutil.Process(parent.pid).children())
+
+
+async def test_nobody_waits_in_an_environment_that_is_removed(stand: Stand) -> None:
+    parent = await stand.preloaded("python reports.py", "http.server")
+    await stand.parents.leave(stand.venv.memory.parent.with_name("another"))
+    assert not parent.is_gone
+    await stand.parents.leave(stand.venv.memory.parent)
+    assert parent.is_gone and not psutil.pid_exists(parent.pid)

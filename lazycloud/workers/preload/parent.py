@@ -53,8 +53,11 @@ class Fork:
 class Parent:
     """Made by `spawn`. `modules` is how many it has imported for its workers; 0: it is a bare Python."""
 
-    def __init__(self, key: str, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+    def __init__(
+        self, key: str, memory: Path, process: subprocess.Popen[bytes], control: socket.socket
+    ) -> None:
         self.key = key
+        self.memory = memory
         self.phase = Phase.STARTING
         self.modules = 0
         self.pid = process.pid
@@ -110,7 +113,7 @@ class Parent:
                 ours.close()
                 raise
         process.returncode = 0  # Ending reaps it
-        return cls(start.key, process, ours)
+        return cls(start.key, memory, process, ours)
 
     @property
     def is_gone(self) -> bool:

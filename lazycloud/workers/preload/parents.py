@@ -78,6 +78,13 @@ class Parents:
         if parent := self._alive(start.key):
             asyncio.get_running_loop().call_later(FIRST_REQUESTS, parent.preload)
 
+    async def leave(self, folder: Path) -> None:
+        """End those of environments in a folder that is to be removed."""
+        here = [parent for parent in self._parents.values() if parent.memory.is_relative_to(folder)]
+        for parent in here:
+            self._forget(parent)
+        await asyncio.gather(*(parent.close() for parent in here))
+
     async def close(self) -> None:
         """End all; their workers live on."""
         self._closed = True
@@ -122,9 +129,12 @@ class Parents:
         if self._parents.get(parent.key) is parent:
             self._retire(parent)
 
-    def _retire(self, parent: Parent) -> None:
+    def _forget(self, parent: Parent) -> None:
         del self._parents[parent.key]
         self._timers.pop(parent.key).cancel()
+
+    def _retire(self, parent: Parent) -> None:
+        self._forget(parent)
         parent.retire()
         self._retired = {each for each in (*self._retired, parent) if not each.is_gone}
 
