@@ -20,7 +20,9 @@ MB = 1_000_000
 
 
 def sized(name: str, megabytes: float) -> dict[str, str]:
-    return counter(name, **{"big.txt": name[0] * int(megabytes * MB)})
+    """Commits of one name share the file."""
+    size = int(megabytes * MB)
+    return counter(name, **{"big.txt": (name * size)[:size]})
 
 
 def releases(home: Path) -> set[str]:
