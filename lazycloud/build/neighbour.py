@@ -114,21 +114,20 @@ class _Links:
     def take(self, folders: _Folders) -> Taken:
         pairs = list(folders)
         with ThreadPoolExecutor(THREADS, "link") as threads:
-            linked = threads.map(
-                lambda part: self._link(folders, part), [pairs[n::THREADS] for n in range(THREADS)]
+            parts = threads.map(
+                lambda part: self._part(folders, part), [pairs[n::THREADS] for n in range(THREADS)]
             )
-            list(linked)
-        taken: Taken = {}
-        for (_, here), files in folders.items():
-            self._look(here, files, taken)
-        return taken
+            return {line: mark for part in parts for line, mark in part.items()}
 
-    def _link(self, folders: _Folders, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+    def _part(self, folders: _Folders, pairs: Sequence[tuple[bytes, bytes]]) -> Taken:
+        taken: Taken = {}
         for pair in pairs:
             if self._stopped():
-                return
+                break
             with suppress(OSError):
                 self._link_folder(pair, folders[pair])
+            self._look(pair[1], folders[pair], taken)
+        return taken
 
     def _link_folder(self, pair: tuple[bytes, bytes], files: Sequence[_File]) -> None:
         link = os.link
