@@ -18,6 +18,17 @@ def matches(pattern: str, path: str) -> bool:
     return bool(_expression(pattern).fullmatch(path))
 
 
+def reaches(pattern: str, folder: str) -> bool:
+    """Whether files below `folder`, which are not known, may be meant."""
+    parts = pattern.removeprefix("./").rstrip("/").split("/")
+    for part, name in zip(parts, folder.split("/"), strict=False):
+        if "**" in part:
+            return True
+        if not matches(part, name):
+            return False
+    return True
+
+
 @lru_cache(maxsize=256)
 def _expression(pattern: str) -> re.Pattern[str]:
     parts: list[str] = _PARTS.findall(pattern.removeprefix("./").rstrip("/"))

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Set
 from functools import cached_property
 
-from lazycloud.build.patterns import matches
+from lazycloud.build.listing import SUBMODULE
+from lazycloud.build.patterns import matches, reaches
 
 
 class Tree:
@@ -31,8 +32,13 @@ class Tree:
         return self._files
 
     def fingerprint(self, pattern: str) -> str:
-        """Of the files that a pattern means: their names, modes and contents. "" when there are none."""
+        """Of the files that a pattern means: their names, modes and contents. "" when there are none.
+
+        A submodule's own files are not known here: its commit stands for them, and .gitmodules for where it is from.
+        """
         found = sorted(path for path in self._files if matches(pattern, path))
+        if modules := [path for path in self._submodules if reaches(pattern, path)]:
+            found = sorted({*found, *modules, ".gitmodules"})
         content = "".join(f"{path}\0{self._ids.get(path, '')}\0" for path in found)
         return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()[:32] if found else ""
 
@@ -58,6 +64,10 @@ class Tree:
     @cached_property
     def _ids(self) -> Mapping[str, str]:
         return self._find_ids()
+
+    @cached_property
+    def _submodules(self) -> list[str]:
+        return [path for path, what in self._ids.items() if what.startswith(f"{SUBMODULE} ")]
 
     @cached_property
     def _folders(self) -> set[str]:

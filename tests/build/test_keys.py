@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,21 @@ async def test_an_output_that_is_not_left_is_said_and_nothing_remains(app: GitFo
     with pytest.raises(StepFailed, match="The build left no other"):
         await bench.release()
     assert (bench.made("builds"), bench.made("releases")) == ([], [])
+
+
+async def test_a_build_that_reads_of_a_submodule_is_done_again_when_that_moves(
+    app: GitFolder, make_git: Callable[[str], GitFolder], bench: Bench
+) -> None:
+    lib = make_git("lib")
+    lib.commit({"src/a": "old"})
+    app.git("submodule", "--quiet", "add", "../lib", "libs/one")
+    toml = INPUTS.replace("src/*", "libs/one/src/*")
+    first = app.commit({"lazycloud.toml": toml.format(log="/dev/null")})
+    assert ((await bench.release(first)).folder / "dist/all").read_text() == "old"
+    newer = lib.commit({"src/a": "new"})
+    app.git("-C", "libs/one", "fetch", "--quiet")
+    app.git("-C", "libs/one", "checkout", "--quiet", newer)
+    assert ((await bench.release(app.commit({}))).folder / "dist/all").read_text() == "new"
 
 
 async def test_a_pattern_that_means_no_file_is_warned_of(app: GitFolder, bench: Bench) -> None:
