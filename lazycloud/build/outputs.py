@@ -34,6 +34,7 @@ def keep_outputs(plan: Plan, work: Path, kept: Path) -> None:
                 f"The build left no {output}, which {SETTINGS_FILE} names among its outputs.",
                 "Name in `outputs` of [build] what the command really leaves; it sees only its `inputs`.",
             )
+        _demand_own(work, output)
         (kept / output).parent.mkdir(parents=True, exist_ok=True)
         (work / output).rename(kept / output)
 
@@ -46,6 +47,7 @@ def place_outputs(plan: Plan, kept: Path, tree: Path, linked: bool) -> None:
     put = _link if linked else _copy
     for output in plan.build_outputs:
         place = tree / output
+        _demand_own(tree, output)
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.is_dir() and not place.is_symlink():
             shutil.rmtree(place)
@@ -55,6 +57,15 @@ def place_outputs(plan: Plan, kept: Path, tree: Path, linked: bool) -> None:
             shutil.copytree(kept / output, place, symlinks=True, copy_function=put)
         else:
             put(kept / output, place)
+
+
+def _demand_own(folder: Path, output: str) -> None:
+    """Raises StepFailed for an output that lies behind a link, as shared packages do: they are others' as well."""
+    if not (folder / output).parent.resolve().is_relative_to(folder.resolve()):
+        raise StepFailed(
+            f"{output}, which {SETTINGS_FILE} names among the outputs, lies in a folder that other releases share.",
+            "Let the build leave it in a folder of its own.",
+        )
 
 
 def _link(source: str | os.PathLike[str], place: str | os.PathLike[str]) -> None:

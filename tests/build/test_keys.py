@@ -95,6 +95,26 @@ async def test_a_build_that_reads_of_a_submodule_is_done_again_when_that_moves(
     assert ((await bench.release(app.commit({}))).folder / "dist/all").read_text() == "new"
 
 
+async def test_an_output_may_not_lie_in_packages_that_others_share(app: GitFolder, bench: Bench) -> None:
+    toml = """
+    [build]
+    dependencies = "mkdir -p vendor/own && echo shared > vendor/own/file"
+    dependencies_inputs = ["packages"]
+    dependencies_output = "vendor"
+    command = "true"
+    inputs = ["src"]
+    outputs = ["vendor/own"]
+    [run]
+    command = "true"
+    """
+    app.commit({"src": "A", "packages": "", "lazycloud.toml": toml})
+    with pytest.raises(StepFailed, match="lies in a folder that other releases share"):
+        await bench.release()
+    (environment,) = bench.made("environments")
+    held = bench.folder / "environments" / environment / "vendor/own/file"
+    assert held.read_text() == "shared\n"
+
+
 async def test_a_pattern_that_means_no_file_is_warned_of(app: GitFolder, bench: Bench) -> None:
     app.commit(
         {"src/a": "A", "lazycloud.toml": INPUTS.replace('["src/**"]', '["src/**", "scr"]').format(log="x")}
