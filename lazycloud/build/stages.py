@@ -338,6 +338,8 @@ class Stages:
     async def _make_environment(self, source: Source, environment: Environment, output: Output) -> bool:
         """True when it came from the artifact store."""
         folder, began = environment.folder, time.monotonic()
+        if environment.local:  # a failure of another commit's with this tree may have taken the files away
+            await self._ensure_source(source, output)
         try:
             with disk_watched(folder):
                 await discard(folder)

@@ -334,6 +334,21 @@ JSON
 """
 
 
+async def test_packages_in_the_tree_come_though_the_failure_of_another_commit_took_the_tree_away(
+    app: GitFolder, tmp_path: Path
+) -> None:
+    """Two commits of one tree: the second has its source when the install of the first is given up."""
+    environ = stand_in(tmp_path / "bin", "composer", "cp composer.json vendor/installed\n")
+    (tmp_path / "bin/php").symlink_to("/bin/echo")
+    bench = Bench(app, tmp_path / "home", environ)
+    app.commit({"index.php": "", "composer.json": "{}", "vendor/own.php": ""})
+    source = await bench.source()
+    await marker.discard(source.recipe.folder)
+    dependencies = await bench.stages.dependencies(source, bench.hear)
+    release = await bench.stages.build(source, dependencies, bench.hear)
+    assert (release.folder / "vendor/installed").read_text() == "{}"
+
+
 async def test_nix_is_asked_once_and_its_programs_come_first(app: GitFolder, tmp_path: Path) -> None:
     """What nix itself makes of a flake needs its channels; a stand-in answers as it does."""
     log = tmp_path / "log"
