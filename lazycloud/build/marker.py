@@ -92,7 +92,7 @@ def remove(folder: Path) -> None:
 
 
 def _write(path: Path, facts: Mapping[str, Any], fsync: bool = False) -> None:
-    aside = path.with_suffix(".new")
+    aside = path.with_suffix(f".{uuid.uuid4().hex}")  # several deploys of one release may settle it at once
     with aside.open("w") as file:
         file.write(json.dumps(facts, indent=1, sort_keys=True))
         if fsync:
