@@ -6,9 +6,12 @@ import asyncio
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +46,7 @@ class Depot:
         self._away_until = 0.0
         self._known: set[str] = set()  # names that are in the store
         self._waiting: dict[str, Subject] = {}
+        self._hanging: list[Future[Any]] = []  # questions that were given up, and still hold a thread
         self._turn = asyncio.Lock()  # one is packed at a time
         self._pushing: asyncio.Task[None] | None = None
 
@@ -88,7 +92,8 @@ class Depot:
         try:
             facts = await self._run("take", subject=asdict(subject), trusted=self.trusted, aside=str(aside))
         except BaseException:
-            remove(aside)  # of a job that was ended in the middle
+            # Of a job that was ended in the middle.
+            await asyncio.shield(asyncio.to_thread(remove, aside))
             raise
         self._known.add(subject.name)
         return facts
@@ -138,18 +143,23 @@ class Depot:
                     await self.push(subject)
             except (LazycloudError, OSError) as problem:
                 log.warning("%s was not put into the artifact store: %s", name, problem)
-                self._known.add(name)  # it would fail again
+                if not isinstance(problem, StoreFailed):
+                    self._known.add(name)  # it would fail again
             finally:
                 self._waiting.pop(name, None)
 
     async def _ask(self, question: Callable[[Store], T]) -> T:
+        """Raises StoreFailed when it does not answer; it is asked nothing more then until it has."""
         store = open_store(self._demand_store())
+        self._hanging = [each for each in self._hanging if not each.done()]
+        if self._hanging:
+            raise _no_answer()
+        answer = _in_a_thread(partial(question, store))
         try:
-            return await asyncio.wait_for(asyncio.to_thread(question, store), ANSWER_TIMEOUT)
+            return await asyncio.wait_for(asyncio.wrap_future(answer), ANSWER_TIMEOUT)
         except TimeoutError as problem:
-            raise StoreFailed(
-                f"The artifact store did not answer within {ANSWER_TIMEOUT:g} s.", "Is its disk away?"
-            ) from problem
+            self._hanging.append(answer)
+            raise _no_answer() from problem
 
     async def _run(self, do: str, **order: Any) -> dict[str, Any]:
         """A job in a process of its own; its facts. Raises its error again."""
@@ -183,6 +193,25 @@ class Depot:
         commit = f" for commit {made['commit'][:10]}" if made.get("commit") else ""
         where = f"made on {made.get('host', 'another machine')}{commit}"
         return f"Taken from the artifact store: {facts['size'] / 1e6:.1f} MB, {where}, signed by {by}.\n"
+
+
+def _in_a_thread(work: Callable[[], T]) -> Future[T]:
+    """A thread of its own: one that hangs takes none from others, and keeps no process from its end."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as problem:
+            future.set_exception(problem)
+
+    threading.Thread(target=run, name="ask the artifact store", daemon=True).start()
+    return future
+
+
+def _no_answer() -> StoreFailed:
+    return StoreFailed(f"The artifact store did not answer within {ANSWER_TIMEOUT:g} s.", "Is its disk away?")
 
 
 def _answer(said: str) -> dict[str, Any]:

@@ -6,14 +6,18 @@ import asyncio
 import logging
 import shutil
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lazycloud.build.artifacts import depot
 from lazycloud.build.artifacts.depot import Depot
+from lazycloud.build.artifacts.folder_store import FolderStore
 from lazycloud.build.artifacts.place import Place, read_place
-from lazycloud.build.artifacts.store import Missing
+from lazycloud.build.artifacts.store import Missing, StoreFailed
 from lazycloud.build.artifacts.subjects import subjects
 from lazycloud.build.stages import Release, Stages
 from lazycloud.errors import BadInput
@@ -181,6 +185,46 @@ async def test_a_failure_to_store_is_a_line_in_the_log_and_hurts_nobody(
     with caplog.at_level(logging.WARNING):
         await there.settled()
     assert "is not there" in caplog.text
+
+
+async def test_what_a_store_was_away_for_is_put_by_the_next_deploy(
+    app: GitFolder, tmp_path: Path, store: Path
+) -> None:
+    app.commit({"app.py": HELLO})
+    there = Shop(app, tmp_path / "there", store)
+    store.rmdir()
+    await there.settled()
+    store.mkdir()
+    await there.settled()
+    assert stored(store) == ["environments"]
+
+
+async def test_a_store_that_hangs_holds_one_thread_and_nobody_elses(
+    app: GitFolder, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, asked = threading.Event(), []
+
+    class Hanging(FolderStore):
+        def exists(self, name: str) -> bool:
+            asked.append(name)
+            return answers.wait(60)
+
+    monkeypatch.setattr(depot, "open_store", lambda url: Hanging(store))
+    monkeypatch.setattr(depot, "ANSWER_TIMEOUT", 0.05)
+    ours = Shop(app, tmp_path / "home", store).depot
+    try:
+        for _ in range(40):
+            with pytest.raises(StoreFailed, match="did not answer"):
+                await ours.exists("environments/abc")
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5) == "free"
+        assert len(asked) == 1
+    finally:
+        answers.set()
+    async with asyncio.timeout(10):
+        while len(asked) == 1:
+            with suppress(StoreFailed):
+                await ours.exists("environments/abc")
+            await asyncio.sleep(0)
 
 
 async def test_a_server_that_only_takes_puts_nothing(app: GitFolder, tmp_path: Path, store: Path) -> None:
