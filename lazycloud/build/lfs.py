@@ -66,6 +66,11 @@ class LargeFiles:
         places = [file.within(store) for store in stores] if file.oid else []
         return next((place for place in places if _size(place) == file.size), None)
 
+    def have_come(self, oids: Sequence[str], git_folder: Path) -> bool:
+        """Whether any of what was not on this machine is by now: beside those objects, or with us. Blocks."""
+        stores = [_store(git_folder), *map(_store, self._folder.glob("*.git"))]
+        return any((store / oid[:2] / oid[2:4] / oid).is_file() for store in stores for oid in oids)
+
     async def fetch(self, files: Sequence[LargeFile], output: Output) -> str:
         """Have git-lfs fetch those that are not on this machine. Says why that cannot be, and what to do; else ""."""
         missing: dict[bytes, list[LargeFile]] = {}
@@ -81,7 +86,7 @@ class LargeFiles:
         if folder is None:
             return f"no remote is known that has them; {_PULL}"
         if shutil.which("git-lfs", path=self._environment.get("PATH")) is None:
-            return "git-lfs is not on PATH; install it and deploy again"
+            return f"git-lfs is not on PATH; install it, {_PULL}"
         async with self._locks.setdefault(folder, asyncio.Lock()):
             output(f"Fetching {len(files):,} files from Git LFS\n")
             try:

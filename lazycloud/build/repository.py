@@ -217,6 +217,10 @@ class Repository:
             output(f"{sentence}\n")
         return written
 
+    def large_files_have_come(self, missing: Sequence[str]) -> bool:
+        """Whether content of Git LFS, by its oid, that `write_source` missed is there now. Blocks."""
+        return self._large_files.have_come(missing, self._common.folder)
+
     def signature(self) -> Hashable:
         """Differs from an earlier one whenever refs or HEAD may have moved. Cheap enough to poll each second."""
         heads = {self._git.folder / "HEAD", self._common.folder / "HEAD", self._common.folder / "packed-refs"}

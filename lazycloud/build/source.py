@@ -38,12 +38,16 @@ _BLOBS = (*_REGULAR, _LINK)
 
 @dataclass(frozen=True)
 class Written:
-    """How many files; of these, how many a neighbour had, how many are from Git LFS, or its pointers still."""
+    """How many files; of these, how many a neighbour had, how many are from Git LFS, or its pointers still.
+
+    `missing` are the oids of the content that pointers stand for.
+    """
 
     files: int = 0
     shared: int = 0
     large: int = 0
     pointers: int = 0
+    missing: tuple[str, ...] = ()
 
     def sentences(self, commit: str, trouble: str) -> Iterator[str]:
         """For the log. `trouble` is why there are pointers left, and what to do."""
@@ -106,7 +110,8 @@ class Writing:
 
     def finish(self, place_of: Callable[[LargeFile], Path | None]) -> Written:
         """Write what is in Git LFS, then the symlinks. It is the marker's part to have the disk flushed."""
-        large = sum(self._write_large(file, place_of(file)) for file in self.large)
+        left = [file for file in self.large if not self._write_large(file, place_of(file))]
+        large = len(self.large) - len(left)
         for links in self._links:
             links.write()
         for links in self._links:
@@ -114,7 +119,8 @@ class Writing:
         self._manifest.write(self._folder.with_name(MANIFEST))
         # Whoever runs here next may change a file, and that has to show.
         wait_past(self._fresh)
-        return Written(self._files, self._shared, large, len(self.large) - large)
+        missing = tuple(dict.fromkeys(file.oid for file in left if file.oid))
+        return Written(self._files, self._shared, large, len(left), missing)
 
     def _make_folders(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -157,6 +157,9 @@ class Stages:
         self._executions = Executions()
         self._plans = Plans(repository)
         self._depot = depot
+        self.in_use: Callable[[Path], bool] = lambda release: (
+            False
+        )  # whether somebody works with, or runs in it
         self._written: list[Path] = []  # releases whose files are there, newest first
 
     def clear_leftovers(self) -> None:
@@ -198,6 +201,7 @@ class Stages:
         """
         plan, recipe = await self.recipe(commit, output)
         marker = recipe.folder / SOURCE_MARKER
+        await self._give_up_pointers(recipe)
         reused = marker.is_file()
         source = Source(commit, recipe.folder / TREE, plan, reused, recipe)
         fetched = await self._ensure_source(source, output)
@@ -223,7 +227,7 @@ class Stages:
         A build that fails leaves nothing; the next one begins with the files as they were committed.
         """
         recipe, marker = source.recipe, source.recipe.folder / RELEASE_MARKER
-        reused = marker.is_file() or (recipe.outputs is not None and (recipe.outputs / MARKER).is_file())
+        reused = marker.is_file() or _has_outputs(recipe)
         fetched = source.fetched
         if not marker.is_file():
             work = partial(self._build, source, dependencies)
@@ -249,10 +253,14 @@ class Stages:
                 self._depot.offer(subject)
 
     def subjects(self, recipe: Recipe) -> list[Subject]:
-        """What can be had from an artifact store in place of this recipe's stages, environments first."""
+        """What can be had from an artifact store in place of this recipe's stages, environments first.
+
+        Nothing that was made here from pointers of Git LFS: elsewhere their content may be there.
+        """
         commit = (read_marker(recipe.folder / RELEASE_MARKER) or {}).get("commit", "")
         about = {"app": self._folder.name, "commit": commit, "tree": recipe.source.inputs["tree"]}
-        return list(subjects(recipe, about))
+        pointers = bool(_missing(recipe))
+        return [each for each in subjects(recipe, about) if each.kind == "environment" or not pointers]
 
     async def pull(self, subject: Subject, output: Output) -> bool:
         """Take it from the artifact store, unless it is here: False then. Raises what speaks against it."""
@@ -302,6 +310,13 @@ class Stages:
         subject = find_subject(recipe, kind, key)
         return bool(self._depot and subject and await self._depot.take(subject, output))
 
+    async def _give_up_pointers(self, recipe: Recipe) -> None:
+        """Remove a release that was made from pointers of Git LFS when their content is there now."""
+        missing = _missing(recipe)
+        come = bool(missing) and await asyncio.to_thread(self._repository.large_files_have_come, missing)
+        if come and not self.in_use(recipe.folder):
+            await discard(recipe.folder)
+
     async def _ensure_source(self, source: Source, output: Output) -> bool:
         if (source.recipe.folder / SOURCE_MARKER).is_file():
             return False
@@ -318,10 +333,11 @@ class Stages:
                 await discard(folder)
                 source.folder.mkdir(parents=True)
                 linked = await _may_link(source.plan)
-                await self._repository.write_source(
+                written = await self._repository.write_source(
                     source.commit, source.folder, output, self._written, linked
                 )
                 facts = {"commit": source.commit.id, "tree": source.commit.tree, "sealed": source.plan.sealed}
+                facts["missing"] = written.missing
                 _mark(folder / SOURCE_MARKER, source.recipe.source, began, facts)
         except BaseException:
             await discard(folder)
@@ -413,7 +429,7 @@ class Stages:
     async def _ensure_outputs(self, source: Source, output: Output) -> bool:
         outputs, fetched = source.recipe.outputs, False
         assert outputs is not None
-        if not (outputs / MARKER).is_file():
+        if not _has_outputs(source.recipe):
             work = partial(self._make_outputs, source, outputs)
             fetched = await self._executions.share(f"outputs {outputs}", work, output)
         use_marker(outputs / MARKER)
@@ -438,7 +454,8 @@ class Stages:
                 keep_outputs(source.plan, work, folder / KEPT)
                 await asyncio.to_thread(remove, work)
                 await asyncio.to_thread(seal, folder / KEPT)
-                _mark(folder / MARKER, stage, began, {"commit": source.commit.id})
+                facts = {"commit": source.commit.id, "missing": _missing(source.recipe)}
+                _mark(folder / MARKER, stage, began, facts)
         except BaseException:
             await discard(folder)
             raise
@@ -468,6 +485,18 @@ class Stages:
 def _mark(path: Path, stage: Stage, began: float, facts: Mapping[str, Any]) -> None:
     own = {"key": stage.key, "stage": stage.name, "inputs": dict(stage.inputs)}
     write_marker(path, {**own, "seconds": round(time.monotonic() - began, 4), **facts})
+
+
+def _missing(recipe: Recipe) -> Sequence[str]:
+    """What of Git LFS a release's files have pointers in place of."""
+    missing: Sequence[str] = (read_marker(recipe.folder / SOURCE_MARKER) or {}).get("missing", ())
+    return missing
+
+
+def _has_outputs(recipe: Recipe) -> bool:
+    """Whether there is what the build leaves: not made from pointers, unless there is nothing else yet."""
+    facts = read_marker(recipe.outputs / MARKER) if recipe.outputs else None
+    return facts is not None and (not facts.get("missing") or bool(_missing(recipe)))
 
 
 def _is_made(environment: Environment, tree: Path) -> bool:

@@ -38,6 +38,7 @@ from lazycloud.control.views import Views, error_view
 from lazycloud.control.visits import Visits
 from lazycloud.data.versions import Versions
 from lazycloud.deployments.app import App
+from lazycloud.deployments.claims import is_held
 from lazycloud.deployments.disk import Disk
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.pins import Pins
@@ -192,6 +193,7 @@ class Control:
         environment = build_environment(self._environ, folder / "build-home", cache)
         limits, depot = self._limits(), self.depot
         stages = Stages(repository, folder, cache, environment, depot=depot, limits=limits)
+        stages.in_use = lambda release: is_held(self.fleet, name, release)
         versions = Versions(folder / "data")
         stages.clear_leftovers()
         versions.clear_leftovers()

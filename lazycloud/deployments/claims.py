@@ -73,6 +73,12 @@ def in_use(fleet: Fleet) -> dict[Path, str]:
     return {place: _doing(one) for one in fleet.known() if is_busy(one) for place in one.uses}
 
 
+def is_held(fleet: Fleet, app: str, release: Path) -> bool:
+    """Whether anybody works with a release's folder now, or runs in it; a deploy that is about to is not meant."""
+    runs = (one.release for one in fleet.known() if one.key.app == app and one.worker)
+    return release in in_use(fleet) or release.name in runs
+
+
 def running(fleet: Fleet, app: str) -> dict[str, str]:
     """The keys of an app's releases that run or are being deployed, and which."""
     return {one.release: _doing(one) for one in fleet.known() if one.key.app == app and is_busy(one)}

@@ -17,6 +17,7 @@ from lazycloud.build.stages import Release
 from lazycloud.errors import BadInput, StepFailed
 
 from .gitfolder import GitFolder
+from .test_lfs import CONTENT, keep, pointer
 from .test_stages import Bench, ran
 
 INPUTS = """
@@ -93,6 +94,25 @@ async def test_a_build_that_reads_of_a_submodule_is_done_again_when_that_moves(
     app.git("-C", "libs/one", "fetch", "--quiet")
     app.git("-C", "libs/one", "checkout", "--quiet", newer)
     assert ((await bench.release(app.commit({}))).folder / "dist/all").read_text() == "new"
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_what_was_made_from_pointers_is_made_again_once_their_content_is_there(
+    app: GitFolder, bench: Bench, apart: bool
+) -> None:
+    toml = '[build]\ncommand = "mkdir dist && cat large > dist/all"\n'
+    toml += 'inputs = ["large"]\noutputs = ["dist"]\n' if apart else ""
+    commit = app.commit({"large": pointer(CONTENT), "lazycloud.toml": f'{toml}[run]\nroot = "dist"'})
+    release = await bench.release(commit)
+    assert (release.folder / "dist/all").read_text() == pointer(CONTENT)
+    assert (await bench.release(commit)).reused
+    keep(app.path / ".git", CONTENT)
+    bench.stages.in_use = lambda folder: folder == release.folder.parent
+    assert (await bench.release(commit)).reused
+    bench.stages.in_use = lambda folder: False
+    again = await bench.release(commit)
+    assert (again.folder / "dist/all").read_bytes() == CONTENT
+    assert (await bench.release(commit)).reused
 
 
 async def test_an_output_may_not_lie_in_packages_that_others_share(app: GitFolder, bench: Bench) -> None:

@@ -22,6 +22,7 @@ from lazycloud.build.artifacts.subjects import subjects
 from lazycloud.build.stages import Release, Stages
 from lazycloud.errors import BadInput
 from tests.build.gitfolder import GitFolder
+from tests.build.test_lfs import CONTENT, pointer
 from tests.build.test_stages import HELLO, Bench, ran
 
 BUILT = '[build]\ncommand = "echo built for $PWD > out; echo ran >> {log}"'
@@ -225,6 +226,15 @@ async def test_a_store_that_hangs_holds_one_thread_and_nobody_elses(
             with suppress(StoreFailed):
                 await ours.exists("environments/abc")
             await asyncio.sleep(0)
+
+
+async def test_what_was_made_from_pointers_of_git_lfs_is_not_put(
+    app: GitFolder, tmp_path: Path, store: Path
+) -> None:
+    toml = BUILT.format(log=tmp_path / "log")
+    app.commit({"app.py": HELLO, "large": pointer(CONTENT), "lazycloud.toml": toml})
+    await Shop(app, tmp_path / "there", store).settled()
+    assert stored(store) == ["environments"]
 
 
 async def test_a_server_that_only_takes_puts_nothing(app: GitFolder, tmp_path: Path, store: Path) -> None:
