@@ -409,6 +409,8 @@ def test_package_manager_in_package_json_says_the_version() -> None:
         ({"dependencies": {"x": "file:../x"}}, True),
         ({"dependencies": {"x": "1", "next": "15"}}, True),
         ({"scripts": {"postinstall": "prisma generate"}}, True),
+        ({"scripts": {"dependencies": "node scripts/patch.js"}}, True),
+        ({"pnpm": {"patchedDependencies": {"x@1.0.0": "patches/x.patch"}}}, True),
     ],
 )
 def test_node_modules_that_need_the_tree_are_installed_in_it(fields: dict[str, object], local: bool) -> None:
@@ -416,6 +418,15 @@ def test_node_modules_that_need_the_tree_are_installed_in_it(fields: dict[str, o
     made = plan_of({"package.json": text, "a.js": ""}).needs("node")
     assert made is not None
     assert made.local is local
+
+
+@pytest.mark.parametrize("path", [".pnpmfile.cjs", ".yarn/releases/yarn-1.22.22.cjs"])
+def test_packages_whose_manager_runs_a_file_of_the_app_are_the_commits_own(path: str) -> None:
+    files = {"package.json": package(dependencies={"x": "1"}), "index.js": ""}
+    shared, local = plan_of(files).needs("node"), plan_of({**files, path: ""}).needs("node")
+    assert shared is not None
+    assert local is not None
+    assert (shared.local, local.local) == (False, True)
 
 
 @pytest.mark.parametrize(

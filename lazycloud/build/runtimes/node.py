@@ -32,9 +32,15 @@ LOCKFILES = (
 CONFIGURATION = (".npmrc", ".yarnrc", ".yarnrc.yml", "pnpm-workspace.yaml")
 SCRIPTS = ("server.js", "index.js", "app.js")
 OUTPUTS = ("dist", "build", "out", "public", "_site")  # where builds of static sites leave them
+# Run at install, on the app's files.
 OWN_SCRIPTS = frozenset(
-    {"preinstall", "install", "postinstall", "prepare"}
-)  # run at install, on the app's files
+    {
+        "preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare",
+        "dependencies", "pnpm:devPreinstall",
+    }
+)  # fmt: skip
+OWN_FILES = (".pnpmfile.cjs", ".pnpmfile.mjs", ".yarn/releases")  # what managers run beside their own code
+PATCHED = "patchedDependencies"  # in package.json: names files of the app
 OUT_OF_TREE = frozenset({"next"})  # its bundler refuses a node_modules that is a link
 _PLAIN_NODE = re.compile(r"node(?:\s+[\w./@:=-]+)+")
 _LOCK_VERSION = re.compile(r"lockfileVersion:\s*['\"]?(\d+)")
@@ -262,6 +268,8 @@ def _is_local(tree: Tree, package: Package, lock: str) -> bool:
         "workspaces" in package.document
         or tree.exists("pnpm-workspace.yaml")
         or tree.exists("node_modules")
+        or any(map(tree.exists, OWN_FILES))
+        or PATCHED in (tree.text("package.json") or "")
         or _is_berry(lock)
         or bool(OWN_SCRIPTS & package.scripts.keys())
         or bool(OUT_OF_TREE & every.keys())
