@@ -98,7 +98,7 @@ class Parents:
         parent = self._parents.get(key)
         if parent is not None and parent.is_gone:  # by itself
             self._failures.setdefault(key, []).append(time.monotonic())
-            del self._parents[key]
+            self._forget(parent)
             return None
         return parent
 
