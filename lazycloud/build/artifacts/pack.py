@@ -47,6 +47,7 @@ OF_A_MACHINE = frozenset(
     {"boot", "fetched", "made", "sealed", "settled"}
 )  # facts that hold where it was made
 BYTECODE_FOLDER, BYTECODE = "__pycache__", ".pyc"
+TREE = "tree/"  # of a release, what its app sees; beside it are markers, which are touched at each use
 PLUG_AND_PLAY = ".pnp.cjs"  # Yarn's list of packages that lie in a cache outside
 
 
@@ -102,7 +103,7 @@ def pack(subject: Subject, key: SigningKey, to: BinaryIO, scratch: Path) -> Mani
     if marker is None:
         raise Unpackable(f"{subject.path} is not complete.")
     with tempfile.TemporaryFile(dir=scratch) as body:
-        packing = _Packing(subject, body)
+        packing = _Packing(subject, body, marker.get("made", float("inf")))
         entries = tuple(packing.entries())
         manifest = Manifest(
             kind=subject.kind,
@@ -133,12 +134,13 @@ def _made_here() -> dict[str, str | float]:
 
 
 class _Packing:
-    """Walks the folder, and compresses what it reads into `body`."""
+    """Walks the folder, which was complete at `made`, and compresses what it reads into `body`."""
 
-    def __init__(self, subject: Subject, body: BinaryIO) -> None:
+    def __init__(self, subject: Subject, body: BinaryIO, made: float) -> None:
         self.links_python = False
         self.bound = ""
         self._subject = subject
+        self._made = made
         self._body = body
         self._compressor = zstd.ZstdCompressor(LEVEL)
         self._written = hashlib.sha256()
@@ -172,8 +174,15 @@ class _Packing:
             yield from self._folder(path)
         elif stat.S_ISREG(mode):
             yield self._file(path, child.path, mode & MODE_MOST)
+            self._demand_as_made(path, child.path)
         else:
             raise Unpackable(f"{printable(path)} is neither a file, a folder nor a link.")
+
+    def _demand_as_made(self, path: str, place: str) -> None:
+        """What runs there may have written, until now: that is no other server's business, and no key tells of it."""
+        modified = os.lstat(place).st_mtime
+        if modified > self._made and (self._subject.kind != "release" or path.startswith(TREE)):
+            raise Unpackable(f"{printable(path)} was written after it was complete, by what runs in it.")
 
     def _file(self, path: str, place: str, mode: int) -> Entry:
         if posixpath.basename(path) == PLUG_AND_PLAY:

@@ -228,6 +228,23 @@ async def test_a_store_that_hangs_holds_one_thread_and_nobody_elses(
             await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("writes", ["new", "out"])
+async def test_what_an_app_wrote_beside_its_code_is_not_put(
+    app: GitFolder, tmp_path: Path, store: Path, caplog: pytest.LogCaptureFixture, writes: str
+) -> None:
+    """It may be what visitors told it; and it would be served elsewhere as what the commit's build left."""
+    app.commit({"app.py": HELLO, "lazycloud.toml": BUILT.format(log=tmp_path / "log")})
+    there = Shop(app, tmp_path / "there", store)
+    release = await there.release()
+    assert (
+        ran(release, f"while :; do echo x > {writes}; [ {writes} -nt ../release.json ] && break; done") == ""
+    )
+    with caplog.at_level(logging.WARNING):
+        await there.settled()
+    assert f"“tree/{writes}” was written after it was complete" in caplog.text
+    assert stored(store) == ["environments"]
+
+
 async def test_what_was_made_from_pointers_of_git_lfs_is_not_put(
     app: GitFolder, tmp_path: Path, store: Path
 ) -> None:

@@ -136,6 +136,7 @@ with (there.path / "large").open("wb") as file:
     file.write(f"{there.path}/x\\n".encode())
     for number in range(160):
         file.write((number + 1).to_bytes(1) * (1 << 20))
+there.make({"small": "x"})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with (here.scratch / "file").open("w+b") as file:
     pack(there.subject, there.key, file, there.scratch)
