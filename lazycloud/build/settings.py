@@ -155,10 +155,6 @@ def _inner(value: Any) -> str | None:
     return None if right else 'a folder of the repository, such as "vendor"'
 
 
-def _yes_or_no(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "true or false"
-
-
 def _places(value: Any) -> str | None:
     right = isinstance(value, list) and value and all(_inner(each) is None for each in value)
     return (
@@ -185,7 +181,7 @@ KNOWN: dict[tuple[str, str], tuple[str, Check]] = {
     ("build", "dependencies_inputs"): ("dependencies_inputs", _places),
     ("build", "dependencies_output"): ("dependencies_output", _inner),
     ("build", "secrets"): ("secrets", _variables),
-    ("build", "nix"): ("nix", _yes_or_no),
+    ("build", "nix"): ("nix", _true_or_false),
     ("run", "command"): ("run_command", _command),
     ("run", "release"): ("release", _command),
     ("run", "after"): ("after", _command),
@@ -195,7 +191,7 @@ KNOWN: dict[tuple[str, str], tuple[str, Check]] = {
     ("run", "stop_timeout"): ("stop_timeout", _seconds),
     ("run", "preload"): ("preload", _true_or_false),
     ("run", "root"): ("root", _folder),
-    ("run", "writable"): ("writable", _yes_or_no),
+    ("run", "writable"): ("writable", _true_or_false),
     ("data", "from"): ("data_from", _one_of(*DATA_FROM)),
 }
 TABLES = ("build", "run", "data", "env")

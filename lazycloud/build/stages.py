@@ -54,9 +54,6 @@ from lazycloud.processes import Output, modes_count
 
 TREE, SOURCE_MARKER, RELEASE_MARKER, MARKER = "tree", "source.json", "release.json", "complete.json"
 RELEASES, ENVIRONMENTS, BUILDS = "releases", "environments", "builds"
-PLANS = (
-    64  # of trees that are remembered: a commit that is announced is asked for next; each holds its lockfiles
-)
 NEIGHBOURS = 3  # releases that unchanged files are looked for in: the newest are nearest
 
 
