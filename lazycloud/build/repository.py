@@ -35,7 +35,7 @@ __all__ = ["Commit", "Ref", "Repository"]
 T = TypeVar("T")
 LABEL = 63  # letters of a host label
 LOOK_TIMEOUT = 60.0
-READ_SIZE = 1 << 20  # bytes of a file that is read whole; settings and manifests are far smaller
+READ_SIZE = 8 << 20  # bytes of a file that is read whole; lockfiles of large apps are some MiB
 URL_SCHEMES = ("https", "http", "ssh", "git", "file")
 FETCHED = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")  # not pull requests: strangers' code
 _PREFIX = re.compile(r"[0-9a-f]{7,64}")
@@ -185,7 +185,7 @@ class Repository:
         return await in_thread(lambda: view.run(examine), view.objects.kill, LOOK_TIMEOUT)
 
     async def read(self, commit: Commit, path: str) -> bytes | None:
-        """A regular file of the commit, up to 1 MiB; None if there is none such. Raises BadInput if it is larger."""
+        """A regular file of the commit, up to 8 MiB; None if there is none such. Raises BadInput if it is larger."""
         return await self.look(commit, lambda tree: tree.read(path))
 
     async def write_source(
@@ -384,7 +384,7 @@ class _View:
         is_file = entry is not None and entry.mode in (FILE, EXECUTABLE)
         content = self.objects.read(entry.object, path) if entry and is_file else None
         if content and len(content) > READ_SIZE:
-            raise BadInput(f"{path} is larger than 1 MiB.", "lazycloud reads it whole; make it smaller.")
+            raise BadInput(f"{path} is larger than 8 MiB.", "lazycloud reads it whole; make it smaller.")
         return content
 
 

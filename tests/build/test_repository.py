@@ -259,7 +259,7 @@ async def test_ancestors_are_the_first_parents_nearest_first(app: GitFolder, tmp
 async def test_a_file_is_read_from_the_commit_and_not_from_the_work_tree(
     app: GitFolder, tmp_path: Path
 ) -> None:
-    app.commit({"a": "committed", "b/c": "inner", "large": b"x" * (2 << 20)})
+    app.commit({"a": "committed", "b/c": "inner", "lock": b"x" * (2 << 20), "large": b"x" * (9 << 20)})
     (app.path / "link").symlink_to("a")
     app.commit({})
     (app.path / "a").write_text("changed")
@@ -267,9 +267,10 @@ async def test_a_file_is_read_from_the_commit_and_not_from_the_work_tree(
     commit = await repository.head()
     assert await repository.read(commit, "a") == b"committed"
     assert await repository.read(commit, "b/c") == b"inner"
+    assert len(await repository.read(commit, "lock") or b"") == 2 << 20
     for path in ("nothing", "b", "link", "../a", "-a", "a\nb"):
         assert await repository.read(commit, path) is None
-    with pytest.raises(BadInput, match="larger than 1 MiB"):
+    with pytest.raises(BadInput, match="larger than 8 MiB"):
         await repository.read(commit, "large")
 
 
