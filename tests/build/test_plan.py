@@ -408,6 +408,7 @@ def test_package_manager_in_package_json_says_the_version() -> None:
         ({"workspaces": ["a"]}, True),
         ({"dependencies": {"x": "file:../x"}}, True),
         ({"dependencies": {"x": "1", "next": "15"}}, True),
+        ({"dependencies": {"@prisma/client": "6"}}, True),
         ({"scripts": {"postinstall": "prisma generate"}}, True),
         ({"scripts": {"dependencies": "node scripts/patch.js"}}, True),
         ({"pnpm": {"patchedDependencies": {"x@1.0.0": "patches/x.patch"}}}, True),

@@ -41,7 +41,8 @@ OWN_SCRIPTS = frozenset(
 )  # fmt: skip
 OWN_FILES = (".pnpmfile.cjs", ".pnpmfile.mjs", ".yarn/releases")  # what managers run beside their own code
 PATCHED = "patchedDependencies"  # in package.json: names files of the app
-OUT_OF_TREE = frozenset({"next"})  # its bundler refuses a node_modules that is a link
+# The bundler of the first refuses a node_modules that is a link; the others write what they generate into it.
+OUT_OF_TREE = frozenset({"next", "prisma", "@prisma/client"})
 _PLAIN_NODE = re.compile(r"node(?:\s+[\w./@:=-]+)+")
 _LOCK_VERSION = re.compile(r"lockfileVersion:\s*['\"]?(\d+)")
 
