@@ -199,7 +199,6 @@ TABLES = ("build", "run", "data", "env")
 NEEDED = (
     ("inputs", "outputs"),
     ("outputs", "inputs"),
-    ("inputs", "command"),
     ("dependencies", "dependencies_inputs"),
     ("dependencies", "dependencies_output"),
     ("dependencies_inputs", "dependencies"),

@@ -57,6 +57,23 @@ async def test_commits_that_differ_in_files_that_the_build_does_not_read_build_o
     assert len(bench.made("builds")) == 2
 
 
+@pytest.mark.registry
+async def test_the_script_of_a_package_json_may_say_what_it_reads_too(app: GitFolder, bench: Bench) -> None:
+    script = "require('fs').cpSync('src', 'dist', {recursive: true})"
+    manifest = {
+        "scripts": {"build": "node build.js", "start": "node server.js"},
+        "dependencies": {"ms": "2.1.3"},
+    }
+    toml = '[build]\ninputs = ["src", "build.js"]\noutputs = ["dist"]\n'
+    files = {"package.json": json.dumps(manifest), "build.js": script, "server.js": "", "src/a": "A"}
+    app.commit({**files, "lazycloud.toml": toml})
+    first = await bench.release()
+    app.commit({"README": "other"})
+    second = await bench.release()
+    assert (second.folder / "dist/a").read_text() == "A"
+    assert (first.reused, second.reused) == (False, True)
+
+
 async def test_a_build_with_inputs_sees_nothing_else(app: GitFolder, bench: Bench) -> None:
     """Else an output could depend on what is no part of its key."""
     toml = INPUTS.replace("cat src/* > dist/all", "ls -A > dist/all")
