@@ -34,6 +34,7 @@ from lazycloud.workers.worker import Launch, Worker, prepare
 
 log = logging.getLogger(__name__)
 
+FIRST_ANSWERS = 2.0  # seconds that a new worker has for its first answers before the disk is made busy
 ANCESTORS = 1000  # how far back `from = "parent"` looks for data
 
 
@@ -86,6 +87,7 @@ class Deploy:
 
     async def settle(self, release: Release) -> None:
         """What makes the next start faster and outlives a power cut, when nobody waits for it."""
+        await asyncio.sleep(FIRST_ANSWERS)
         try:
             await self.app.stages.settle(release, lambda text: None)
         except OSError as problem:
