@@ -36,6 +36,10 @@ REPORT_PATIENCE = 1.0  # seconds to wait for it on a busy machine
 NICE_TRIES = 50  # of moving a session's niceness: more than commands are ever started at once
 
 
+def unheard(text: str) -> None:
+    """The Output of work that nobody watches."""
+
+
 class CommandFailed(StepFailed):
     """A command that did not succeed. `ended_with`: its status, negative for a signal, None at a timeout."""
 
@@ -65,6 +69,11 @@ def identify(pid: int) -> Identity | None:
     if fields[0] in (b"Z", b"X"):
         return None
     return Identity(pid, int(fields[19]), boot_id())
+
+
+def identity_of_child(pid: int) -> Identity:
+    """Of a process that we began and have not reaped: one that has ended already has a pid and no more."""
+    return identify(pid) or Identity(pid, 0, boot_id())
 
 
 def boot_id() -> str:

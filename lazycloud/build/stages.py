@@ -50,7 +50,7 @@ from lazycloud.build.secrets import Secrets
 from lazycloud.build.toolchain import Tool, Toolchain
 from lazycloud.build.variables import Variables
 from lazycloud.errors import StepFailed
-from lazycloud.processes import Output, modes_count
+from lazycloud.processes import Output, modes_count, unheard
 
 TREE, SOURCE_MARKER, RELEASE_MARKER, MARKER = "tree", "source.json", "release.json", "complete.json"
 RELEASES, ENVIRONMENTS, BUILDS = "releases", "environments", "builds"
@@ -176,7 +176,7 @@ class Stages:
         """What the commit's files say. Raises BadInput, StepFailed; only what went well is remembered."""
         return await self._plans.of(commit)
 
-    async def recipe(self, commit: Commit, output: Output) -> tuple[Plan, Recipe]:
+    async def recipe(self, commit: Commit, output: Output = unheard) -> tuple[Plan, Recipe]:
         """What is to be done for a commit; nothing is written.
 
         Raises BadInput for a file that is wrong; StepFailed for no way to run, a tool or a secret that is missing.
@@ -235,7 +235,7 @@ class Stages:
         skipped = plan.build is None
         return Release(source.key, source.folder, plan, environment, reused, skipped, recipe, fetched)
 
-    async def settle(self, release: Release, output: Output) -> None:
+    async def settle(self, release: Release, output: Output = unheard) -> None:
         """What may come after the first answer: environments are finished and sealed, all of it is flushed."""
         for environment in release.recipe.environments:
             if not environment.local:
@@ -259,7 +259,7 @@ class Stages:
         pointers = bool(_missing(recipe))
         return [each for each in subjects(recipe, about) if each.kind == "environment" or not pointers]
 
-    async def pull(self, subject: Subject, output: Output) -> bool:
+    async def pull(self, subject: Subject, output: Output = unheard) -> bool:
         """Take it from the artifact store, unless it is here: False then. Raises what speaks against it."""
         if (subject.path / subject.marker).is_file():
             return False

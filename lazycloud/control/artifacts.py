@@ -57,7 +57,7 @@ class ArtifactViews:
 
     @staticmethod
     async def _pull(app: App, subject: Subject) -> Json:
-        return {} if await app.stages.pull(subject, lambda text: None) else {"outcome": "here"}
+        return {} if await app.stages.pull(subject) else {"outcome": "here"}
 
     @staticmethod
     async def _told(
@@ -74,5 +74,5 @@ class ArtifactViews:
 
 
 async def _subjects(app: App, commit: Commit) -> list[Subject]:
-    _, recipe = await app.stages.recipe(commit, lambda text: None)
+    _, recipe = await app.stages.recipe(commit)
     return app.stages.subjects(recipe)

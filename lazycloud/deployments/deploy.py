@@ -89,7 +89,7 @@ class Deploy:
         """What makes the next start faster and outlives a power cut, when nobody waits for it."""
         await asyncio.sleep(FIRST_ANSWERS)
         try:
-            await self.app.stages.settle(release, lambda text: None)
+            await self.app.stages.settle(release)
         except OSError as problem:
             log.warning("The release of %s could not be settled: %s", self.deployment.id, problem)
 

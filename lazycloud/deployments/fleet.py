@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import shutil
 import time
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 from lazycloud import processes, store
 from lazycloud.allowance import in_words
+from lazycloud.build.disk import FULL, disk_full
 from lazycloud.config import Config
 from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
@@ -468,10 +468,6 @@ def _rank(deployment: Deployment, warm: bool) -> Rank:
 
 def _machine_trouble(problem: OSError, home: Path) -> StepFailed:
     """What the machine did to us, in words."""
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(home).free / 1e6
-        return StepFailed(
-            f"The disk of {home} is full ({free:.0f} MB free).",
-            "`lazycloud disk` tells where it went, `lazycloud prune --all` removes what can be built again.",
-        )
+    if problem.errno in FULL:
+        return disk_full(home)
     return StepFailed(f"The machine could not do it: {problem}.")

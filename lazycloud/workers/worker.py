@@ -26,8 +26,10 @@ from lazycloud.processes import (
     end_group,
     ending_in_words,
     identify,
+    identity_of_child,
     is_running,
     members,
+    unheard,
 )
 from lazycloud.workers.command import shell_arguments
 from lazycloud.workers.logs import last_lines, open_log
@@ -105,7 +107,7 @@ class Worker:
 
         A fork of one of `parents` where that is the same as a plain start, and faster; `say` is told what was done.
         """
-        begun = await _begin_on_port(launch, ports, parents, say or _say_nothing)
+        begun = await _begin_on_port(launch, ports, parents, say or unheard)
         return cls(begun.record, ports, launch, parents, begun)
 
     @classmethod
@@ -150,11 +152,11 @@ class Worker:
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                address = await Readiness(self._record, self._ending, say or _say_nothing).wait()
+                address = await Readiness(self._record, self._ending, say or unheard).wait()
             except NotReady as problem:
                 if problem.why is not Why.PORT_TAKEN or not self._launch or attempt == ATTEMPTS:
                     raise
-                await self._move(self._launch, say or _say_nothing)
+                await self._move(self._launch, say or unheard)
             else:
                 self._record = replace(self._record, address=address)
                 self._learn()
@@ -277,8 +279,7 @@ def _spawn(launch: Launch, port: int, environment: Mapping[str, str], log: Binar
             f"`{launch.command}` could not be started in {launch.folder}: {problem}."
         ) from problem
     process.returncode = 0  # Ending reaps it; Popen's own clean-up would take the status away
-    # A process that has ended already has no identity; its pid is not anybody else's before we reap it.
-    identity = identify(process.pid) or Identity(process.pid, 0, boot_id())
+    identity = identity_of_child(process.pid)
     return _record(launch, identity, port, log_start)
 
 
@@ -306,7 +307,3 @@ def _end_orphans(record: Record) -> None:
         with contextlib.suppress(OSError):
             if f"PORT={record.port}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 os.kill(pid, signal.SIGKILL)
-
-
-def _say_nothing(text: str) -> None:
-    pass

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from lazycloud.processes import Ending, Identity, boot_id, heeding_modes, identify, kill_session
+from lazycloud.processes import Ending, Identity, boot_id, heeding_modes, identity_of_child, kill_session
 from lazycloud.workers.logs import open_log
 from lazycloud.workers.preload.start import VERSION, Start
 from lazycloud.workers.preload.unsuitable import Unsuitable
@@ -65,7 +65,7 @@ class Parent:
         self._doubt: asyncio.TimerHandle | None = None
         self._control = control
         self._changed = asyncio.Event()
-        self._ending = Ending(identify(process.pid) or Identity(process.pid, 0, boot_id()))
+        self._ending = Ending(identity_of_child(process.pid))
         self._ending.watch()
         control.setblocking(False)
         asyncio.get_running_loop().add_reader(control.fileno(), self._on_message)
