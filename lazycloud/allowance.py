@@ -58,16 +58,21 @@ def read_allowance(table: Mapping[str, Any]) -> Allowance:
             near = get_close_matches(name, SETTINGS, 1)
             advice = f"Did you mean `{near[0]}`?" if near else f"It has: {', '.join(SETTINGS)}."
             raise BadInput(f"config.toml: [disk] has no setting `{name}`.", advice)
-    values: dict[str, Any] = {name: _amount(name, table[name]) for name in SETTINGS[:2] if name in table}
+    values: dict[str, Any] = {
+        name: read_amount("disk", name, table[name]) for name in SETTINGS[:2] if name in table
+    }
+    if values.get("limit") == Amount():
+        raise BadInput("config.toml: [disk] `limit` must be more than 0.", _EXAMPLE)
     if "keep" in table:
         values["keep"] = _count(table["keep"])
     return Allowance(**values)
 
 
-def _amount(name: str, value: Any) -> Amount:
+def read_amount(table: str, name: str, value: Any) -> Amount:
+    """A size or a share, as a table of config.toml says it. Raises BadInput."""
     found = None if isinstance(value, bool) else _AMOUNT.fullmatch(str(value).strip())
     if found is None:
-        raise BadInput(f"config.toml: [disk] `{name}` cannot be {value!r}.", _EXAMPLE)
+        raise BadInput(f"config.toml: [{table}] `{name}` cannot be {value!r}.", _EXAMPLE)
     number, unit, prefix, binary = found.groups()
     if unit == "%":
         amount = Amount(percent=float(number))
@@ -76,9 +81,7 @@ def _amount(name: str, value: Any) -> Amount:
             int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " "))
         )
     if amount.percent > 100:
-        raise BadInput(f"config.toml: [disk] `{name}` is more than the whole disk.", _EXAMPLE)
-    if name == "limit" and amount == Amount():
-        raise BadInput("config.toml: [disk] `limit` must be more than 0.", _EXAMPLE)
+        raise BadInput(f"config.toml: [{table}] `{name}` is more than the whole.", _EXAMPLE)
     return amount
 
 

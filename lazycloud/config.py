@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from lazycloud.allowance import Allowance, read_allowance
 from lazycloud.errors import BadInput
 from lazycloud.hosts import Addresses, app_name, is_app_name
+from lazycloud.workforce import Workforce, read_workforce
 
 ROUTERS_MAX = 8  # by default: one carries tens of thousands of requests a second and takes some 30 MB
 SOCKET_PATH_LENGTH = 100  # sun_path holds 108 bytes on Linux; the longest name we add has 7
@@ -69,6 +70,8 @@ class Config:
         default_factory=dict
     )  # as lazycloud.build.artifacts.place reads them
     disk: Allowance = field(default_factory=Allowance)
+    workers: Workforce = field(default_factory=Workforce)
+    isolation: str = "auto"  # the walls around apps: one of ISOLATIONS
     trusted_proxies: tuple[str, ...] = ()  # networks of fronts whose X-Forwarded-* are believed
     builds: int = field(default_factory=lambda: max(2, cores()))  # deploys at work at a time
     build_time: float = 0.0  # longest that a command of a build may take; 0: as long as the app allows it
@@ -191,6 +194,7 @@ class Config:
                 "tls_cert": tuple(data["tls_cert"]),
                 "tls_key": tuple(data["tls_key"]),
                 "disk": Allowance.from_dict(data["disk"]),
+                "workers": Workforce.from_dict(data["workers"]),
             }
         )
 
@@ -229,6 +233,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     artifacts = settings.pop("artifacts", {})
     _spread_builds(settings)
     disk = read_allowance(settings.pop("disk", {}))
+    workers = read_workforce(settings.pop("workers", {}))
     for name in SETTINGS:
         if (text := environ.get(f"LAZYCLOUD_{name.upper()}")) is not None:
             settings[name] = text
@@ -237,7 +242,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     values = {name: SETTINGS[name](name, value) for name, value in settings.items()}
     if url := values.get("public_url"):
         values.setdefault("domain", urlsplit(url).hostname or "")
-    tables: dict[str, Any] = {"router": router, "artifacts": artifacts, "disk": disk}
+    tables: dict[str, Any] = {"router": router, "artifacts": artifacts, "disk": disk, "workers": workers}
     config = Config(home=home, apps=_joined([*sources, *apps]), **tables, **values)
     _demand_sense_of_tls(config)
     return config
@@ -412,6 +417,12 @@ def _spread_builds(settings: dict[str, Any]) -> None:
         settings[BUILDS[key]] = value
 
 
+def _isolation(name: str, value: Any) -> str:
+    if value not in ISOLATIONS:
+        raise BadInput(f"{name}: “{value}” is no kind of wall.", f"Give one of {', '.join(ISOLATIONS)}.")
+    return str(value)
+
+
 def _flag(name: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -421,6 +432,8 @@ def _flag(name: str, value: Any) -> bool:
         return False
     raise BadInput(f"{name}: “{value}” is neither true nor false.")
 
+
+ISOLATIONS = ("auto", "none", "sandbox", "container")
 
 SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "listen": _listens,
@@ -440,6 +453,7 @@ SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "held_max": _count,
     "fetch_every": _seconds,
     "drain_timeout": _seconds,
+    "isolation": _isolation,
 }
 """What may be set, and how its text or TOML value is read. The names are those of Config."""
 
@@ -456,5 +470,6 @@ TABLES = {
     "router": "`[router]`",
     "artifacts": "`[artifacts]`",
     "disk": "`[disk]`",
+    "workers": "`[workers]`",
 }
 """The tables of config.toml, and how their heading is written."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lazycloud
-from lazycloud import allowance, events
+from lazycloud import allowance, events, workforce
 from lazycloud.config import SETTINGS
 from lazycloud.control.api import Api
 
@@ -23,13 +23,16 @@ MAY_KNOW = {
     "hosts": set(),
     "states": {"errors"},
     "events": {"allowance"},
-    "config": {"allowance", "errors", "hosts"},
+    "findings": set(),
+    "workforce": {"allowance", "errors"},
+    "config": {"allowance", "errors", "hosts", "workforce"},
     "certificates": {"errors"},
     "processes": {"errors"},
+    "walls": {"errors", "findings", "processes", "workforce"},
     "store": {"errors", "events"},
     "router": {"certificates", "errors", "hosts"},
-    "build": {"errors", "hosts", "processes"},
-    "workers": {"errors", "processes"},
+    "build": {"errors", "hosts", "processes", "walls"},
+    "workers": {"errors", "findings", "processes", "walls", "workforce"},
     "data": {"errors", "processes"},
     "deployments": {
         "build",
@@ -42,7 +45,10 @@ MAY_KNOW = {
         "states",
         "events",
         "errors",
+        "findings",
         "processes",
+        "walls",
+        "workforce",
     },
     "control": {
         "deployments",
@@ -55,6 +61,9 @@ MAY_KNOW = {
         "states",
         "events",
         "errors",
+        "findings",
+        "walls",
+        "workforce",
     }
     | {"router"},  # only router.access, the cookie that control signs and routers check; router.accept
     "announcement": set(),
@@ -72,7 +81,7 @@ MAY_KNOW = {
         "processes",
     }
     | {"router"},  # only router.settings: their limits
-    "cli": {"announcement", "config", "errors", "hosts", "server", "build"},
+    "cli": {"announcement", "config", "errors", "findings", "hosts", "server", "build"},
 }
 
 
@@ -125,4 +134,6 @@ def test_every_event_every_route_and_every_setting_is_documented() -> None:
         shown = path.replace("{app}", "<app>").replace("{deployment}", "<id>")
         assert f"`{method} {shown}" in protocols, path
     settings = (DOCS / "settings.md").read_text()
-    assert [name for name in (*SETTINGS, *allowance.SETTINGS) if f"`{name}`" not in settings] == []
+    assert [
+        name for name in (*SETTINGS, *allowance.SETTINGS, *workforce.SETTINGS) if f"`{name}`" not in settings
+    ] == []

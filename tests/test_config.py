@@ -45,7 +45,7 @@ def test_apps_of_the_file_come_after_those_of_the_command_line(tmp_path: Path) -
         ("[disk]\nlimt = 1", "[disk] has no setting `limt`. Did you mean `limit`?"),
         ('[disk]\nlimit = "lots"', "`limit` cannot be 'lots'. Give a size such as"),
         ("[disk]\nlimit = 0", "`limit` must be more than 0"),
-        ('[disk]\nreserve = "101%"', "more than the whole disk"),
+        ('[disk]\nreserve = "101%"', "is more than the whole"),
         ("[disk]\nkeep = -1", "`keep` cannot be -1"),
         ("apps = 1", "Write `[apps.<name>]` on a line of its own"),
         ('[apps."My App"]\nsource = "/a"', "`my-app` would be one"),

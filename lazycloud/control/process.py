@@ -47,6 +47,7 @@ from lazycloud.errors import BadInput, LazycloudError
 from lazycloud.events import AppAdded, EventLog, Output, ServerStarted, ServerStopped
 from lazycloud.hosts import app_name, is_app_name
 from lazycloud.store import Store
+from lazycloud.workers.engine import Processes
 
 LAST_ANSWERS = 5.0  # seconds for requests that this control has still to answer when it leaves
 
@@ -85,7 +86,7 @@ class Control:
         self._closing.push_async_callback(self.events.close)
         self._closing.callback(lambda: self.events.append(ServerStopped()))
         self._keep_workers = True  # until the start is complete: a start that fails stops nobody's worker
-        self.fleet = Fleet(config, self.events, self._store, self._environ.get("TZ", ""))
+        self.fleet = Fleet(config, self.events, self._store, Processes(), self._environ.get("TZ", ""))
         self.production = Production(config, self.fleet, self.events, self._store)
         scratch = config.cache_folder / "artifacts"
         self.depot = Depot(read_place(config.artifacts, config.artifact_key_file, scratch))

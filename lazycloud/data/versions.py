@@ -78,11 +78,11 @@ class Versions:
         await asyncio.to_thread(self._copier.shutdown, cancel_futures=True)
 
     def exists(self, version: str) -> bool:
-        return self._place(version).is_dir()
+        return self.place(version).is_dir()
 
     def environment(self, version: str) -> dict[str, str]:
         """What a worker on this version finds its data by."""
-        place = self._place(version)
+        place = self.place(version)
         return {"DATABASE_URL": f"sqlite:///{place / DATABASE}", "DATA_DIR": str(place / FILES)}
 
     async def fork(self, version: str, source: str | None, at: str | None = None) -> Fork:
@@ -92,7 +92,7 @@ class Versions:
         well. Raises NotFound without the source, StepFailed if it is locked or damaged, or the disk is full.
         """
         origin = None if source is None else self._origin(source, at)
-        place = self._place(version)
+        place = self.place(version)
         return await self._copying(lambda: self._fork(version, place, source, origin))
 
     async def snapshot(self, version: str) -> str:
@@ -105,14 +105,15 @@ class Versions:
         """Remove a version and its snapshots; nothing happens if it is not there. Production only by force."""
         if version == PRODUCTION and not force:
             raise Conflict("Production's data is not dropped.", "Only with force.")
-        places = [self._place(version), self._snapshots(version)]
+        places = [self.place(version), self._snapshots(version)]
         await self._copying(lambda: self._drop(places))
 
     async def size(self, version: str) -> int:
         """Bytes of its database and files, without snapshots; 0 if there is no such version."""
-        return await asyncio.to_thread(_size, self._place(version))
+        return await asyncio.to_thread(_size, self.place(version))
 
-    def _place(self, version: str) -> Path:
+    def place(self, version: str) -> Path:
+        """The folder that holds all of a version's data."""
         return self._folder / check_version(version)
 
     def _snapshots(self, version: str) -> Path:
@@ -120,7 +121,7 @@ class Versions:
 
     def _origin(self, source: str, at: str | None) -> Path:
         if at is None:
-            return self._place(source)
+            return self.place(source)
         return self._snapshots(source) / check_snapshot(at)
 
     async def _copying(self, work: Callable[[], Result]) -> Result:

@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lazycloud import processes, store
+from lazycloud import store
 from lazycloud.build.commit import Commit
 from lazycloud.build.stages import Release
 from lazycloud.data.names import PRODUCTION
@@ -26,11 +26,12 @@ from lazycloud.errors import LazycloudError, StepFailed
 from lazycloud.events import EventLog, VersionDropped, VersionForked, WorkerStarted
 from lazycloud.processes import Output
 from lazycloud.states import Cause
+from lazycloud.walls.view import View
+from lazycloud.workers.engine import Engine
 from lazycloud.workers.environment import worker_environment
-from lazycloud.workers.ports import Ports
-from lazycloud.workers.preload.parents import Parents
 from lazycloud.workers.preload.start import Venv
-from lazycloud.workers.worker import Launch, Worker, prepare
+from lazycloud.workers.worker import Launch, Worker
+from lazycloud.workforce import Limits
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +46,13 @@ class Deploy:
     app: App
     commit: Commit
     deployment: Deployment
-    ports: Ports
+    engine: Engine
     log: EventLog
     address: str
     scratch: Path  # a folder that lives no longer than the worker: HOME and TMPDIR
     timezone: str
-    parents: Parents | None = None  # that Python workers are forked from; None: all start plainly
+    home: Path  # the server's
+    limits: Limits
 
     async def build(self) -> Release:
         """The steps that leave a release; they know nothing of data and workers."""
@@ -68,8 +70,7 @@ class Deploy:
             step.state = _outcome(release.reused or release.fetched, release.skipped)
             step.note = _origin(release.fetched and not release.skipped)
         self.deployment.release = release.key
-        if self.parents:
-            prepare(self._launch(release), self.parents)
+        self.engine.prepare(self._launch(release))
         return release
 
     async def run(self, release: Release) -> Worker:
@@ -185,14 +186,14 @@ class Deploy:
     async def _command(self, release: Release, command: str, output: Output) -> None:
         output(f"$ {command}\n")
         self._make_scratch()
-        environment = self._environment(release) | {"FORCE_COLOR": "1"}
-        timeout, before = release.plan.release_timeout, processes.heeding_modes()
-        await processes.run(command, release.folder, environment, output, timeout, before=before)
+        launch = self._launch(release)
+        launch = replace(launch, environment={**launch.environment, "FORCE_COLOR": "1"})
+        await self.engine.run(launch, command, output, release.plan.release_timeout)
 
     async def _start(self, release: Release, output: Output) -> Worker:
         output(f"$ {release.plan.run}\n")
         self._make_scratch()
-        worker = await Worker.start(self._launch(release), self.ports, self.parents, output)
+        worker = await self.engine.start(self._launch(release), output)
         self.deployment.worker = worker
         self.log.append(
             WorkerStarted(
@@ -217,7 +218,16 @@ class Deploy:
             stop_timeout=plan.stop_timeout,
             health_host=urlsplit(self.address).netloc,
             venv=_shared_venv(release) if plan.preload else None,
+            name=self.deployment.id,
+            view=self._view(release),
+            limits=self.limits,
         )
+
+    def _view(self, release: Release) -> View:
+        """Its release, and its own data; nothing else of the server's folder."""
+        data = self.app.versions.place(self.deployment.key.version)
+        environments = tuple(place for place in self.deployment.uses if place != release.folder.parent)
+        return View(self.home, (release.folder.parent, *environments), (data, self.scratch))
 
     @contextmanager
     def _step(self, name: StepName) -> Iterator[tuple[Step, Output]]:

@@ -25,9 +25,9 @@ from lazycloud.errors import Conflict, DiskFull, LazycloudError, NotFound, StepF
 from lazycloud.events import EventLog, PromoteFailed, WorkerEnded
 from lazycloud.states import DEPLOYING, Cause, State
 from lazycloud.store import Store
-from lazycloud.workers.ports import Ports
-from lazycloud.workers.preload.parents import Parents
-from lazycloud.workers.worker import Record, Worker, prepare_again
+from lazycloud.workers.engine import Engine
+from lazycloud.workers.record import Record
+from lazycloud.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,9 @@ async def _no_room(deployment: Deployment, problem: DiskFull | None) -> int:
 class Fleet:
     """Starts nothing by itself. `retire` and `make_room` are set by the server, once there is who does it."""
 
-    def __init__(self, config: Config, events: EventLog, state: Store, timezone: str = "") -> None:
+    def __init__(
+        self, config: Config, events: EventLog, state: Store, engine: Engine, timezone: str = ""
+    ) -> None:
         self.apps: dict[str, App] = {}
         self.retire: Retire = _no_routes
         self.make_room: MakeRoom = _no_room
@@ -64,8 +66,7 @@ class Fleet:
         self._store = state
         self._timezone = timezone
         self._turns = Turns(config.builds)
-        self._ports = Ports()
-        self._parents = Parents()
+        self._engine = engine
         self._deployments: dict[str, Deployment] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._restarts: dict[str, int] = {}
@@ -191,7 +192,7 @@ class Fleet:
 
     async def _adopted(self, row: dict[str, Any]) -> bool:
         """Whether the deployment's worker was found, and is ours again."""
-        worker = await Worker.adopt(Record.from_dict(row["worker"]), self._ports) if row["worker"] else None
+        worker = await self._engine.adopt(Record.from_dict(row["worker"])) if row["worker"] else None
         if worker is None:
             return False
         deployment = self.get(self.apps[row["app"]], row["commit"], row["version"])
@@ -203,7 +204,7 @@ class Fleet:
             # Nobody saw it become ready, or it was being stopped, or its promote was cut off.
             self._begin_stop(deployment, Cause.STOP)
             return False
-        prepare_again(worker, self._parents)
+        self._engine.adopted(worker)
         return True
 
     def _go_on(self, row: dict[str, Any]) -> None:
@@ -252,11 +253,11 @@ class Fleet:
         for task in self._watchers.values():
             task.cancel()
         await asyncio.gather(*self._watchers.values(), *self._tasks, return_exceptions=True)
-        await self._parents.close()
+        await self._engine.close()
 
     async def leave(self, folder: Path) -> None:
         """A folder that nobody uses is to be removed: nothing of ours waits in it any more."""
-        await self._parents.leave(folder)
+        await self._engine.leave(folder)
 
     async def discard(self, deployment: Deployment) -> None:
         """Stop it and remove its data: for rehearsals. Never production's."""
@@ -337,12 +338,13 @@ class Fleet:
             app,
             commit,
             deployment,
-            self._ports,
+            self._engine,
             self._events,
             address,
             scratch,
             self._timezone,
-            self._parents,
+            self._config.home,
+            self._config.workers.limits,
         )
 
     async def _broke(self, deployment: Deployment, problem: LazycloudError) -> None:

@@ -1,50 +1,20 @@
-"""A running process of a deployment, at an address.
-
-It leads a session of its own and writes to a file, so that it outlives control; what is remembered of it
-(`record`) is enough to adopt it later, and to leave a later process with the same pid alone.
-"""
+"""A running process, or container, of a deployment, at an address: what all engines' workers have in common."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import signal
-import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
-from lazycloud.errors import StepFailed
-from lazycloud.processes import (
-    LAST_LINES,
-    Ending,
-    Identity,
-    Output,
-    boot_id,
-    end_group,
-    ending_in_words,
-    identify,
-    identity_of_child,
-    is_running,
-    members,
-    unheard,
-)
-from lazycloud.workers.command import shell_arguments
-from lazycloud.workers.logs import last_lines, open_log
-from lazycloud.workers.ports import Ports
-from lazycloud.workers.preload.parents import Parents
-from lazycloud.workers.preload.start import NOTHING, Start, Venv, make_start
-from lazycloud.workers.preload.unsuitable import Unsuitable
-from lazycloud.workers.readiness import NotReady, Readiness, Why
+from lazycloud.processes import LAST_LINES, Output
+from lazycloud.walls.view import View
+from lazycloud.workers.preload.start import Venv
 from lazycloud.workers.record import Record
-from lazycloud.workers.usage import Meter, Usage
-
-__all__ = ["Ended", "Launch", "NotReady", "Record", "Worker", "prepare", "prepare_again"]
+from lazycloud.workers.usage import Usage
+from lazycloud.workforce import Limits
 
 HOST = "127.0.0.1"
-ATTEMPTS = 3  # ports that are tried when somebody else takes the one that was free a moment ago
 
 
 @dataclass(frozen=True)
@@ -53,7 +23,9 @@ class Launch:
 
     `health` is a path that must answer below 400, None for none; `health_host` the Host that it is asked
     for (an app may answer only to its own). Times are seconds. `venv`: the Python environment that it may be
-    preloaded from, None for a plain start.
+    preloaded from, None for a plain start. `name` tells this worker from all others of the server, and stays the
+    same when it is started again. `view`: what it may see, None for everything. `listens`: False for a background
+    process, which is given no port.
     """
 
     command: str
@@ -65,6 +37,10 @@ class Launch:
     stop_timeout: float = 10
     health_host: str = "localhost"
     venv: Venv | None = None
+    name: str = ""
+    view: View | None = None
+    limits: Limits = field(default_factory=Limits)
+    listens: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,235 +51,38 @@ class Ended:
     words: str
 
 
-class Worker:
-    """Made by `start` or `adopt`."""
-
-    def __init__(
-        self,
-        record: Record,
-        ports: Ports,
-        launch: Launch | None = None,
-        parents: Parents | None = None,
-        begun: Begun | None = None,
-    ) -> None:
-        self._ports = ports
-        self._launch = launch
-        self._parents = parents
-        self._begun = begun
-        self._stopping = asyncio.Lock()
-        self._record = record
-        self._ending = _watch(record, begun)
-        self._meter = Meter(record.pid)
-
-    def __repr__(self) -> str:
-        how = "running" if self.is_running else self.how_it_ended
-        return f"<Worker {self._record.pid} {self.address} {how}>"
-
-    @classmethod
-    async def start(
-        cls, launch: Launch, ports: Ports, parents: Parents | None = None, say: Output | None = None
-    ) -> Worker:
-        """Start the process; it is not ready yet. Raises StepFailed if it cannot be started, Busy without a port.
-
-        A fork of one of `parents` where that is the same as a plain start, and faster; `say` is told what was done.
-        """
-        begun = await _begin_on_port(launch, ports, parents, say or unheard)
-        return cls(begun.record, ports, launch, parents, begun)
-
-    @classmethod
-    async def adopt(cls, record: Record, ports: Ports) -> Worker | None:
-        """Find a worker again that an earlier control started; None if that very process does not run any more.
-
-        What such a process left of its session is ended: it would hold on to its port and its data.
-        """
-        if not is_running(record.identity):
-            _end_orphans(record)
-            return None
-        ports.hold(record.port)
-        return cls(record, ports)
+class Worker(Protocol):
+    """Made by an engine."""
 
     @property
     def record(self) -> Record:
-        """To be stored after `start`, and again after `ready`, which may have chosen another port or address."""
-        return self._record
+        """To be stored after its start, and again after `ready`, which may have chosen another port or address."""
 
     @property
     def address(self) -> str:
         """Where to dial it, "127.0.0.1:21733" or "[::1]:21733"; sure once `ready` returned."""
-        return self._record.address
 
     @property
-    def is_running(self) -> bool:
-        """As the kernel says now, whether or not the event loop has been told."""
-        return not self._ending.look()
+    def is_running(self) -> bool: ...
 
     @property
     def how_it_ended(self) -> str:
         """To follow its name in a sentence: "was ended by SIGKILL", "ended with exit status 3", "is gone"."""
-        if not self._ending.look():
-            return "runs"
-        status = self._ending.status
-        return "is gone" if status is None else ending_in_words(status)
 
     async def ready(self, say: Output | None = None) -> None:
-        """Wait until it listens and, if it has a health path, answers. Raises NotReady; it is not stopped then.
-
-        A port that somebody else's process took meanwhile is changed, which starts the process anew.
-        """
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                address = await Readiness(self._record, self._ending, say or unheard).wait()
-            except NotReady as problem:
-                if problem.why is not Why.PORT_TAKEN or not self._launch or attempt == ATTEMPTS:
-                    raise
-                await self._move(self._launch, say or unheard)
-            else:
-                self._record = replace(self._record, address=address)
-                self._learn()
-                return
+        """Wait until it listens and, if it has a health path, answers. Raises NotReady; it is not stopped then."""
 
     async def ended(self) -> Ended:
-        """Wait until its process has ended, by itself or by `stop`."""
-        status = await self._ending.wait()
-        return Ended(status, self.how_it_ended)
+        """Wait until it has ended, by itself or by `stop`."""
 
     async def stop(self) -> None:
-        """End its whole session: TERM, then KILL after `stop_timeout`. Idempotent; takes 5 s longer at most."""
-        async with self._stopping:  # a second TERM would tell many a server to drop its requests
-            await end_group(self._ending, [(signal.SIGTERM, self._record.stop_timeout)])
-            self._ports.give_back(self._record.port)
+        """End all of it: TERM, then KILL after `stop_timeout`. Idempotent and bounded."""
 
     def leave(self) -> None:
         """Watch it no more, and let it run on: for the next control to adopt."""
-        self._ending.close()
 
     def usage(self) -> Usage:
-        """Memory and cpu of all its processes. Blocks for milliseconds: call it in a thread."""
-        return self._meter.read()
+        """Memory and cpu of all its processes. May block for milliseconds: call it in a thread."""
 
     def last_lines(self, count: int = LAST_LINES) -> list[str]:
         """The last lines that it wrote since it was started, oldest first, empty ones left out."""
-        return last_lines(self._record.log_path, count, self._record.log_start)
-
-    def _learn(self) -> None:
-        if self._parents and self._begun and self._begun.start:
-            self._parents.learn(self._begun.start)
-
-    async def _move(self, launch: Launch, say: Output) -> None:
-        await self.stop()
-        self._begun = await _begin_on_port(launch, self._ports, self._parents, say)
-        self._record = self._begun.record
-        self._ending = _watch(self._record, self._begun)
-        self._meter = Meter(self._record.pid)
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A process that was started. `start` and `report` are those of a fork."""
-
-    record: Record
-    start: Start | None = None
-    report: int = -1
-
-
-def _watch(record: Record, begun: Begun | None) -> Ending:
-    ending = Ending(record.identity, begun.report if begun else -1)
-    ending.watch()
-    return ending
-
-
-async def _begin_on_port(launch: Launch, ports: Ports, parents: Parents | None, say: Output) -> Begun:
-    port = ports.take()
-    try:
-        return await _begin(launch, port, parents, say)
-    except BaseException:
-        ports.give_back(port)
-        raise
-
-
-async def _begin(launch: Launch, port: int, parents: Parents | None, say: Output) -> Begun:
-    environment = _complete(launch, port)
-    with open_log(launch.log) as log:
-        if parents is not None and launch.venv is not None:
-            log_start = os.fstat(log.fileno()).st_size
-            try:
-                start = make_start(launch.command, environment, launch.folder, launch.venv)
-                fork = await parents.fork(start, log.fileno())
-            except Unsuitable as reason:
-                say(f"Started without preloading: {reason}.\n")
-            else:
-                if fork.modules:
-                    say(f"Preloaded: {fork.modules} modules had been imported ahead.\n")
-                record = _record(launch, fork.identity, port, log_start, preloaded=bool(fork.modules))
-                return Begun(record, start, fork.report)
-        return Begun(_spawn(launch, port, environment, log))
-
-
-def prepare(launch: Launch, parents: Parents) -> None:
-    """Let a parent be there, or get ready in the background, by the time of this launch."""
-    if launch.venv is not None:
-        with contextlib.suppress(Unsuitable):
-            environment = _complete(launch, 0)
-            parents.prepare(make_start(launch.command, environment, launch.folder, launch.venv))
-
-
-def prepare_again(worker: Worker, parents: Parents) -> None:
-    """The same for the next commits of a worker that was found again, by what /proc tells of it."""
-    process = Path(f"/proc/{worker.record.pid}")
-    with contextlib.suppress(OSError, ValueError):
-        entries = (process / "environ").read_bytes().decode(errors="surrogateescape").split("\0")
-        environment = dict(entry.split("=", 1) for entry in entries if entry)
-        if worker.record.preloaded and "VIRTUAL_ENV" in environment:
-            venv = Venv.at(Path(environment["VIRTUAL_ENV"]))
-            parents.prepare(Start(venv, NOTHING, environment, (process / "cwd").readlink()))
-
-
-def _complete(launch: Launch, port: int) -> dict[str, str]:
-    return {**launch.environment, "HOST": HOST, "PORT": str(port)}
-
-
-def _spawn(launch: Launch, port: int, environment: Mapping[str, str], log: BinaryIO) -> Record:
-    log_start = os.fstat(log.fileno()).st_size
-    try:
-        process = subprocess.Popen(
-            shell_arguments(launch.command),
-            cwd=launch.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as problem:  # ValueError: a NUL in the command or environment
-        raise StepFailed(
-            f"`{launch.command}` could not be started in {launch.folder}: {problem}."
-        ) from problem
-    process.returncode = 0  # Ending reaps it; Popen's own clean-up would take the status away
-    identity = identity_of_child(process.pid)
-    return _record(launch, identity, port, log_start)
-
-
-def _record(launch: Launch, identity: Identity, port: int, log_start: int, preloaded: bool = False) -> Record:
-    return Record(
-        pid=identity.pid,
-        started=identity.started,
-        boot=identity.boot,
-        address=f"{HOST}:{port}",
-        log=str(launch.log),
-        log_start=log_start,
-        health=launch.health,
-        health_host=launch.health_host,
-        ready_timeout=launch.ready_timeout,
-        stop_timeout=launch.stop_timeout,
-        preloaded=preloaded,
-    )
-
-
-def _end_orphans(record: Record) -> None:
-    """Processes of a session whose leader is gone, if they are surely its: they were given the same port."""
-    if record.boot != boot_id() or identify(record.pid) is not None:
-        return
-    for pid in list(members(record.pid)):
-        with contextlib.suppress(OSError):
-            if f"PORT={record.port}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                os.kill(pid, signal.SIGKILL)

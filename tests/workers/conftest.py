@@ -11,7 +11,8 @@ import pytest
 
 from lazycloud.workers.environment import worker_environment
 from lazycloud.workers.ports import Ports
-from lazycloud.workers.worker import Launch, Worker
+from lazycloud.workers.process import ProcessWorker as Worker
+from lazycloud.workers.worker import Launch
 
 APPS = Path(__file__).parents[1] / "apps"
 

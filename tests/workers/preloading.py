@@ -17,7 +17,8 @@ from lazycloud.workers.ports import Ports
 from lazycloud.workers.preload.parent import NOTES, Parent
 from lazycloud.workers.preload.parents import LEARNED, Parents
 from lazycloud.workers.preload.start import Start, Venv, make_start
-from lazycloud.workers.worker import HOST, Launch, Worker
+from lazycloud.workers.process import ProcessWorker as Worker
+from lazycloud.workers.worker import HOST, Launch
 
 from .conftest import APPS, until
 

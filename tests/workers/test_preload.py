@@ -22,7 +22,7 @@ from lazycloud.workers.ports import Ports
 from lazycloud.workers.preload import parent as parent_module
 from lazycloud.workers.preload import parents
 from lazycloud.workers.preload.parents import Parents
-from lazycloud.workers.worker import Worker
+from lazycloud.workers.process import ProcessWorker as Worker
 
 from .conftest import until
 from .preloading import Stand, environ, fetch, reported

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from lazycloud.workers.ports import Ports
+from lazycloud.workers.process import ProcessWorker as Worker
 from lazycloud.workers.readiness import NotReady, Why
-from lazycloud.workers.worker import Worker
 
 from .conftest import Start, launch, until
 

@@ -16,7 +16,8 @@ import pytest
 from lazycloud.errors import StepFailed
 from lazycloud.processes import identify, members
 from lazycloud.workers.ports import Ports
-from lazycloud.workers.worker import Record, Worker
+from lazycloud.workers.process import ProcessWorker as Worker
+from lazycloud.workers.record import Record
 
 from .conftest import Start, launch, until
 
@@ -133,7 +134,8 @@ async def test_a_worker_outlives_the_process_that_started_it_and_is_adopted(
 import asyncio, json, sys
 from pathlib import Path
 from lazycloud.workers.ports import Ports
-from lazycloud.workers.worker import Launch, Worker
+from lazycloud.workers.process import ProcessWorker as Worker
+from lazycloud.workers.worker import Launch
 async def main():
     command = f"{sys.executable} {sys.argv[1]}"
     here = Path(sys.argv[2])
