@@ -133,18 +133,66 @@ class Output(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerStarted(Event):
+    process: str = "web.1"
     pid: int
     address: str
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerReady(Event):
+    """One that joined others, or took the place of one; a deployment's first ones are ready as it is."""
+
+    process: str
+    pid: int
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerFailed(Event):
+    """It could not be started, or was not ready in time; those that run go on."""
+
+    process: str
+    problem: str
+
+    def sentence(self) -> str:
+        return (
+            f"{_process(self.process)} of {_deployment(self.deployment)} could not be started: {self.problem}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerUnhealthy(Event):
+    process: str
+    pid: int
+    problem: str
+
+    def sentence(self) -> str:
+        return f"{_process(self.process)} of {_deployment(self.deployment)} hangs: {self.problem}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled(Event):
+    """From now on it has so many workers of a kind."""
+
+    process: str
+    count: int
+    who: str = ""
+
+    def sentence(self) -> str:
+        by = f", by {self.who}" if self.who else ""
+        return f"{_deployment(self.deployment)} has {self.count} × {self.process} from now on{by}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerEnded(Event):
+    process: str = "web.1"
     pid: int
     how: str
     expected: bool
 
     def sentence(self) -> str:
-        return "" if self.expected else f"The worker of {_deployment(self.deployment)} {self.how}"
+        what = f"{_process(self.process)} of {_deployment(self.deployment)}"
+        return "" if self.expected else f"{what} {self.how}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +281,11 @@ class DiskShort(Event):
             f"{self.why[:1].upper()}{self.why[1:]}, and nothing more may go ({in_words(self.free)} free): "
             "`lazycloud disk` tells where it went"
         )
+
+
+def _process(name: str) -> str:
+    """“web.1” is the worker of most apps."""
+    return "The worker" if name == "web.1" else f"The worker {name}"
 
 
 def _version(name: str) -> str:

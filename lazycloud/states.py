@@ -1,4 +1,7 @@
-"""The life of a deployment: its states, what moves it, and the one table that says where to. Pure."""
+"""The life of a deployment: its states, what moves it, and the one table that says where to. Pure.
+
+`python -m lazycloud.states` draws docs/states.md from it.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,28 @@ from lazycloud.errors import LazycloudError
 
 
 class State(Enum):
-    COLD = "cold"  # never deployed here, or passed by
-    QUEUED = "queued"  # waits for its turn
-    BUILDING = "building"  # source, dependencies, build, data, release
-    STARTING = "starting"  # a worker runs, and is not ready yet
-    READY = "ready"  # requests go to its worker
-    FAILED = "failed"  # a step failed, the worker ended soon, somebody cancelled; waits to be asked again
+    COLD = "cold"
+    QUEUED = "queued"
+    BUILDING = "building"
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
     STOPPING = "stopping"
-    STOPPED = "stopped"  # built before; the next request starts it
+    STOPPED = "stopped"
+
+
+MEANINGS = {
+    State.COLD: "never deployed here, or passed by",
+    State.QUEUED: "waits for its turn",
+    State.BUILDING: "source, dependencies, build, data, release",
+    State.STARTING: "its workers run, and are not ready yet",
+    State.READY: "requests go to its workers",
+    State.RESTARTING: "its last worker ended; it is started again after a pause, and requests wait",
+    State.FAILED: "a step failed, the worker ended again and again, or somebody cancelled; waits to be asked again",
+    State.STOPPING: "its workers are told to end",
+    State.STOPPED: "sleeps: built before, with its data as it was; the next request starts it",
+}
 
 
 class Cause(Enum):
@@ -26,8 +43,12 @@ class Cause(Enum):
     BUILT = "it was only to be built"
     SUPERSEDED = "a newer commit of its branch came"
     BROKE = "a step failed"
-    CRASHED = "the worker ended soon after its start"
+    CRASHED = "the worker ended again and again"
     ENDED = "the worker ended"
+    QUIT = "the worker ended by itself, without an error"
+    AGAIN = "the pause is over"
+    IDLE = "nobody visited it for a while"
+    ROOM = "room was needed for another"
     STOP = "told to stop"
     CANCEL = "told to cancel"
     CANCELLED = "it was cancelled"
@@ -52,9 +73,16 @@ TABLE: dict[tuple[State, Cause], State] = {
     (State.STARTING, Cause.BROKE): State.FAILED,
     (State.STARTING, Cause.STOP): State.STOPPING,
     (State.STARTING, Cause.CANCEL): State.STOPPING,
+    (State.READY, Cause.ENDED): State.RESTARTING,
     (State.READY, Cause.CRASHED): State.FAILED,
-    (State.READY, Cause.ENDED): State.STOPPED,
+    (State.READY, Cause.QUIT): State.STOPPED,
     (State.READY, Cause.STOP): State.STOPPING,
+    (State.READY, Cause.IDLE): State.STOPPING,
+    (State.READY, Cause.ROOM): State.STOPPING,
+    (State.RESTARTING, Cause.AGAIN): State.QUEUED,
+    (State.RESTARTING, Cause.ASKED): State.QUEUED,
+    (State.RESTARTING, Cause.STOP): State.STOPPING,
+    (State.RESTARTING, Cause.CANCEL): State.STOPPING,
     (State.STOPPING, Cause.GONE): State.STOPPED,
     (State.STOPPING, Cause.CANCELLED): State.FAILED,
     (State.STOPPED, Cause.ASKED): State.QUEUED,
@@ -65,6 +93,9 @@ TABLE: dict[tuple[State, Cause], State] = {
 
 DEPLOYING = frozenset({State.QUEUED, State.BUILDING, State.STARTING})
 """Work goes on, and will end in READY, FAILED or STOPPED."""
+
+PASSING = DEPLOYING | {State.RESTARTING, State.STOPPING}
+"""Will be another by itself: who waits for it need not ask."""
 
 
 class ImpossibleTransition(LazycloudError):

@@ -26,7 +26,9 @@ from sqlalchemy import (
     func,
     insert,
     inspect,
+    or_,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -110,6 +112,15 @@ pins = Table(
     Column("who", String, nullable=False),
 )
 
+scales = Table(
+    "scales",
+    metadata,
+    Column("app", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("process", String, primary_key=True),
+    Column("count", Integer, nullable=False),
+)
+
 meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", String))
 
 
@@ -183,6 +194,11 @@ class Store:
         query = select(facts).where(facts.c.kind.in_(list(kinds)))
         return self._recorded(query.order_by(facts.c.number.desc()).limit(limit))
 
+    def last_of(self, deployment: str, kind: str) -> Recorded | None:
+        """A deployment's newest fact of a kind."""
+        query = select(facts).where(facts.c.deployment == deployment, facts.c.kind == kind)
+        return next(iter(self._recorded(query.order_by(facts.c.number.desc()).limit(1))), None)
+
     def _recorded(self, query: Executable) -> list[Recorded]:
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
@@ -195,6 +211,14 @@ class Store:
         for name, value in where.items():
             column = table.c[name]
             query = query.where(column.in_(value) if isinstance(value, list) else column == value)
+        with self.engine.connect() as connection:
+            return [dict(row._mapping) for row in connection.execute(query)]
+
+    def unfinished(self, states: Sequence[str]) -> list[dict[str, Any]]:
+        """Deployments in one of these states, and those with a worker."""
+        table = deployments.c
+        has_worker = type_coerce(table.worker, String) != "null"
+        query = select(deployments).where(or_(table.state.in_(states), has_worker))
         with self.engine.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(query)]
 

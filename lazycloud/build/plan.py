@@ -30,6 +30,7 @@ class Plan:
     folders of the tree. `found` are sentences for the log. `data_from` is "production", "parent" or "empty",
     `on_commit` "announce", "build" or "start". `build_inputs` are the files that the build reads, as patterns with
     their fingerprints, none for all. `secrets` are names. `writable`: the app may change committed files.
+    `workers` serve it at a time; `background` are commands of other processes, by name.
     """
 
     runtime: str
@@ -47,6 +48,10 @@ class Plan:
     release: str | None = None
     after: str | None = None
     health: str | None = None
+    health_interval: float = 10
+    health_timeout: float = 5
+    workers: int = 1
+    background: Mapping[str, str] = field(default_factory=dict)
     build_timeout: float = 900
     ready_timeout: float = 60
     release_timeout: float = 600
@@ -108,6 +113,10 @@ def make_plan(tree: Tree) -> Plan:
         release=release,
         after=settings.after,
         health=settings.health,
+        health_interval=settings.health_interval,
+        health_timeout=settings.health_timeout,
+        workers=settings.workers,
+        background={name: text for name, text in look.processes.items() if name not in ("web", "release")},
         build_timeout=settings.build_timeout,
         ready_timeout=settings.ready_timeout,
         release_timeout=settings.release_timeout,

@@ -14,6 +14,7 @@ from lazycloud.errors import BadInput
 
 NAME = "lazycloud.toml"
 DAY = 86400
+WORKERS_MOST = 64  # of one commit; more belong on more machines
 ON_COMMIT = ("announce", "build", "start")
 DATA_FROM = ("production", "parent", "empty")
 RESERVED = ("PORT", "HOST", "COMMIT_ID", "DATABASE_URL", "DATA_DIR")
@@ -56,6 +57,12 @@ nix = true
 # after = "python warm.py"
 # A path that answers below 400 when the app is ready; without it, listening is enough.
 # health = "/healthz"
+# Seconds between two looks at that path while the app runs, and those that each answer may take. A worker that
+# fails three times in a row is replaced.
+health_interval = 10
+health_timeout = 5
+# How many workers serve the app, behind one address.
+workers = 1
 # Seconds that the app has to become ready.
 ready_timeout = 60
 # Seconds that the release command has.
@@ -97,6 +104,9 @@ class Settings:
     release: str | None = None
     after: str | None = None
     health: str | None = None
+    health_interval: float = 10
+    health_timeout: float = 5
+    workers: int = 1
     ready_timeout: float = 60
     release_timeout: float = 600
     stop_timeout: float = 10
@@ -128,6 +138,11 @@ def _command_or_none(value: Any) -> str | None:
 def _seconds(value: Any) -> str | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return None if is_number and 0 < value <= DAY else f"a number of seconds, above 0 and at most {DAY}"
+
+
+def _few(value: Any) -> str | None:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return None if is_whole and 1 <= value <= WORKERS_MOST else f"a whole number from 1 to {WORKERS_MOST}"
 
 
 def _true_or_false(value: Any) -> str | None:
@@ -186,6 +201,9 @@ KNOWN: dict[tuple[str, str], tuple[str, Check]] = {
     ("run", "release"): ("release", _command),
     ("run", "after"): ("after", _command),
     ("run", "health"): ("health", _url_path),
+    ("run", "health_interval"): ("health_interval", _seconds),
+    ("run", "health_timeout"): ("health_timeout", _seconds),
+    ("run", "workers"): ("workers", _few),
     ("run", "ready_timeout"): ("ready_timeout", _seconds),
     ("run", "release_timeout"): ("release_timeout", _seconds),
     ("run", "stop_timeout"): ("stop_timeout", _seconds),

@@ -22,6 +22,7 @@ STATE_STYLES = {
     "queued": "yellow",
     "building": "yellow",
     "starting": "yellow",
+    "restarting": "yellow",
     "stopping": "yellow",
 }
 UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "hour"), (60, "minute"))

@@ -17,10 +17,10 @@ Line = dict[str, Any]
 def written(deployment: Deployment, count: int) -> list[Line]:
     """The newest lines of the last attempt's steps, then those of the worker."""
     deployment.transcript.flush()
-    return [
-        *_newest("build", deployment.transcript.path, count),
-        *_newest("worker", deployment.worker_log, count),
-    ]
+    lines = _newest("build", deployment.transcript.path, count)
+    for process, path in deployment.worker_logs.items():
+        lines += [line | {"process": process} for line in _newest("worker", path, count)]
+    return lines
 
 
 async def going_on(deployment: Deployment, events: EventLog, count: int) -> AsyncGenerator[Line, None]:
@@ -32,7 +32,10 @@ async def going_on(deployment: Deployment, events: EventLog, count: int) -> Asyn
         yield line
     feeding = [
         asyncio.create_task(_feed_build(deployment, events, after, queue), name="follow the build"),
-        asyncio.create_task(_feed_worker(deployment, count, queue), name="follow the worker"),
+        *(
+            asyncio.create_task(_feed_worker(process, path, count, queue), name=f"follow {process}")
+            for process, path in deployment.worker_logs.items()
+        ),
     ]
     try:
         while True:
@@ -55,6 +58,6 @@ async def _feed_build(
             await queue.put({"source": "build", "step": recorded.event.step, "text": recorded.event.text})
 
 
-async def _feed_worker(deployment: Deployment, count: int, queue: asyncio.Queue[Line]) -> None:
-    async for text in follow(deployment.worker_log, count):
-        await queue.put({"source": "worker", "text": text})
+async def _feed_worker(process: str, log: Path, count: int, queue: asyncio.Queue[Line]) -> None:
+    async for text in follow(log, count):
+        await queue.put({"source": "worker", "process": process, "text": text})

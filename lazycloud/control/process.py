@@ -43,6 +43,7 @@ from lazycloud.deployments.disk import Disk
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.pins import Pins
 from lazycloud.deployments.production import Production
+from lazycloud.deployments.rest import Rest
 from lazycloud.errors import BadInput, LazycloudError
 from lazycloud.events import AppAdded, EventLog, Output, ServerStarted, ServerStopped
 from lazycloud.hosts import app_name, is_app_name
@@ -104,6 +105,7 @@ class Control:
         for app in self.fleet.apps.values():
             self.production.start(app)
         self.disk.start()
+        self.rest.start()
 
     async def _close_fleet(self) -> None:
         await self.fleet.close(keep_workers=self._keep_workers)
@@ -119,6 +121,9 @@ class Control:
         link = Link(resolver.resolve, resolver.apps, config.drain_timeout)
         self.fleet.make_room = self.disk.make_room
         self.disk.removing = self.fleet.leave
+        self.rest = Rest(config, self.fleet, self._store, link.activity)
+        self.fleet.make_place = self.rest.make_place
+        self._closing.push_async_callback(self.rest.close)
         self.fleet.retire = lambda deployment: link.retire(deployment.id)
         self.production.moved = lambda app: link.forget_hosts(resolver.moved(app))
         views = Views(config, self.fleet, self.events, self._store, link)

@@ -28,6 +28,7 @@ from lazycloud.events import (
 from lazycloud.states import DEPLOYING, State
 
 HEARTBEAT = 20.0  # seconds between pings: proxies between us and the browser cut what is silent for a minute
+UNDER_WAY = DEPLOYING | {State.RESTARTING}
 WATCHED = (StateChanged, StepStarted, StepFinished, Output)
 
 Wanted = Callable[[Event], bool]
@@ -76,13 +77,13 @@ class Progress:
 
     async def deploy(self, deployment: Deployment, after: int) -> AsyncGenerator[dict[str, Any], None]:
         """The facts of a deploy up to its end; for one that has ended, its state last."""
-        if not deployment.is_deploying:
+        if deployment.state not in UNDER_WAY:
             yield self._state(deployment)
             return
         async for recorded in self._events.follow(after, of_deployment(deployment)):
             yield recorded.as_dict()
             event = recorded.event
-            if isinstance(event, StateChanged) and State(event.after) not in DEPLOYING:
+            if isinstance(event, StateChanged) and State(event.after) not in UNDER_WAY:
                 return
 
     async def promote(self, app: str, after: int) -> AsyncGenerator[dict[str, Any], None]:

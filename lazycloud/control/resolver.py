@@ -91,8 +91,8 @@ class Resolver:
         deployment = found.deployment
         if ask.dead:
             self._fleet.suspect(deployment, ask.dead)
-        if deployment.address:
-            return self._to_worker(ask.host, found, deployment.address)
+        if deployment.addresses:
+            return self._to_worker(ask.host, found, deployment.addresses[0])
         if ask.intent == "robot" and not deployment.is_deploying:
             return Answer.control("robot")
         self._fleet.ask(deployment)
@@ -123,8 +123,8 @@ class Resolver:
             await self._fleet.running(deployment, self._config.hold_timeout)
         finally:
             self._held[app] -= 1
-        if deployment.address:
-            return self._to_worker(host, found, deployment.address)
+        if deployment.addresses:
+            return self._to_worker(host, found, deployment.addresses[0])
         return Answer.control("failed" if deployment.state is State.FAILED else "late")
 
     def expect(self, app: App, commit: Commit) -> None:

@@ -18,11 +18,13 @@ from lazycloud.control.link import Link
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.post import Post
 from lazycloud.deployments.steps import usual
 from lazycloud.errors import Ambiguous, LazycloudError, NotFound
-from lazycloud.events import EventLog, Recorded
+from lazycloud.events import EventLog, Recorded, WorkerEnded
 from lazycloud.states import State
 from lazycloud.store import Store
+from lazycloud.workers.worker import Worker
 
 TOLD = (
     "server_started",
@@ -30,6 +32,9 @@ TOLD = (
     "commit_announced",
     "state_changed",
     "worker_ended",
+    "worker_failed",
+    "worker_unhealthy",
+    "scaled",
     "promoted",
     "promote_failed",
     "commit_pinned",
@@ -166,15 +171,15 @@ class Views:
 
     async def running(self, app: str = "") -> list[Json]:
         """What has a worker, production first, then by age."""
-        live = [one for one in self._fleet.known() if one.worker and (not app or one.key.app == app)]
-        views = [await self._worker(deployment) for deployment in live]
+        live = [one for one in self._fleet.known() if one.workers and (not app or one.key.app == app)]
+        views = [view for deployment in live if (view := await self._worker(deployment))]
         return sorted(views, key=lambda view: (not view["production"], view["since"]))
 
     async def inspect(self, app: App, commit: Commit, deployment: Deployment) -> Json:
         newest = {one.id: refs for one, refs in await app.repository.newest(500)}
         plan = await _plan(app, commit)
         data = self._store.rows(store.versions, app=app.name, name=deployment.key.version)
-        worker = await self._worker(deployment) if deployment.worker else None
+        worker = await self._worker(deployment) if deployment.workers else None
         pins = self._store.rows(store.pins, app=app.name, commit=commit.id)
         return {
             "commit": commit_view(commit),
@@ -223,22 +228,32 @@ class Views:
             "why": latest[0]["why"] if latest else "",
         }
 
-    async def _worker(self, deployment: Deployment) -> Json:
-        assert deployment.worker is not None
-        worker = deployment.worker
-        app = self._fleet.app(deployment.key.app)
-        usage, activity = await asyncio.to_thread(worker.usage), self._link.activity(deployment.id)
+    async def _worker(self, deployment: Deployment) -> Json | None:
+        """One deployment that runs; `processes` are its workers one by one, the sums those of all."""
+        app, activity = self._fleet.app(deployment.key.app), self._link.activity(deployment.id)
+        processes = await asyncio.gather(
+            *(_process(post, post.worker) for post in deployment.posts.values() if post.worker)
+        )
+        if not processes:  # they have ended since somebody looked
+            return None
+        first = min(processes, key=lambda one: (one["name"] != "web.1", one["name"]))
+        last_end = await asyncio.to_thread(self._store.last_of, deployment.id, WorkerEnded.kind)
         return {
             "deployment": deployment.id,
             "app": app.name,
             "commit": commit_view(await app.named(deployment.key.commit)),
             "version": deployment.key.version,
             "state": deployment.state.value,
-            "pid": worker.record.pid,
-            "preloaded": worker.record.preloaded,
-            "listens": worker.address,
-            "memory": usage.memory,
-            "cpu": usage.cpu,
+            "pid": first["pid"],
+            "preloaded": first["preloaded"],
+            "listens": first["listens"],
+            "processes": processes,
+            "memory": sum(one["memory"] for one in processes),
+            "cpu": round(sum(one["cpu"] for one in processes), 1),
+            "restarts": sum(post.restarts for post in deployment.posts.values()),
+            "last_end": {"at": last_end.at, **last_end.event.data()} if last_end else None,
+            "idle": max(0.0, time.time() - max(activity.last, deployment.ready_at)),
+            "pinned": await asyncio.to_thread(self._is_pinned, deployment),
             "requests": activity.requests,
             "errors": activity.errors,
             "last": activity.last or None,
@@ -254,12 +269,32 @@ class Views:
             "since": deployment.ready_at,
             "address": self.address(app, deployment),
             "production": self._fleet.is_production(deployment),
-            "log": str(deployment.worker_log),
+            "log": str(deployment.log_of(first["name"])),
         }
+
+    def _is_pinned(self, deployment: Deployment) -> bool:
+        return bool(self._store.rows(store.pins, app=deployment.key.app, commit=deployment.key.commit))
 
     async def _data(self, app: App, row: Json) -> Json:
         size = await app.versions.size(row["name"]) if app.versions.exists(row["name"]) else 0
         return {"version": row["name"], "from": row["source"], "bytes": size, "forked": row["forked"]}
+
+
+async def _process(post: Post, worker: Worker) -> Json:
+    usage = await asyncio.to_thread(worker.usage)
+    return {
+        "name": post.name,
+        "pid": worker.record.pid,
+        "preloaded": worker.record.preloaded,
+        "listens": worker.address if post.is_web else None,
+        "serves": post.serves,
+        "since": post.since,
+        "memory": usage.memory,
+        "cpu": usage.cpu,
+        "processes": usage.processes,
+        "restarts": post.restarts,
+        "ended": post.ended,
+    }
 
 
 async def _default_branch(app: App) -> str | None:

@@ -13,7 +13,7 @@ from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.errors import LazycloudError
-from lazycloud.states import State
+from lazycloud.states import PASSING
 from lazycloud.store import Store
 
 HISTORY = 1000  # promotions that are looked through for the last so many commits
@@ -75,7 +75,7 @@ def in_use(fleet: Fleet) -> dict[Path, str]:
 
 def is_held(fleet: Fleet, app: str, release: Path) -> bool:
     """Whether anybody works with a release's folder now, or runs in it; a deploy that is about to is not meant."""
-    runs = (one.release for one in fleet.known() if one.key.app == app and one.worker)
+    runs = (one.release for one in fleet.known() if one.key.app == app and one.workers)
     return release in in_use(fleet) or release.name in runs
 
 
@@ -86,7 +86,7 @@ def running(fleet: Fleet, app: str) -> dict[str, str]:
 
 def is_busy(deployment: Deployment) -> bool:
     """Whether it works with what was built, or will."""
-    return bool(deployment.worker) or deployment.is_deploying or deployment.state is State.STOPPING
+    return bool(deployment.workers) or deployment.state in PASSING
 
 
 def _doing(deployment: Deployment) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +22,11 @@ from lazycloud.build.stages import Release
 from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
+from lazycloud.deployments.post import WEB, Post
 from lazycloud.deployments.steps import Outcome, Step, StepName
 from lazycloud.errors import LazycloudError, StepFailed
 from lazycloud.events import EventLog, VersionDropped, VersionForked, WorkerStarted
-from lazycloud.processes import Output
+from lazycloud.processes import Output, unheard
 from lazycloud.states import Cause
 from lazycloud.walls.view import View
 from lazycloud.workers.engine import Engine
@@ -73,17 +75,38 @@ class Deploy:
         self.engine.prepare(self._launch(release))
         return release
 
-    async def run(self, release: Release) -> Worker:
-        """The steps from data to a worker that is ready."""
+    async def run(self, release: Release, posts: Sequence[str]) -> None:
+        """The steps from data to workers that are ready, at posts of the kind that serves."""
         with self._step(StepName.DATA) as (step, output):
             await self._data(release, step, output)
         with self._step(StepName.RELEASE) as (step, output):
             await self._release_command(release, step, output)
         self.deployment.advance(Cause.LAUNCHED)
         with self._step(StepName.START) as (step, output):
-            worker = await self._start(release, output)
+            output(f"$ {release.plan.run}\n")
+            workers = [(name, await self._start(release, name, output)) for name in posts]
         with self._step(StepName.READY) as (step, output):
-            await worker.ready(output)
+            await asyncio.gather(*(worker.ready(output) for _, worker in workers))
+        for name, worker in workers:
+            self.deployment.posts[name].hold(worker)
+            self.deployment.posts[name].serves = True
+
+    async def again(self) -> Release:
+        """The release that it was deployed as, for another worker of it; nobody watches."""
+        stages = self.app.stages
+        source = await stages.source(self.commit, unheard)
+        self.deployment.uses = source.uses
+        dependencies = await stages.dependencies(source, unheard)
+        return await stages.build(source, dependencies, unheard)
+
+    async def hire(self, release: Release, name: str) -> Worker:
+        """Another worker for a post, once it is ready. Raises StepFailed, and leaves nothing that runs then."""
+        worker = await self._spawn(release, name, unheard)
+        try:
+            await worker.ready()
+        except BaseException:
+            await asyncio.shield(worker.stop())
+            raise
         return worker
 
     async def settle(self, release: Release) -> None:
@@ -190,35 +213,46 @@ class Deploy:
         launch = replace(launch, environment={**launch.environment, "FORCE_COLOR": "1"})
         await self.engine.run(launch, command, output, release.plan.release_timeout)
 
-    async def _start(self, release: Release, output: Output) -> Worker:
-        output(f"$ {release.plan.run}\n")
+    async def _start(self, release: Release, name: str, output: Output) -> Worker:
+        """At a post: whoever stops the deployment now finds it there."""
+        post = self.deployment.posts.setdefault(name, Post(name))
+        worker = await self._spawn(release, name, output)
+        post.hold(worker)
+        self._tell_start(name, worker)
+        return worker
+
+    async def _spawn(self, release: Release, name: str, output: Output) -> Worker:
         self._make_scratch()
-        worker = await self.engine.start(self._launch(release), output)
-        self.deployment.worker = worker
+        return await self.engine.start(self._launch(release, name), output)
+
+    def _tell_start(self, name: str, worker: Worker) -> None:
         self.log.append(
             WorkerStarted(
                 app=self.app.name,
                 deployment=self.deployment.id,
+                process=name,
                 pid=worker.record.pid,
                 address=worker.address,
             ),
             store.put(store.deployments, **self.deployment.row()),
         )
-        return worker
 
-    def _launch(self, release: Release) -> Launch:
-        plan = release.plan
+    def _launch(self, release: Release, name: str = f"{WEB}.1") -> Launch:
+        plan, post = release.plan, Post(name)
         return Launch(
-            command=plan.run,
+            command=plan.run if post.is_web else plan.background[post.kind],
             folder=release.folder,
-            environment=self._environment(release),
-            log=self.deployment.worker_log,
-            health=plan.health,
+            environment={**self._environment(release), "LAZYCLOUD_WORKER": name},
+            log=self.deployment.log_of(name),
+            listens=post.is_web,
+            health=plan.health if post.is_web else None,
+            health_interval=plan.health_interval,
+            health_timeout=plan.health_timeout,
             ready_timeout=plan.ready_timeout,
             stop_timeout=plan.stop_timeout,
             health_host=urlsplit(self.address).netloc,
             venv=_shared_venv(release) if plan.preload else None,
-            name=self.deployment.id,
+            name=f"{self.deployment.id}.{name}.{secrets.token_hex(4)}",
             view=self._view(release),
             limits=self.limits,
         )

@@ -12,12 +12,13 @@ from typing import Any
 
 from lazycloud import store
 from lazycloud.data.names import PRODUCTION
+from lazycloud.deployments.post import WEB, Post, rows_of
 from lazycloud.deployments.steps import Outcome, Step, StepName, fresh
 from lazycloud.deployments.transcript import Transcript
 from lazycloud.deployments.turns import Turn
 from lazycloud.errors import LazycloudError, StepFailed
 from lazycloud.events import EventLog, Output, StateChanged, StepFinished, StepStarted
-from lazycloud.states import DEPLOYING, Cause, State, advance
+from lazycloud.states import DEPLOYING, PASSING, Cause, State, advance
 from lazycloud.workers.worker import Worker
 
 
@@ -70,7 +71,7 @@ class Deployment:
         self.attempt = 0
         self.steps = fresh()
         self.failure: Failure | None = None
-        self.worker: Worker | None = None
+        self.posts: dict[str, Post] = {}  # by name: web.1, web.2, clock.1
         self.release = ""  # key of the release that was last deployed
         self.uses: tuple[
             Path, ...
@@ -80,25 +81,44 @@ class Deployment:
         self.wanted = False  # somebody asked for it while it was being stopped
         self.ahead = 0  # deploys that come before it, while queued
         self.ready_at = 0.0  # unix time
+        self.asked_at = 0.0  # when somebody last wanted it to run
         self.task: asyncio.Task[None] | None = None
         self.turn: Turn | None = None  # of the last attempt
         self.transcript = Transcript(folder / f"{key.id}.deploy.log", self._tell_output)
-        self.worker_log = folder / f"{key.id}.worker.log"
+        self._folder = folder
         self._log = log
         self._settled = asyncio.Event()
         self._settled.set()
 
     def __repr__(self) -> str:
-        return f"<Deployment {self.key.id[:40]} {self.state.value} attempt {self.attempt} {self.worker}>"
+        return f"<Deployment {self.key.id[:40]} {self.state.value} {list(self.posts.values())}>"
 
     @property
     def id(self) -> str:
         return self.key.id
 
     @property
-    def address(self) -> str | None:
-        """Where its worker listens, while requests may go there."""
-        return self.worker.address if self.worker and self.state is State.READY else None
+    def addresses(self) -> tuple[str, ...]:
+        """Where its workers listen, while requests may go there."""
+        if self.state is not State.READY:
+            return ()
+        serving = (post.worker for post in self.posts.values() if post.is_web and post.serves)
+        return tuple(worker.address for worker in serving if worker)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """All that run, whether or not they are ready."""
+        return [post.worker for post in self.posts.values() if post.worker]
+
+    def log_of(self, post: str) -> Path:
+        """What the workers at a post wrote."""
+        return self._folder / (
+            f"{self.id}.worker.log" if post == f"{WEB}.1" else f"{self.id}.{post}.worker.log"
+        )
+
+    @property
+    def worker_logs(self) -> dict[str, Path]:
+        return {name: self.log_of(name) for name in self.posts} or {f"{WEB}.1": self.log_of(f"{WEB}.1")}
 
     @property
     def is_deploying(self) -> bool:
@@ -115,7 +135,8 @@ class Deployment:
         return next(failed, StepName.SOURCE)
 
     def restore(self, row: dict[str, Any]) -> None:
-        """Take over what the store has; a worker is adopted by the fleet."""
+        """Take over what the store has; workers are adopted by the fleet."""
+        self.posts = {name: Post.from_row(name, each) for name, each in rows_of(row["worker"]).items()}
         self.attempt = row["attempt"]
         self.steps = {step.name: step for step in map(Step.from_dict, row["steps"])}
         self.release, self.released = row["release"], row["released"]
@@ -124,8 +145,10 @@ class Deployment:
         # A deploy that was cut off with its server is as good as none: the next request begins it again.
         state = State(row["state"])
         self.state = state if state in (State.COLD, State.FAILED) else State.STOPPED
-        if self.failure:  # cancelled, and cut off before its end
+        if self.failure and state is State.STOPPING:  # cancelled, and cut off before its end
             self.state = State.FAILED
+        elif self.state is State.STOPPED:
+            self.failure = None
 
     def advance(self, cause: Cause, failure: Failure | None = None) -> None:
         """The only place where the state changes: through the table, told as one event."""
@@ -138,7 +161,7 @@ class Deployment:
             self.transcript.forget()
         if not self.is_deploying:
             self.transcript.close()
-        if self.is_deploying or self.state is State.STOPPING:
+        if self.state in PASSING:
             self._settled.clear()
         else:
             self._settled.set()
@@ -151,8 +174,8 @@ class Deployment:
         self._tell_state(self.state, "the queue moved")
 
     async def settled(self) -> None:
-        """Wait until it is neither being deployed nor stopped."""
-        while self.is_deploying or self.state is State.STOPPING:
+        """Wait until it is not about to be another by itself."""
+        while self.state in PASSING:
             await self._settled.wait()
 
     def is_at(self, name: StepName) -> bool:
@@ -198,7 +221,7 @@ class Deployment:
             "failure": asdict(self.failure) if self.failure else None,
             "release": self.release,
             "released": self.released,
-            "worker": self.worker.record.as_dict() if self.worker else None,
+            "worker": {name: post.row() for name, post in self.posts.items()} or None,
             "changed": time.time(),
         }
 

@@ -6,40 +6,45 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lazycloud import processes, store
 from lazycloud.allowance import in_words
+from lazycloud.build.commit import SHORT
 from lazycloud.build.disk import FULL, disk_full
+from lazycloud.build.plan import Plan
+from lazycloud.build.settings import WORKERS_MOST
 from lazycloud.config import Config
 from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
+from lazycloud.deployments.crew import SOON, TRIES, Crew, pause
 from lazycloud.deployments.deploy import Deploy
 from lazycloud.deployments.deployment import Deployment, Failure, Key
+from lazycloud.deployments.post import WEB, Post, names, record_in, rows_of
 from lazycloud.deployments.steps import StepName
 from lazycloud.deployments.turns import Rank, Turn, Turns
-from lazycloud.errors import Conflict, DiskFull, LazycloudError, NotFound, StepFailed
-from lazycloud.events import EventLog, PromoteFailed, WorkerEnded
-from lazycloud.states import DEPLOYING, Cause, State
+from lazycloud.errors import BadInput, Conflict, DiskFull, LazycloudError, NotFound, StepFailed
+from lazycloud.events import EventLog, PromoteFailed, Scaled
+from lazycloud.processes import Output
+from lazycloud.states import DEPLOYING, PASSING, Cause, State
 from lazycloud.store import Store
 from lazycloud.workers.engine import Engine
-from lazycloud.workers.record import Record
-from lazycloud.workers.worker import Worker
+from lazycloud.workers.worker import Ended, Worker
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SOON = 60.0  # seconds: a worker that ends earlier than this after its start has crashed
 START_SHARE = 10.0  # seconds of its turn that a start may use up; a slow starter then waits without one
-RESTARTS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # pauses before production is started again; the last for ever
 
-Retire = Callable[[Deployment], Awaitable[None]]
-"""Take a deployment out of all routes, and return when no request is on its way to its worker any more."""
+Route = Callable[[Deployment], Awaitable[None]]
+"""Tell all routers where its requests go now; return when none is on its way to where they went before."""
 
+MakePlace = Callable[[Deployment, Output], Awaitable[None]]
+"""See to it that one more deployment may have workers. Raises Busy if all that run are in use."""
 
 MakeRoom = Callable[[Deployment, DiskFull | None], Awaitable[int]]
 """Make room on the disk for a deploy that begins, or that a full disk has stopped; the bytes that came free."""
@@ -48,18 +53,26 @@ MakeRoom = Callable[[Deployment, DiskFull | None], Awaitable[int]]
 async def _no_routes(deployment: Deployment) -> None: ...
 
 
+async def _no_limit(deployment: Deployment, say: Output) -> None: ...
+
+
 async def _no_room(deployment: Deployment, problem: DiskFull | None) -> int:
     return 0
 
 
 class Fleet:
-    """Starts nothing by itself. `retire` and `make_room` are set by the server, once there is who does it."""
+    """Starts nothing by itself. `retire`, `route`, `make_room` and `make_place` are the server's to set.
+
+    `retire` takes a deployment out of all routes, as `route` does once it has no address.
+    """
 
     def __init__(
         self, config: Config, events: EventLog, state: Store, engine: Engine, timezone: str = ""
     ) -> None:
         self.apps: dict[str, App] = {}
-        self.retire: Retire = _no_routes
+        self.retire: Route = _no_routes
+        self.route: Route = _no_routes
+        self.make_place: MakePlace = _no_limit
         self.make_room: MakeRoom = _no_room
         self._config = config
         self._events = events
@@ -68,8 +81,8 @@ class Fleet:
         self._turns = Turns(config.builds)
         self._engine = engine
         self._deployments: dict[str, Deployment] = {}
-        self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._restarts: dict[str, int] = {}
+        self._crews: dict[str, Crew] = {}
+        self._crashes: dict[str, int] = {}  # in a row, by deployment
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -112,13 +125,17 @@ class Fleet:
 
         `warm`: nobody waits for it. It comes after what somebody waits for, until somebody asks for it too.
         """
+        deployment.asked_at = time.time()
         if deployment.is_deploying:
             deployment.only_build &= only_build
             if deployment.turn:
                 deployment.turn.hurry(_rank(deployment, warm))
         elif deployment.state is State.STOPPING:
             deployment.wanted |= retry or not deployment.is_being_cancelled
-        elif deployment.state in (State.COLD, State.STOPPED) or (deployment.state is State.FAILED and retry):
+        elif deployment.state in (State.COLD, State.STOPPED):
+            self._begin(deployment, only_build, warm)
+        elif deployment.state in (State.FAILED, State.RESTARTING) and retry:
+            self._crashes.pop(deployment.id, None)
             self._begin(deployment, only_build, warm)
 
     def supersede(self, deployment: Deployment) -> None:
@@ -138,24 +155,120 @@ class Fleet:
 
     def suspect(self, deployment: Deployment, address: str) -> None:
         """A router could not connect there: if the worker is gone, see it now and not in a moment."""
-        worker = deployment.worker
-        if deployment.address == address and worker and not worker.is_running:
-            self._ended(deployment, worker)
+        if crew := self._crews.get(deployment.id):
+            crew.suspect(address)
 
-    async def stop(self, deployment: Deployment) -> bool:
-        """Stop its worker, or the deploy that is under way; False if nothing was to be stopped. Idempotent."""
-        begun = deployment.is_deploying or deployment.state is State.READY
+    async def stop(self, deployment: Deployment, cause: Cause = Cause.STOP) -> bool:
+        """Stop its workers, or the deploy that is under way; False if nothing was to be stopped. Idempotent.
+
+        `cause`: also IDLE or ROOM, of what is ready.
+        """
+        begun = deployment.state in (*DEPLOYING, State.READY, State.RESTARTING)
         if begun:
-            self._begin_stop(deployment, Cause.STOP)
+            self._begin_stop(deployment, cause)
+        elif deployment.state is State.FAILED:  # of production that came down, others may still run
+            await self._crew(deployment).stop("was stopped")
         await self._stopped(deployment)
         return begun
+
+    def rest(self, deployment: Deployment) -> None:
+        """Put it to sleep, if it is ready; its next visitor wakes it."""
+        if deployment.state is State.READY:
+            self._begin_stop(deployment, Cause.IDLE)
+
+    async def restart(self, deployment: Deployment) -> None:
+        """Replace its workers by new ones, one at a time: those that serve without a gap. Raises Conflict."""
+        if deployment.state is not State.READY:
+            raise Conflict(
+                f"{deployment.key.commit[:SHORT]} does not run: it is {deployment.state.value}.",
+                "Open it, or `lazycloud deploy` it.",
+            )
+        await self._crew(deployment).restart()
+
+    async def scale(self, deployment: Deployment, counts: Mapping[str, int]) -> dict[str, int]:
+        """Have so many workers of some kinds from now on, whatever the commit says; the counts of all kinds.
+
+        Production's stay with production, whichever commit that is. Raises BadInput.
+        """
+        plan = await self._plan(deployment)
+        known = {WEB, *plan.background}
+        for kind, count in counts.items():
+            if kind not in known:
+                raise BadInput(
+                    f"This commit has no process “{kind[:40]}”.", f"It has: {', '.join(sorted(known))}."
+                )
+            if not int(kind == WEB) <= count <= WORKERS_MOST:
+                raise BadInput(f"{kind}={count} cannot be.", f"Give a number up to {WORKERS_MOST}.")
+        key = deployment.key
+        for kind, count in counts.items():
+            scaled = Scaled(app=key.app, deployment=deployment.id, process=kind, count=count)
+            self._events.append(
+                scaled,
+                store.put(store.scales, app=key.app, version=key.version, process=kind, count=count),
+            )
+        await self._events.flush()
+        if deployment.state is State.READY:
+            await self._staff(deployment)
+        return self._counts(deployment, plan)
+
+    async def hand_over(self, app: App) -> None:
+        """The pointer has moved: what only production runs ends where it was, and then begins where it is."""
+        others = [
+            one
+            for one in self.known()
+            if one.key.app == app.name and one.key.is_production and not self.is_production(one)
+        ]
+        await asyncio.gather(
+            *(self._crew(one).stop("production moved on", lambda post: not post.is_web) for one in others)
+        )
+        if deployment := self.production(app):
+            await self._staff(deployment)
+
+    def _counts(self, deployment: Deployment, plan: Plan) -> dict[str, int]:
+        """How many workers of each kind it is to have."""
+        key = deployment.key
+        rows = self._store.rows(store.scales, app=key.app, version=key.version)
+        told = {row["process"]: row["count"] for row in rows}
+        counts = {WEB: told.get(WEB, plan.workers)}
+        for kind in plan.background:
+            usual = 1 if self.is_production(deployment) else 0
+            only_one = key.is_production and not usual  # on production's data, but not production
+            counts[kind] = 0 if only_one else told.get(kind, usual)
+        return counts
+
+    async def _plan(self, deployment: Deployment) -> Plan:
+        app = self.app(deployment.key.app)
+        return await app.plan(await app.commit(deployment.key.commit))
+
+    async def _staff(self, deployment: Deployment) -> None:
+        """As many workers as it is to have, also of those that requests do not go to."""
+        if deployment.state is State.READY:
+            counts = self._counts(deployment, await self._plan(deployment))
+            await self._crew(deployment).staff(names(counts))
+
+    def _crew(self, deployment: Deployment) -> Crew:
+        crew = self._crews.get(deployment.id)
+        if crew is None:
+            crew = self._crews[deployment.id] = Crew(
+                deployment,
+                self._events,
+                lambda post: self._hire(deployment, post),
+                lambda: self.route(deployment),
+                lambda post, worker, ended: self._fell(deployment, post, worker, ended),
+                lambda: self.is_production(deployment),
+            )
+        return crew
+
+    async def _hire(self, deployment: Deployment, post: Post) -> Worker:
+        deploy = await self._deploy(self.app(deployment.key.app), deployment)
+        return await deploy.hire(await deploy.again(), post.name)
 
     async def cancel(self, deployment: Deployment, who: str) -> bool:
         """End the deploy that is under way, as a failure that says so; False if there is none.
 
         Raises Conflict while it changes production's data: half of a migration is worse than all of it.
         """
-        begun = deployment.is_deploying
+        begun = deployment.is_deploying or deployment.state is State.RESTARTING
         if begun and deployment.key.is_production and deployment.is_at(StepName.RELEASE):
             raise Conflict(
                 "Its release command is changing production’s data, and is not cut off.",
@@ -180,8 +293,8 @@ class Fleet:
 
     async def restore(self) -> None:
         """Find the workers again that an earlier control left running; go on with deploys that it did not end."""
-        known = [state.value for state in (State.READY, State.STOPPING, *DEPLOYING)]
-        rows = await asyncio.to_thread(self._store.rows, store.deployments, state=known)
+        known = [state.value for state in (State.READY, *PASSING)]
+        rows = await asyncio.to_thread(self._store.unfinished, known)
         cut_off = [row for row in rows if row["app"] in self.apps and not await self._adopted(row)]
         await asyncio.to_thread(self._end_strays)
         self._clear_scratch()
@@ -191,20 +304,30 @@ class Fleet:
             self._go_on(row)
 
     async def _adopted(self, row: dict[str, Any]) -> bool:
-        """Whether the deployment's worker was found, and is ours again."""
-        worker = await self._engine.adopt(Record.from_dict(row["worker"])) if row["worker"] else None
-        if worker is None:
-            return False
+        """Whether workers that serve the deployment were found, and are ours again."""
         deployment = self.get(self.apps[row["app"]], row["commit"], row["version"])
-        deployment.worker = worker
+        crew = self._crew(deployment)
+        for name, stored in rows_of(row["worker"]).items():
+            record, post = record_in(stored), deployment.posts[name]
+            worker = await self._engine.adopt(record) if record else None
+            if worker:
+                since = post.since or processes.began_at(worker.record.identity)
+                post.hold(worker)
+                post.serves, post.since = True, since
+                self._engine.adopted(worker)
+            elif record:
+                crew.was_gone(post, record.pid)
+        serving = [post for post in deployment.posts.values() if post.serves]
+        if not self._is_wanted(deployment) or not any(post.is_web for post in serving):
+            await crew.stop("was stopped")
+            return False
         deployment.advance(Cause.ADOPTED)
-        deployment.ready_at = processes.began_at(worker.record.identity)
-        self._watch(deployment, worker)
-        if row["state"] != State.READY.value or not self._is_wanted(deployment):
-            # Nobody saw it become ready, or it was being stopped, or its promote was cut off.
+        deployment.ready_at = max(post.since for post in serving)
+        if row["state"] != State.READY.value:  # nobody saw it become ready, or it was being stopped
             self._begin_stop(deployment, Cause.STOP)
             return False
-        self._engine.adopted(worker)
+        crew.take_up()
+        self._later(deployment, self._staff(deployment))
         return True
 
     def _go_on(self, row: dict[str, Any]) -> None:
@@ -232,7 +355,7 @@ class Fleet:
 
     def _end_strays(self) -> None:
         """Of a control that was killed: its builds, migrations, and workers that it had not written down."""
-        ours = {one.worker.record.pid for one in self.known() if one.worker}
+        ours = {worker.record.pid for one in self.known() for worker in one.workers}
         processes.end_strays(self._config.home / "apps", ours)
 
     async def close(self, keep_workers: bool = False) -> None:
@@ -245,14 +368,11 @@ class Fleet:
             for deploy in deploys:
                 deploy.cancel()
             await asyncio.gather(*deploys, return_exceptions=True)
-            for deployment in self.known():
-                if deployment.worker:
-                    deployment.worker.leave()
+            for crew in self._crews.values():
+                crew.leave()
         else:
             await asyncio.gather(*map(self.stop, self.known()), return_exceptions=True)
-        for task in self._watchers.values():
-            task.cancel()
-        await asyncio.gather(*self._watchers.values(), *self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._engine.close()
 
     async def leave(self, folder: Path) -> None:
@@ -266,11 +386,13 @@ class Fleet:
         deploy = await self._deploy(app, deployment)
         await deploy.drop_data("the rehearsal is over")
 
-    def _begin(self, deployment: Deployment, only_build: bool, warm: bool) -> None:
+    def _begin(
+        self, deployment: Deployment, only_build: bool, warm: bool, cause: Cause = Cause.ASKED
+    ) -> None:
         if self._closing:
             return
         deployment.only_build, deployment.wanted = only_build, False
-        deployment.advance(Cause.ASKED)
+        deployment.advance(cause)
         turn = deployment.turn = self._turns.join(_rank(deployment, warm), deployment.moved_up)
         deployment.task = asyncio.create_task(
             self._deploying(deployment, turn), name=f"deploy {deployment.id}"
@@ -305,10 +427,14 @@ class Fleet:
             self._later(deployment, deploy.settle(release))
             return
         asyncio.get_running_loop().call_later(START_SHARE, turn.release)
-        worker = await self._with_room(deployment, lambda: deploy.run(release))
+        counts = self._counts(deployment, release.plan)
+        await self.make_place(deployment, lambda text: deployment.transcript.write(StepName.START, text))
+        await self._with_room(deployment, lambda: deploy.run(release, names({WEB: counts[WEB]})))
         deployment.advance(Cause.ANSWERED)
-        self._watch(deployment, worker)
+        self._crew(deployment).take_up()
         turn.release()
+        if sum(counts.values()) > counts[WEB]:
+            self._later(deployment, self._staff(deployment))
         self._later(deployment, deploy.settle(release))
         await deploy.after(release)
 
@@ -351,26 +477,20 @@ class Fleet:
         if deployment.state is State.READY:
             log.error("%s is ready all the same: %s", deployment.id, problem)
             return
-        if worker := deployment.worker:
-            await worker.stop()  # it stays ours meanwhile: who stops the deploy now finds it
-            deployment.worker = None
+        # They stay its own meanwhile: who stops the deploy now finds them.
+        await self._crew(deployment).stop("was not ready", lambda post: post.is_web)
         failed = deployment.failed_step.value
         deployment.advance(Cause.BROKE, Failure.of(failed, problem))
         if failed in (StepName.START.value, StepName.READY.value):  # what was built can only fail again
-            self._later(deployment, self._restart_production(deployment))
+            self._restart_production(deployment)
 
     async def _stop(self, deployment: Deployment, deploying: asyncio.Task[None] | None) -> None:
         if deploying:
             await asyncio.gather(deploying, return_exceptions=True)
-        worker, watcher = deployment.worker, self._watchers.pop(deployment.id, None)
-        if watcher:
-            watcher.cancel()
-        if worker:
+        if deployment.workers:
             with suppress(Exception):
                 await self.retire(deployment)
-            await worker.stop()
-            self._tell_end(deployment, worker, "was stopped", expected=True)
-        deployment.worker = None
+        await self._crew(deployment).stop("was stopped")
         if deployment.is_being_cancelled:
             deployment.advance(Cause.CANCELLED, deployment.failure)
         else:
@@ -379,54 +499,55 @@ class Fleet:
         if deployment.wanted:
             self.ask(deployment, retry=True)
 
-    def _watch(self, deployment: Deployment, worker: Worker) -> None:
-        self._watchers[deployment.id] = asyncio.create_task(
-            self._watching(deployment, worker), name=f"watch {deployment.id}"
-        )
-
-    async def _watching(self, deployment: Deployment, worker: Worker) -> None:
-        await worker.ended()
-        self._ended(deployment, worker)
-
-    def _ended(self, deployment: Deployment, worker: Worker) -> None:
-        """A worker ended by itself. Soon after its start that is a failure to show, later just an end."""
-        if deployment.worker is not worker or deployment.state is not State.READY:
+    def _fell(self, deployment: Deployment, post: Post, worker: Worker, ended: Ended) -> None:
+        """The last worker that served ended by itself: it is started again, unless that happens again and again."""
+        if deployment.state is not State.READY:
             return
-        watcher = self._watchers.pop(deployment.id, None)
-        if watcher and watcher is not asyncio.current_task():
-            watcher.cancel()
+        crew = self._crew(deployment)
+        crew.give_up_mending()
         if deployment.task and deployment.task is not asyncio.current_task():
             deployment.task.cancel()  # it may be at the step `after`
-        how, lived = worker.how_it_ended, time.time() - deployment.ready_at
-        self._tell_end(deployment, worker, how, expected=False)
-        deployment.worker = None
-        if lived < SOON:
-            sentence = f"The app was ready, and {lived:.0f} s later its process {how}."
-            deployment.advance(Cause.CRASHED, Failure("", sentence, "", tuple(worker.last_lines())))
+        lived = time.time() - deployment.ready_at
+        crashes = self._crashes[deployment.id] = (
+            self._crashes.get(deployment.id, 0) + 1 if lived < SOON else 1
+        )
+        sentence = f"The app was ready, and {in_seconds(lived)} later its process {post.ended}."
+        last = tuple(worker.last_lines())
+        if ended.status == 0 and lived >= SOON and not self.is_production(deployment):
+            deployment.advance(Cause.QUIT)
+        elif crashes <= TRIES:
+            deployment.advance(Cause.ENDED, Failure("", sentence, "It is started again.", last))
         else:
-            self._restarts.pop(deployment.id, None)
-            deployment.advance(Cause.ENDED)
-        self._later(deployment, self._after_end(deployment, worker))
-        if self.is_production(deployment) and not self._restarts.get(deployment.id):
-            # The first end in a while: who asks just now waits a little instead of reading about it.
-            self._restarts[deployment.id] = 1
-            self.ask(deployment, retry=True)
+            times = f"It has crashed {crashes} times in a row."
+            deployment.advance(Cause.CRASHED, Failure("", f"{times} {sentence}", "", last))
+        self._later(deployment, self._after_fall(deployment, worker, pause(crashes)))
 
-    async def _after_end(self, deployment: Deployment, worker: Worker) -> None:
-        """No request goes there any more; what the worker left of its group is ended."""
-        await asyncio.gather(self.retire(deployment), worker.stop())
-        if deployment.state is State.FAILED:
-            await self._restart_production(deployment)
+    async def _after_fall(self, deployment: Deployment, worker: Worker, seconds: float) -> None:
+        """No request goes there any more, nothing of it is left, and after a pause it is started again."""
+        fallen = deployment.attempt, deployment.state
+        background = () if self.is_production(deployment) else (self._crew(deployment).stop("was stopped"),)
+        await asyncio.gather(self.retire(deployment), worker.stop(), *background)
+        if fallen[1] is State.STOPPED:
+            self._scratch(deployment)
+        elif fallen[1] is State.RESTARTING or self.is_production(deployment):
+            await asyncio.sleep(seconds)
+            if (deployment.attempt, deployment.state) == fallen:
+                again = Cause.AGAIN if fallen[1] is State.RESTARTING else Cause.ASKED
+                self._begin(deployment, only_build=False, warm=False, cause=again)
 
-    async def _restart_production(self, deployment: Deployment) -> None:
-        """Production is tried for ever, at a bounded rate."""
-        if not self.is_production(deployment):
-            return
-        tries = self._restarts.get(deployment.id, 0)
-        self._restarts[deployment.id] = tries + 1
-        await asyncio.sleep(RESTARTS[min(tries, len(RESTARTS) - 1)])
+    def _restart_production(self, deployment: Deployment) -> None:
+        """Production that could not be started is tried for ever, at a bounded rate."""
+
+        async def again() -> None:
+            await asyncio.sleep(seconds)
+            if self.is_production(deployment) and (deployment.attempt, deployment.state) == failed:
+                self._begin(deployment, only_build=False, warm=False)
+
         if self.is_production(deployment):
-            self.ask(deployment, retry=True)
+            failed = deployment.attempt, deployment.state
+            crashes = self._crashes[deployment.id] = self._crashes.get(deployment.id, 0) + 1
+            seconds = pause(crashes)
+            self._later(deployment, again())
 
     def is_production(self, deployment: Deployment) -> bool:
         """Whether its app's pointer stands at it: not so a candidate, nor one that is kept warm."""
@@ -439,26 +560,19 @@ class Fleet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _tell_end(self, deployment: Deployment, worker: Worker, how: str, expected: bool) -> None:
-        self._events.append(
-            WorkerEnded(
-                app=deployment.key.app,
-                deployment=deployment.id,
-                pid=worker.record.pid,
-                how=how,
-                expected=expected,
-            )
-        )
-
     def _scratch(self, deployment: Deployment) -> None:
         shutil.rmtree(self._config.scratch_folder(deployment.id), ignore_errors=True)
 
     def _clear_scratch(self) -> None:
         """What workers that are gone left in their temporary folders."""
-        live = {self._config.scratch_folder(one.id) for one in self.known() if one.worker}
+        live = {self._config.scratch_folder(one.id) for one in self.known() if one.workers}
         for folder in (self._config.home / "scratch").glob("*"):
             if folder not in live:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def in_seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _rank(deployment: Deployment, warm: bool) -> Rank:

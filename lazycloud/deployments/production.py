@@ -238,6 +238,7 @@ class Production:
 
     async def _let_go(self, app: App, before: str, older: list[Deployment]) -> None:
         """New requests go to the new one; the one before stays warm for a rollback, older ones stop."""
+        await self._fleet.hand_over(app)
         if not before or before == app.production:
             return
         await self._fleet.retire(self._fleet.get(app, before, PRODUCTION))

@@ -42,6 +42,7 @@ from lazycloud.workers.record import Record
 from lazycloud.workers.usage import Meter, Usage
 from lazycloud.workers.worker import HOST, Ended, Launch
 
+STAYS = 1.0  # seconds after which a background process counts as running
 ATTEMPTS = 3  # ports that are tried when somebody else takes the one that was free a moment ago
 
 
@@ -120,6 +121,9 @@ class ProcessWorker:
 
         A port that somebody else's process took meanwhile is changed, which starts the process anew.
         """
+        if not self._record.listens:
+            await self._stays()
+            return
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 address = await Readiness(self._record, self._ending, say or unheard).wait()
@@ -155,6 +159,14 @@ class ProcessWorker:
         """The last lines that it wrote since it was started, oldest first, empty ones left out."""
         return last_lines(self._record.log_path, count, self._record.log_start)
 
+    async def _stays(self) -> None:
+        """A background process tells nobody that it is ready: one that does not end at once is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STAYS):
+                await self._ending.wait()
+            sentence = f"The process {self.how_it_ended} at once."
+            raise NotReady(Why.EXITED, sentence, last=self.last_lines())
+
     def _learn(self) -> None:
         if self._parents and self._begun and self._begun.start:
             self._parents.learn(self._begun.start)
@@ -183,6 +195,8 @@ def _watch(record: Record, begun: Begun | None) -> Ending:
 
 
 async def _begin_on_port(launch: Launch, ports: Ports, parents: Parents | None, say: Output) -> Begun:
+    if not launch.listens:
+        return await _begin(launch, 0, parents, say)
     port = ports.take()
     try:
         return await _begin(launch, port, parents, say)
@@ -229,6 +243,8 @@ def prepare_again(worker: ProcessWorker, parents: Parents) -> None:
 
 
 def _complete(launch: Launch, port: int) -> dict[str, str]:
+    if not launch.listens:
+        return dict(launch.environment)
     return {**launch.environment, "HOST": HOST, "PORT": str(port)}
 
 
@@ -262,6 +278,9 @@ def _record(launch: Launch, identity: Identity, port: int, log_start: int, prelo
         log=str(launch.log),
         log_start=log_start,
         health=launch.health,
+        health_interval=launch.health_interval,
+        health_timeout=launch.health_timeout,
+        listens=launch.listens,
         health_host=launch.health_host,
         ready_timeout=launch.ready_timeout,
         stop_timeout=launch.stop_timeout,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from urllib.parse import quote
 
@@ -130,18 +131,8 @@ class Readiness:
             pause = min(pause * HEALTH_GROWTH, HEALTH_PAUSE)
 
     async def _ask_health(self, address: str) -> str:
-        """What is wrong with the answer, in words that follow the path; "" if nothing is."""
         patience = max(0.1, min(HEALTH_PATIENCE, self._deadline - self._now()))
-        try:
-            async with asyncio.timeout(patience):
-                status = await _get_status(address, self._record.health_host, self._record.health or "/")
-        except TimeoutError:
-            return f"did not answer within {patience:.0f} s"
-        except OSError as problem:
-            return f"did not answer ({problem.strerror or problem})"
-        except ValueError:
-            return "did not answer with HTTP"
-        return "" if status < 400 else f"answered {status}"
+        return await ask_health(replace(self._record, address=address), patience)
 
     async def _pause(self, seconds: float) -> None:
         """As long as that, or until the process ends."""
@@ -207,6 +198,20 @@ class Readiness:
 
     def _last_lines(self) -> list[str]:
         return last_lines(self._record.log_path, LAST_LINES, self._record.log_start)
+
+
+async def ask_health(record: Record, patience: float) -> str:
+    """What is wrong with the answer of its health path, in words that follow the path; "" if nothing is."""
+    try:
+        async with asyncio.timeout(patience):
+            status = await _get_status(record.address, record.health_host, record.health or "/")
+    except TimeoutError:
+        return f"did not answer within {patience:g} s"
+    except OSError as problem:
+        return f"did not answer ({problem.strerror or problem})"
+    except ValueError:
+        return "did not answer with HTTP"
+    return "" if status < 400 else f"answered {status}"
 
 
 async def _get_status(address: str, host: str, path: str) -> int:

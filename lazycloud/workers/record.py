@@ -16,7 +16,7 @@ class Record:
 
     `started` (clock ticks since boot) and `boot` tell its process from a later one with the same pid.
     `log_start` is the byte of the log at which this worker's own lines begin. `preloaded`: it is a
-    fork of a process that had imported what it needs.
+    fork of a process that had imported what it needs. `listens`: False for a background process; it has no port.
     """
 
     pid: int
@@ -26,6 +26,9 @@ class Record:
     log: str
     log_start: int = 0
     health: str | None = None
+    health_interval: float = 10
+    health_timeout: float = 5
+    listens: bool = True
     health_host: str = "localhost"
     ready_timeout: float = 60
     stop_timeout: float = 10

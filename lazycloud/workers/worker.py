@@ -23,9 +23,8 @@ class Launch:
 
     `health` is a path that must answer below 400, None for none; `health_host` the Host that it is asked
     for (an app may answer only to its own). Times are seconds. `venv`: the Python environment that it may be
-    preloaded from, None for a plain start. `name` tells this worker from all others of the server, and stays the
-    same when it is started again. `view`: what it may see, None for everything. `listens`: False for a background
-    process, which is given no port.
+    preloaded from, None for a plain start. `name` tells this worker from all others that the server ever starts.
+    `view`: what it may see, None for everything. `listens`: False for a background process: it is given no port.
     """
 
     command: str
@@ -33,6 +32,8 @@ class Launch:
     environment: Mapping[str, str]
     log: Path
     health: str | None = None
+    health_interval: float = 10
+    health_timeout: float = 5
     ready_timeout: float = 60
     stop_timeout: float = 10
     health_host: str = "localhost"

@@ -12,7 +12,7 @@ let leaving = false;
 let wasConnected = false;
 
 const now = () => Date.now() / 1000 + skew;
-const isWaiting = () => ["cold", "queued", "building", "starting"].includes(progress.state);
+const isWaiting = () => ["cold", "queued", "building", "starting", "restarting"].includes(progress.state);
 const isCancelled = () => Boolean(progress.failure?.cancelled_by);
 
 function headline() {
@@ -23,6 +23,7 @@ function headline() {
       ? `Waiting for ${progress.ahead === 1 ? "one other deploy" : `${progress.ahead} other deploys`}`
       : "Next in line";
     case "ready": return "Ready. Opening it now";
+    case "restarting": return "It ended. Starting it again";
     case "failed": return isCancelled() ? "Cancelled" : words[progress.failure?.step]?.failed ?? "It did not work";
     case "stopping": return "Stopping";
     case "stopped": return "Stopped";

@@ -1,0 +1,298 @@
+"""The workers of one deployment while it is ready: watched, probed, replaced, brought to number.
+
+A worker that ends while others serve is replaced here. When the last one that serves ends, the deployment itself
+has come down: that is the fleet's to answer (`fell`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
+from typing import Any
+
+from lazycloud import store
+from lazycloud.deployments.deployment import Deployment
+from lazycloud.deployments.post import Post
+from lazycloud.errors import LazycloudError
+from lazycloud.events import EventLog, WorkerEnded, WorkerFailed, WorkerReady, WorkerUnhealthy
+from lazycloud.states import State
+from lazycloud.workers.readiness import ask_health
+from lazycloud.workers.worker import Ended, Worker
+
+log = logging.getLogger(__name__)
+
+SOON = 60.0  # seconds: a worker that ends earlier than this after its start has crashed
+PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before each further start; the last again and again
+JITTER = 0.25  # of a pause, either way: what ended together is not started together
+TRIES = 3  # crashes, one after the other, after which nobody but production is started again
+MISSES = 3  # health checks, one after the other
+
+Hire = Callable[[Post], Awaitable[Worker]]
+"""Start a worker for a post and wait until it is ready. Raises LazycloudError or OSError; nothing runs then."""
+
+Fell = Callable[[Post, Worker, Ended], None]
+
+
+def pause(crashes: int) -> float:
+    """Seconds to wait before the start after so many crashes in a row."""
+    seconds = PAUSES[min(max(crashes, 1), len(PAUSES)) - 1]
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+
+
+class Crew:
+    """`route` makes routers know the addresses of now; `for_ever` tells whether its workers are never given up."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        events: EventLog,
+        hire: Hire,
+        route: Callable[[], Awaitable[None]],
+        fell: Fell,
+        for_ever: Callable[[], bool],
+    ) -> None:
+        self._deployment = deployment
+        self._events = events
+        self._hire = hire
+        self._route = route
+        self._fell = fell
+        self._for_ever = for_ever
+        self._changing = asyncio.Lock()
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._mending: dict[str, asyncio.Task[None]] = {}
+        self._probing: asyncio.Task[None] | None = None
+
+    def take_up(self) -> None:
+        """The deployment is ready: watch whoever is not watched yet."""
+        for post in self._posts():
+            if post.worker and post.name not in self._watchers:
+                self._watch(post, post.worker)
+        if self._probing is None:
+            self._probing = self._task("probe", self._probe_on())
+
+    def suspect(self, address: str) -> None:
+        """A router could not connect there: if that worker is gone, see it now and not in a moment."""
+        for post in self._posts():
+            worker = post.worker
+            if post.serves and worker and worker.address == address and not worker.is_running:
+                self._task("see the end of", self._watching(post, worker))
+
+    async def restart(self) -> None:
+        """Replace every worker, one at a time. Raises LazycloudError if a new one is not ready: the old one stays."""
+        async with self._changing:
+            for post in self._posts():
+                if post.worker:
+                    await self._replace(post, post.worker, "was restarted")
+
+    async def staff(self, wanted: Iterable[str]) -> None:
+        """Have a worker at each of these posts, and at no other."""
+        wanted = list(wanted)
+        async with self._changing:
+            await asyncio.gather(*(self._drop(post) for post in self._posts() if post.name not in wanted))
+            for name in wanted:
+                post = self._deployment.posts.setdefault(name, Post(name))
+                if post.worker or name in self._mending or self._deployment.state is not State.READY:
+                    continue
+                if not await self._fill(post):
+                    self._mend(post)
+        await self._route()
+
+    async def stop(self, how: str, kinds: Callable[[Post], bool] = lambda post: True) -> None:
+        """End them all, or those of some posts. Bounded; what can be told of their ends is."""
+        posts = [post for post in self._posts() if kinds(post)]
+        for post in posts:
+            self._unwatch(post)
+        if len(posts) == len(self._deployment.posts) and self._probing:
+            self._probing.cancel()
+            self._probing = None
+        await asyncio.gather(*(self._end(post, how) for post in posts))
+
+    def leave(self) -> None:
+        """Watch nobody any more; they run on, for the next control."""
+        tasks = [*self._watchers.values(), *self._mending.values(), self._probing]
+        for task in tasks:
+            if task:
+                task.cancel()
+        for worker in self._deployment.workers:
+            worker.leave()
+
+    def give_up_mending(self) -> None:
+        """Of those that serve: the deployment came down, and is started as a whole."""
+        for post in self._posts():
+            if post.is_web and (task := self._mending.pop(post.name, None)):
+                task.cancel()
+
+    def was_gone(self, post: Post, pid: int) -> None:
+        """A worker that an earlier control started does not run any more."""
+        post.clear("ended while lazycloud was away")
+        self._events.append(WorkerEnded(**self._of(post), pid=pid, how=post.ended, expected=False))
+
+    def _posts(self) -> list[Post]:
+        return list(self._deployment.posts.values())
+
+    def _watch(self, post: Post, worker: Worker) -> None:
+        self._watchers[post.name] = self._task(f"watch {post.name} of", self._watching(post, worker))
+
+    def _unwatch(self, post: Post) -> None:
+        for tasks in (self._watchers, self._mending):
+            task = tasks.pop(post.name, None)
+            if task and task is not asyncio.current_task():
+                task.cancel()
+
+    async def _watching(self, post: Post, worker: Worker) -> None:
+        self._ended(post, worker, await worker.ended())
+
+    def _ended(self, post: Post, worker: Worker, ended: Ended) -> None:
+        """By itself, or because we found it hanging."""
+        if post.worker is not worker:
+            return
+        how = post.doomed or ended.words
+        self._unwatch(post)
+        post.crashes = post.crashes + 1 if time.time() - post.since < SOON else 1
+        post.clear(how)
+        self._tell_end(post, worker, how, expected=False)
+        if post.is_web and not any(one.serves for one in self._posts()):
+            self._fell(post, worker, ended)
+        else:
+            self._mend(post, worker)
+
+    def _mend(self, post: Post, gone: Worker | None = None) -> None:
+        self._mending[post.name] = self._task(f"mend {post.name} of", self._mend_on(post, gone))
+
+    async def _mend_on(self, post: Post, gone: Worker | None) -> None:
+        """A new worker after a pause, and after longer ones if it ends, too."""
+        if gone:
+            await asyncio.gather(self._route(), gone.stop())  # what it left of its group
+        while post.crashes <= TRIES or self._for_ever():
+            await asyncio.sleep(pause(post.crashes))
+            async with self._changing:
+                if post.worker or self._deployment.posts.get(post.name) is not post:
+                    break
+                post.restarts += 1
+                filled = await self._fill(post)
+            if filled:
+                await self._route()
+                break
+        self._mending.pop(post.name, None)
+
+    async def _fill(self, post: Post) -> bool:
+        """Whether a new worker serves at an empty post."""
+        try:
+            worker = await self._hire(post)
+        except (LazycloudError, OSError) as problem:
+            post.ended = f"could not be started: {problem}"
+            post.crashes += 1
+            self._events.append(WorkerFailed(**self._of(post), problem=str(problem)))
+            return False
+        if not self._has_room_for(post):  # it was stopped, or came down, meanwhile
+            await worker.stop()
+            return False
+        self._take(post, worker)
+        return True
+
+    def _has_room_for(self, post: Post) -> bool:
+        state = self._deployment.state
+        going_on = state not in (State.STOPPING, State.STOPPED) and self._for_ever()
+        return state is State.READY or (going_on and not post.is_web)
+
+    def _take(self, post: Post, worker: Worker) -> None:
+        post.hold(worker)
+        post.serves = True
+        self._watch(post, worker)
+        record = worker.record
+        self._events.append(
+            WorkerReady(**self._of(post), pid=record.pid, address=record.address),
+            store.put(store.deployments, **self._deployment.row()),
+        )
+
+    async def _replace(self, post: Post, old: Worker, how: str) -> None:
+        """Of those that serve, a new one is ready before the old one goes; others never run twice."""
+        post.restarts += 1
+        if not post.is_web:
+            await self._end(post, how)
+            self._take(post, await self._hire(post))
+            return
+        new = await self._hire(post)
+        if not self._has_room_for(post):
+            await new.stop()
+            return
+        self._unwatch(post)
+        self._take(post, new)
+        await self._route()
+        await old.stop()
+        self._tell_end(post, old, how, expected=True)
+
+    async def _drop(self, post: Post) -> None:
+        del self._deployment.posts[post.name]
+        self._unwatch(post)
+        if post.is_web:
+            await self._route()
+        await self._end(post, "is one too many")
+
+    async def _end(self, post: Post, how: str) -> None:
+        if worker := post.worker:
+            self._unwatch(post)
+            await worker.stop()
+            if post.worker is worker:
+                post.clear(how)
+            self._tell_end(post, worker, how, expected=True)
+
+    async def _probe_on(self) -> None:
+        """Ask the health path of each worker that has one, for as long as there is one."""
+        while True:
+            records = [post.worker.record for post in self._posts() if post.serves and post.worker]
+            await asyncio.sleep(min((one.health_interval for one in records if one.health), default=5.0))
+            if self._deployment.state is State.READY:
+                probes = [
+                    self._probe(post, post.worker) for post in self._posts() if post.serves and post.worker
+                ]
+                await asyncio.gather(*probes)
+
+    async def _probe(self, post: Post, worker: Worker) -> None:
+        record = worker.record
+        if not record.health or not post.is_web:
+            return
+        trouble = await ask_health(record, record.health_timeout)
+        post.misses = post.misses + 1 if trouble else 0
+        if trouble and post.misses >= MISSES and post.worker is worker:
+            await self._hangs(post, worker, f"{record.health} {trouble}")
+
+    async def _hangs(self, post: Post, worker: Worker, trouble: str) -> None:
+        """Production has a new worker before the old one goes; a preview's next visitor waits a moment."""
+        post.misses = 0
+        self._events.append(WorkerUnhealthy(**self._of(post), pid=worker.record.pid, problem=trouble))
+        others = [one for one in self._posts() if one.serves and one is not post]
+        if not (others or self._for_ever()):
+            post.doomed = f"was ended because {trouble}, {MISSES} times in a row"
+            await worker.stop()
+            return
+        async with self._changing:
+            if post.worker is not worker:
+                return
+            try:
+                await self._replace(post, worker, f"was replaced because {trouble}, {MISSES} times in a row")
+            except (LazycloudError, OSError) as problem:
+                self._events.append(WorkerFailed(**self._of(post), problem=str(problem)))
+
+    def _tell_end(self, post: Post, worker: Worker, how: str, expected: bool) -> None:
+        self._events.append(
+            WorkerEnded(**self._of(post), pid=worker.record.pid, how=how, expected=expected),
+            store.put(store.deployments, **self._deployment.row()),
+        )
+
+    def _of(self, post: Post) -> dict[str, str]:
+        return {"app": self._deployment.key.app, "deployment": self._deployment.id, "process": post.name}
+
+    def _task(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        async def noticed() -> None:
+            with suppress(asyncio.CancelledError):
+                try:
+                    await work
+                except Exception:
+                    log.exception("%s %s met a bug", what, self._deployment.id)
+
+        return asyncio.create_task(noticed(), name=f"{what} {self._deployment.id}")
