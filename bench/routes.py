@@ -19,12 +19,12 @@ class Routes:
         self._server.route = self.route
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
-    def route(self, host: str) -> dict[str, str]:
+    def route(self, host: str) -> dict[str, Any]:
         """The route of `host`, as the link says it."""
         label = host.partition(".")[0]
         number = label.removeprefix("spread-")
         at = int(number) % len(self.backends) if number.isdigit() else 0
-        return {"to": "worker", "deployment": label, "address": self.backends[at]}
+        return {"to": "worker", "deployment": label, "addresses": [self.backends[at]]}
 
     def settings(self, listener: int, folder: Path) -> str:
         """A router's settings; all but the sockets are its defaults."""

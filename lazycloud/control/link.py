@@ -46,8 +46,14 @@ class Answer:
         return cls({"to": "control", "reason": reason}, keep)
 
     @classmethod
-    def worker(cls, deployment: str, address: str, login: bool, keep: bool) -> Answer:
-        return cls({"to": "worker", "deployment": deployment, "address": address, "login": login}, keep)
+    def worker(cls, deployment: str, addresses: Sequence[str], login: bool, keep: bool) -> Answer:
+        """To one of its workers, whichever has the least to do; there is at least one."""
+        return cls({"to": "worker", "deployment": deployment, **_places(addresses), "login": login}, keep)
+
+
+def _places(addresses: Sequence[str]) -> dict[str, Any]:
+    """As a route says them; routers of the version before this one know one address only."""
+    return {"address": addresses[0], "addresses": list(addresses)}
 
 
 @dataclass(frozen=True)
@@ -103,10 +109,17 @@ class _Router:
 
     writer: asyncio.StreamWriter
     name: str = ""
+    moves: bool = False  # whether it knows the word; those of the version before do not
     replaced: bool = False  # the same router has another line now: what still comes here is old
     asks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     drains: dict[int, asyncio.Event] = field(default_factory=dict)
     activity: dict[str, Activity] = field(default_factory=dict)
+
+    def moving(self, deployment: str, addresses: Sequence[str]) -> dict[str, Any]:
+        """How this one is told. Who only forgets asks again; it has drained when all its requests have ended."""
+        if addresses and self.moves:
+            return {"move": deployment, "addresses": list(addresses)}
+        return {"forget": deployment}
 
     def send(self, message: dict[str, Any]) -> None:
         if not self.writer.is_closing():
@@ -114,15 +127,20 @@ class _Router:
 
 
 class Link:
-    """`apps` gives the message that tells routers which apps there are, and under which domains."""
+    """`apps` gives the message that tells routers which apps there are, and under which domains.
+
+    `refused` hears of a deployment, by its id, and an address at which a router found nobody.
+    """
 
     def __init__(
         self,
         resolve: Callable[[Ask], Awaitable[Answer]],
         apps: Callable[[], dict[str, Any]],
         drain_timeout: float,
+        refused: Callable[[str, str], None] = lambda deployment, address: None,
     ) -> None:
         self._resolve = resolve
+        self._refused = refused
         self._apps = apps
         self._drain_timeout = drain_timeout
         self._routers: set[_Router] = set()
@@ -155,17 +173,32 @@ class Link:
 
     async def retire(self, deployment: str) -> None:
         """No router sends requests there any more, and none is on its way; bounded by the drain timeout."""
-        known = self._known.items()
-        self._known = {host: route for host, route in known if route["deployment"] != deployment}
+        await self.move(deployment, ())
+
+    async def move(self, deployment: str, addresses: Sequence[str]) -> None:
+        """Routers send its requests to these addresses only, to none if there are none.
+
+        Returns when no request is on its way to any other; bounded by the drain timeout.
+        """
+        self._know(deployment, addresses)
         drained = []
         for router in self._routers:
             self._drain_number += 1
             event = router.drains[self._drain_number] = asyncio.Event()
-            router.send({"forget": deployment, "drain": self._drain_number})
+            router.send(router.moving(deployment, addresses) | {"drain": self._drain_number})
             drained.append(event.wait())
         if drained:
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.gather(*drained), self._drain_timeout)
+
+    def _know(self, deployment: str, addresses: Sequence[str]) -> None:
+        """What new routers are told of it."""
+        before, self._known = self._known, {}
+        for host, route in before.items():
+            if route["deployment"] != deployment:
+                self._known[host] = route
+            elif addresses:
+                self._known[host] = route | _places(addresses)
 
     def forget_hosts(self, hosts: list[str]) -> None:
         for host in hosts:
@@ -211,6 +244,7 @@ class Link:
 
     def _take(self, router: _Router, message: dict[str, Any]) -> None:
         if "hello" in message:
+            router.moves = message["hello"].get("moves") is True
             self._recognise(router, str(message["hello"]["name"]))
         elif "ask" in message:
             number = message["ask"]
@@ -219,6 +253,8 @@ class Link:
             )
             router.asks[number] = task
             task.add_done_callback(lambda _: router.asks.pop(number, None))
+        elif "refused" in message:
+            self._refused(str(message["deployment"]), str(message["refused"]))
         elif "leave" in message:
             if ask := router.asks.get(message["leave"]):
                 ask.cancel()

@@ -118,13 +118,14 @@ class Control:
             secret(config.token_file), key, config.api_socket, config.addresses.scheme == "https"
         )
         resolver = Resolver(config, self.fleet)
-        link = Link(resolver.resolve, resolver.apps, config.drain_timeout)
+        link = Link(resolver.resolve, resolver.apps, config.drain_timeout, resolver.refused)
         self.fleet.make_room = self.disk.make_room
         self.disk.removing = self.fleet.leave
         self.rest = Rest(config, self.fleet, self._store, link.activity)
         self.fleet.make_place = self.rest.make_place
         self._closing.push_async_callback(self.rest.close)
         self.fleet.retire = lambda deployment: link.retire(deployment.id)
+        self.fleet.route = lambda deployment: link.move(deployment.id, deployment.addresses)
         self.production.moved = lambda app: link.forget_hosts(resolver.moved(app))
         views = Views(config, self.fleet, self.events, self._store, link)
         progress, pages = Progress(self.events, views), Pages()

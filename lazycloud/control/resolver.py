@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +94,7 @@ class Resolver:
         if ask.dead:
             self._fleet.suspect(deployment, ask.dead)
         if deployment.addresses:
-            return self._to_worker(ask.host, found, deployment.addresses[0])
+            return self._to_worker(ask.host, found, deployment.addresses)
         if ask.intent == "robot" and not deployment.is_deploying:
             return Answer.control("robot")
         self._fleet.ask(deployment)
@@ -100,19 +102,24 @@ class Resolver:
             return Answer.control("landing")
         return await self._hold(ask.host, found)
 
+    def refused(self, deployment_id: str, address: str) -> None:
+        """A router found nobody at an address, and has gone to another worker of the deployment."""
+        with suppress(LazycloudError):
+            self._fleet.suspect(self._fleet.find(deployment_id), address)
+
     def moved(self, app: App) -> list[str]:
         """The hosts that routers may keep although a branch or tag of the app is elsewhere now."""
         self._moves[app.name] = self._moves.get(app.name, 0) + 1
         return sorted(self._named.pop(app.name, ()))
 
-    def _to_worker(self, host: str, found: Found, address: str) -> Answer:
+    def _to_worker(self, host: str, found: Found, addresses: Sequence[str]) -> Answer:
         """Kept by the router until it is told to forget: so it must be true, and known to whom it was told."""
         place, app, deployment = found.place, found.app, found.deployment
         keep = place.kind is Kind.LABEL or self._fleet.is_production(deployment)
         if place.kind is Kind.LABEL and not deployment.key.commit.startswith(place.label):
             keep = found.moves == self._moves.get(app.name, 0)
             self._named.setdefault(app.name, set()).add(host)
-        return Answer.worker(deployment.id, address, self.needs_login(place), keep)
+        return Answer.worker(deployment.id, addresses, self.needs_login(place), keep)
 
     async def _hold(self, host: str, found: Found) -> Answer:
         deployment, app = found.deployment, found.app.name
@@ -124,7 +131,7 @@ class Resolver:
         finally:
             self._held[app] -= 1
         if deployment.addresses:
-            return self._to_worker(host, found, deployment.addresses[0])
+            return self._to_worker(host, found, deployment.addresses)
         return Answer.control("failed" if deployment.state is State.FAILED else "late")
 
     def expect(self, app: App, commit: Commit) -> None:

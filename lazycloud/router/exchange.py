@@ -1,8 +1,8 @@
 """One request and its answer: where it goes, how both pass, and the one way in which it ends.
 
-Its life is: routed (perhaps asked of control) -> given to an upstream -> answered -> over. It may fall back from
-the second to the first once, when nobody answers at the address, and be sent again once, when a connection kept
-from before turns out to be dead.
+Its life is: routed (perhaps asked of control) -> given to an upstream -> answered -> over. When nobody answers at a
+worker's address it goes to another worker, or is asked of control once more if there is none; and it may be sent
+again once, when a connection kept from before turns out to be dead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lazycloud.router import access, bodies, heads, troubles
 from lazycloud.router.accesslog import Line
-from lazycloud.router.activity import Count
+from lazycloud.router.activity import Count, Load
 from lazycloud.router.bodies import BadBody, Body, Chunked, Sized, UntilClose
 from lazycloud.router.heads import AnswerHead, RequestHead
 from lazycloud.router.pages import Trouble, new_request_id
@@ -33,6 +33,7 @@ class Exchange:
 
     __slots__ = (
         "_asked",
+        "_asked_again",
         "_dead",
         "_expects",
         "_keep",
@@ -47,6 +48,7 @@ class Exchange:
         "first_byte",
         "given",
         "head",
+        "load",
         "over",
         "plane",
         "received",
@@ -69,6 +71,7 @@ class Exchange:
         self.request_id = fields.request_id or new_request_id()
         self.route: Route | None = None
         self.count: Count | None = None  # of the deployment it is routed to
+        self.load: Load | None = None  # of the worker that it goes to
         self.upstream: Upstream | None = None
         self.body: Body | None = None  # of the answer, while it comes
         self.begun = False  # whether a byte of the final answer was written
@@ -87,7 +90,8 @@ class Exchange:
         self._reusable = False  # the upstream after this
         self._retried = False
         self._asked: int | None = None
-        self._dead: str | None = None
+        self._asked_again = False  # control was told that nobody is where it led
+        self._dead: tuple[str, ...] = ()  # addresses where nobody accepted
 
     # Where it goes
 
@@ -117,7 +121,8 @@ class Exchange:
         if route := self.plane.table.find_passing(self.head.host, monotonic()):
             self._follow(route)
             return
-        self._asked = self.plane.link.ask(self, self._intent(), self.may_see(), self._dead)
+        dead = self._dead[-1] if self._dead else None
+        self._asked = self.plane.link.ask(self, self._intent(), self.may_see(), dead)
         if self._asked is None:
             self.refuse(troubles.TOO_MANY)
 
@@ -140,9 +145,11 @@ class Exchange:
             if route.login and not self.may_see():
                 self._follow(ToControl("login"))
                 return
-            self.count = self.plane.activity.of(route.deployment)
-            self.count.open += 1
-            address = route.address
+            self.count = count = self.plane.activity.of(route.deployment)
+            self.load = load = count.choose(route.addresses, self._dead, self.plane.clock.now)
+            count.open += 1
+            load.open += 1
+            address = load.address
         else:
             address = CONTROL
         self.route = route
@@ -158,19 +165,29 @@ class Exchange:
                 self.plane.pool.put(upstream)
         elif upstream is not None:
             self._give(upstream)
-        elif isinstance(self.route, ToWorker):
-            self._nobody_there(self.route)
+        elif isinstance(self.route, ToWorker) and self.load is not None:
+            self._nobody_there(self.route, self.load)
         else:
             self.refuse(troubles.NO_CONTROL)
 
-    def _nobody_there(self, route: ToWorker) -> None:
+    def _nobody_there(self, route: ToWorker, load: Load) -> None:
+        """Go to another of its workers, by what is known now; else see what control says."""
+        load.refused(self.plane.clock.now)
+        self._dead = (*self._dead, load.address)
+        now = self.plane.table.find(self.head.host)
+        same = isinstance(now, ToWorker) and now.deployment == route.deployment
+        if isinstance(now, ToWorker) and same and not set(now.addresses).issubset(self._dead):
+            self.plane.link.refused(route.deployment, load.address)
+            self._leave_deployment(route)
+            self._follow(now)
+            return
         self.plane.table.drop(self.head.host, route)
-        if self._dead is not None:
+        if self._asked_again:
             self.refuse(troubles.NOBODY)
             return
+        self._asked_again = True
         self._leave_deployment(route)
-        self.count = None
-        self._dead = route.address
+        self.count = self.load = None
         self._ask()
 
     def _give(self, upstream: Upstream) -> None:
@@ -491,15 +508,15 @@ class Exchange:
             sent=self.sent,
             first_byte=self.first_byte - self.began if self.first_byte else None,
             deployment=worker.deployment if worker else None,
-            upstream=worker.address if worker else None,
+            upstream=self.load.address if worker and self.load else None,
             agent=fields.agent,
             referer=fields.find(b"referer"),
             tls=self.client.tls(),
         )
 
     def _leave_deployment(self, route: ToWorker) -> None:
-        if self.count is not None:
-            self.plane.activity.leave(route.deployment, self.count)
+        if self.count is not None and self.load is not None:
+            self.plane.activity.leave(route.deployment, self.count, self.load)
 
 
 def _body_of(head: AnswerHead) -> Body:

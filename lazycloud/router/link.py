@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +21,7 @@ from lazycloud import hosts
 from lazycloud.router import troubles
 from lazycloud.router.exchange import Exchange
 from lazycloud.router.pool import CONTROL
-from lazycloud.router.routes import BadRoute, Route, read_route
+from lazycloud.router.routes import BadRoute, Route, read_addresses, read_route
 
 if TYPE_CHECKING:
     from lazycloud.router.plane import Plane
@@ -89,6 +89,10 @@ class Link:
         self._send_ask(ask)
         return self._last
 
+    def refused(self, deployment: str, address: str) -> None:
+        """Nobody accepts at that address; the request went to another one."""
+        self._send({"refused": address, "deployment": deployment})
+
     def leave(self, number: int) -> None:
         """The client of that ask went away."""
         ask = self._take(number)
@@ -115,7 +119,7 @@ class Link:
         """A new control, or the same one again: it knows nothing of what was said before."""
         self._line = line
         self._plane.activity.listener_changed()
-        self._send({"hello": {"pid": os.getpid(), "name": self._name}})
+        self._send({"hello": {"pid": os.getpid(), "name": self._name, "moves": True}})
         self.resumed()
 
     def resumed(self) -> None:
@@ -137,7 +141,9 @@ class Link:
         if "answer" in message:
             self._answered(message)
         elif "forget" in message:
-            self._forget(str(message["forget"]), message.get("drain"))
+            self._move(str(message["forget"]), (), message.get("drain"))
+        elif "move" in message:
+            self._move(str(message["move"]), read_addresses(message["addresses"]), message.get("drain"))
         elif "forget_hosts" in message:
             self._plane.table.forget_hosts(map(str, message["forget_hosts"]))
         elif "forget_all" in message:
@@ -177,14 +183,21 @@ class Link:
         elif isinstance(keep, float):
             self._plane.table.keep_until(host, route, monotonic() + keep)
 
-    def _forget(self, deployment: str, drain: object) -> None:
-        for address in self._plane.table.forget(deployment):
-            self._plane.pool.drop(address)
-        if drain is not None:
-            self._plane.activity.when_drained(deployment, self._drained(drain))
+    def _move(self, deployment: str, addresses: tuple[str, ...], drain: object) -> None:
+        plane = self._plane
+        before = plane.table.move(deployment, addresses).union(plane.activity.addresses(deployment))
 
-    def _drained(self, number: object) -> Callable[[], None]:
-        return lambda: self._send({"drained": number})
+        def leave_others() -> None:
+            for address in before.difference(addresses):
+                plane.pool.drop(address)
+
+        def drained() -> None:
+            leave_others()  # the last requests have left theirs there
+            self._send({"drained": drain})
+
+        leave_others()
+        if drain is not None:
+            plane.activity.when_drained(deployment, addresses, drained)
 
     def _take(self, number: int) -> Ask | None:
         ask = self._asks.pop(number, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -22,10 +22,13 @@ class BadRoute(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ToWorker:
-    """Relay to the worker at `address` (`ip:port`, IPv6 in brackets); `login`: only for who may see previews."""
+    """Relay to the worker at one of `addresses` (`ip:port`, IPv6 in brackets); there is at least one.
+
+    `login`: only for who may see previews.
+    """
 
     deployment: str
-    address: str
+    addresses: tuple[str, ...]
     login: bool = False
 
 
@@ -44,15 +47,24 @@ def read_route(said: object) -> Route:
     if not isinstance(said, dict):
         raise BadRoute("it names no route")
     if said.get("to") == "worker":
-        deployment, address = said.get("deployment"), said.get("address")
-        if not (isinstance(deployment, str) and isinstance(address, str)):
+        deployment = said.get("deployment")
+        addresses = read_addresses(said.get("addresses", [said.get("address")]))
+        if not (isinstance(deployment, str) and addresses):
             raise BadRoute("a route to a worker needs a deployment and an address")
-        split_address(address)
-        return ToWorker(deployment, address, said.get("login") is True)
+        return ToWorker(deployment, addresses, said.get("login") is True)
     reason = said.get("reason", "page")
     if said.get("to") == "control" and isinstance(reason, str) and _REASON.fullmatch(reason):
         return ToControl(reason)
     raise BadRoute(f"no route: {said!r:.120}")
+
+
+def read_addresses(said: object) -> tuple[str, ...]:
+    """The addresses of workers in control's message. Raises BadRoute."""
+    if not (isinstance(said, list) and all(isinstance(address, str) for address in said)):
+        raise BadRoute(f"no addresses: {said!r:.120}")
+    for address in said:
+        split_address(address)
+    return tuple(dict.fromkeys(said))
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -102,15 +114,18 @@ class Table:
         if self._routes.get(host) == route:
             del self._routes[host]
 
-    def forget(self, deployment: str) -> set[str]:
-        """Forget every host that leads to `deployment`; the addresses it had."""
-        gone = {
+    def move(self, deployment: str, addresses: tuple[str, ...]) -> set[str]:
+        """Every host that leads to `deployment` leads to these now, or is forgotten; the addresses it had before."""
+        found = {
             host: route
             for host, route in self._routes.items()
             if isinstance(route, ToWorker) and route.deployment == deployment
         }
-        self.forget_hosts(gone)
-        return {route.address for route in gone.values()}
+        if addresses:
+            self._routes |= {host: replace(route, addresses=addresses) for host, route in found.items()}
+        else:
+            self.forget_hosts(found)
+        return {address for route in found.values() for address in route.addresses}
 
     def forget_hosts(self, hosts: Iterable[str]) -> None:
         """Those, and all that was kept for a while: something has moved."""

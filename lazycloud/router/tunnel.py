@@ -57,7 +57,8 @@ class Tunnel:
         self._client = client
         self._upstream = upstream
         self._exchange = exchange
-        self._count = exchange.count  # None when control is at the other end
+        self._count = exchange.count  # None when control is at the other end, as is `_load`
+        self._load = exchange.load
         self._closed_at: float | None = None
         self._ends = 2
 
@@ -69,6 +70,8 @@ class Tunnel:
         self._plane.tunnels.add(self)
         if self._count is not None:
             self._count.sockets += 1
+        if self._load is not None:
+            self._load.sockets += 1
         self.moved(first, to_client=True)
         self._client.write(first)
         if early:
@@ -96,6 +99,8 @@ class Tunnel:
             self._closed_at = self._plane.clock.now
             if self._count is not None:
                 self._count.sockets -= 1
+            if self._load is not None:
+                self._load.sockets -= 1
             self._client.close()
             self._upstream.close()
 

@@ -18,12 +18,12 @@ from ..router.stage import until
 class Router:
     """The other end of the line."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, **more: Any) -> None:
+        self.hello = {"pid": 1, "name": name, **more}
 
     async def connect(self, path: Path) -> None:
         self.reader, self.writer = await asyncio.open_unix_connection(path)
-        self.say({"hello": {"pid": 1, "name": self.name}})
+        self.say({"hello": self.hello})
 
     def say(self, message: dict[str, Any]) -> None:
         self.writer.write(json.dumps(message).encode() + b"\n")
@@ -34,6 +34,26 @@ class Router:
     async def heard(self) -> dict[str, Any]:
         return dict(json.loads(await self.reader.readline()))
 
+    async def route(self, host: str) -> dict[str, Any]:
+        """Where control says that `host` leads, which is then also told to the others."""
+        self.say({"ask": 1, "host": host, "intent": "wait"})
+        while "answer" not in (heard := await self.heard()):
+            pass
+        return dict(heard["route"])
+
+
+class Routers:
+    """Of two versions: `old` does not know that a deployment can move. Both have asked for a host of it."""
+
+    def __init__(self) -> None:
+        self.new, self.old = Router("new", moves=True), Router("old")
+
+    async def connect(self, path: Path) -> None:
+        for router in (self.new, self.old):
+            await router.connect(path)
+            assert (await router.route(f"{router.hello['name']}.localhost"))["deployment"] == "d"
+        assert set((await self.new.heard())["learn"]) == {"old.localhost"}
+
 
 @pytest.fixture
 async def path(tmp_path: Path) -> Path:
@@ -41,11 +61,20 @@ async def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def link(path: Path) -> AsyncIterator[Link]:
-    async def resolve(ask: Ask) -> Answer:
-        return Answer.control("page", 1.0)
+def refused() -> list[tuple[str, str]]:
+    """What routers told of addresses at which nobody accepts."""
+    return []
 
-    link = Link(resolve, lambda: {"apps": {"a": "a.localhost"}, "domain": "localhost"}, drain_timeout=5)
+
+@pytest.fixture
+async def link(path: Path, refused: list[tuple[str, str]]) -> AsyncIterator[Link]:
+    async def resolve(ask: Ask) -> Answer:
+        if ask.host.endswith(".a.localhost"):
+            return Answer.control("page", 1.0)
+        return Answer.worker("d", ["127.0.0.1:1", "127.0.0.1:2"], login=False, keep=True)
+
+    apps = {"apps": {"a": "a.localhost"}, "domain": "localhost"}
+    link = Link(resolve, lambda: apps, drain_timeout=5, refused=lambda *told: refused.append(told))
     await link.start(path)
     yield link
     await link.close()
@@ -124,3 +153,81 @@ async def test_what_a_newer_router_tells_besides_is_left_out(link: Link, path: P
     await router.connect(path)
     router.tell("d", requests=1, retries=5)
     await until(lambda: link.activity("d").requests == 1)
+
+
+async def test_a_route_names_all_workers_and_the_first_for_routers_of_the_version_before(
+    link: Link, path: Path
+) -> None:
+    router = Router("one")
+    await router.connect(path)
+    assert await router.route("x.localhost") == {
+        "to": "worker",
+        "deployment": "d",
+        "address": "127.0.0.1:1",
+        "addresses": ["127.0.0.1:1", "127.0.0.1:2"],
+        "login": False,
+    }
+
+
+async def test_a_deployment_has_moved_when_all_routers_have_drained_those_that_know_the_word_or_not(
+    link: Link, path: Path
+) -> None:
+    routers = Routers()
+    await routers.connect(path)
+    moving = asyncio.create_task(link.move("d", ["127.0.0.1:2", "127.0.0.1:3"]))
+    moved = await routers.new.heard()
+    assert moved == {"move": "d", "addresses": ["127.0.0.1:2", "127.0.0.1:3"], "drain": moved["drain"]}
+    forgotten = await routers.old.heard()
+    assert forgotten == {"forget": "d", "drain": forgotten["drain"]}
+    routers.new.say({"drained": moved["drain"]})
+    routers.new.tell("d", requests=1)
+    await until(lambda: link.activity("d").requests == 1)
+    assert not moving.done()
+    routers.old.say({"drained": forgotten["drain"]})
+    await moving
+    later = Router("later", moves=True)
+    await later.connect(path)
+    learned = [await later.heard() for _ in range(3)][-1]["learn"]
+    assert set(learned) == {"new.localhost", "old.localhost"}
+    for route in learned.values():
+        assert (route["address"], route["addresses"]) == ("127.0.0.1:2", ["127.0.0.1:2", "127.0.0.1:3"])
+
+
+async def test_a_deployment_that_has_no_address_any_more_is_forgotten(link: Link, path: Path) -> None:
+    routers = Routers()
+    await routers.connect(path)
+    moving = asyncio.create_task(link.move("d", []))
+    for router in (routers.new, routers.old):
+        assert (heard := await router.heard()).pop("drain")
+        assert heard == {"forget": "d"}
+        router.writer.close()
+    await moving  # who is gone has nothing on its way
+    later = Router("later", moves=True)
+    await later.connect(path)
+    assert await later.heard() == {"forget_all": True}
+    assert "apps" in await later.heard()
+    later.say({"ask": 1, "host": "x.a.localhost", "intent": "wait"})
+    assert "answer" in await later.heard()  # there was nothing to learn
+
+
+async def test_a_move_waits_for_no_router_longer_than_the_drain_timeout(path: Path) -> None:
+    async def resolve(ask: Ask) -> Answer:
+        return Answer.control("page")
+
+    link = Link(resolve, lambda: {"apps": {}, "domain": "localhost"}, drain_timeout=0.05)
+    await link.start(path)
+    router = Router("hangs", moves=True)
+    await router.connect(path)
+    await until(lambda: any(each.moves for each in link._routers))
+    async with asyncio.timeout(5):
+        await link.move("d", ["127.0.0.1:2"])
+    await link.close()
+
+
+async def test_what_a_router_tells_of_a_refusal_is_passed_on(
+    link: Link, path: Path, refused: list[tuple[str, str]]
+) -> None:
+    router = Router("one")
+    await router.connect(path)
+    router.say({"refused": "127.0.0.1:2", "deployment": "d"})
+    await until(lambda: refused == [("d", "127.0.0.1:2")])

@@ -327,4 +327,8 @@ def get(host: str = "app.localhost", path: str = "/", **headers: str) -> bytes:
 
 
 def to_worker(address: str, deployment: str = "d1", **route: Any) -> dict[str, Any]:
-    return {"to": "worker", "deployment": deployment, "address": address, **route}
+    return to_workers([address], deployment, **route)
+
+
+def to_workers(addresses: Sequence[str], deployment: str = "d1", **route: Any) -> dict[str, Any]:
+    return {"to": "worker", "deployment": deployment, "addresses": list(addresses), **route}

@@ -206,7 +206,7 @@ async def new_link(control: Control) -> AsyncIterator[Callable[[], Awaitable[Lin
     links: list[Link] = []
 
     async def resolve(ask: Ask) -> Answer:
-        return Answer.worker(ask.host, control.routes[HOST]["address"], login=False, keep=True)
+        return Answer.worker(ask.host, control.routes[HOST]["addresses"], login=False, keep=True)
 
     async def begin() -> Link:
         for link in links:

@@ -45,6 +45,10 @@ def test_what_would_have_to_be_looked_up_is_no_address(address: str) -> None:
         {"to": "worker"},
         {"to": "worker", "deployment": "d"},
         {"to": "worker", "deployment": "d", "address": "evil.example:80"},
+        {"to": "worker", "deployment": "d", "addresses": []},
+        {"to": "worker", "deployment": "d", "addresses": "127.0.0.1:80"},
+        {"to": "worker", "deployment": "d", "addresses": ["127.0.0.1:80", "evil.example:80"]},
+        {"to": "worker", "deployment": "d", "addresses": ["127.0.0.1:80", 80]},
         {"to": "control", "reason": "a\r\nX: y"},
         {"to": "elsewhere"},
         {"to": "control", "reason": 5},
@@ -59,12 +63,11 @@ def test_a_route_that_makes_no_sense_is_refused(said: object) -> None:
 
 def test_the_table_forgets_by_deployment_by_host_and_all() -> None:
     table = Table()
-    worker = ToWorker("d1", "127.0.0.1:1")
-    table.keep("a", worker)
-    table.keep("b", ToWorker("d1", "127.0.0.1:2"))
-    table.keep("c", ToWorker("d2", "127.0.0.1:3"))
+    table.keep("a", ToWorker("d1", ("127.0.0.1:1",)))
+    table.keep("b", ToWorker("d1", ("127.0.0.1:1", "127.0.0.1:2")))
+    table.keep("c", ToWorker("d2", ("127.0.0.1:3",)))
     table.keep("d", ToControl("page"))
-    assert table.forget("d1") == {"127.0.0.1:1", "127.0.0.1:2"}
+    assert table.move("d1", ()) == {"127.0.0.1:1", "127.0.0.1:2"}
     assert table.find("a") is None
     assert len(table) == 2
     table.forget_hosts(["d", "unknown"])
@@ -73,11 +76,30 @@ def test_the_table_forgets_by_deployment_by_host_and_all() -> None:
     assert len(table) == 0
 
 
+def test_all_hosts_of_a_deployment_move_and_those_with_a_login_keep_it() -> None:
+    table = Table()
+    table.keep("a", ToWorker("d1", ("127.0.0.1:1",)))
+    table.keep("b", ToWorker("d1", ("127.0.0.1:1",), login=True))
+    table.keep("c", ToWorker("d2", ("127.0.0.1:3",)))
+    after = ("127.0.0.1:4", "127.0.0.1:5")
+    assert table.move("d1", after) == {"127.0.0.1:1"}
+    assert table.find("a") == ToWorker("d1", after)
+    assert table.find("b") == ToWorker("d1", after, login=True)
+    assert table.find("c") == ToWorker("d2", ("127.0.0.1:3",))
+
+
+def test_a_route_names_each_address_once_and_one_of_the_version_before_has_one() -> None:
+    said = {"to": "worker", "deployment": "d", "address": "127.0.0.1:1"}
+    assert read_route(said) == ToWorker("d", ("127.0.0.1:1",))
+    said["addresses"] = ["127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:2"]
+    assert read_route(said) == ToWorker("d", ("127.0.0.1:2", "127.0.0.1:1"))
+
+
 def test_a_route_that_was_replaced_meanwhile_is_not_dropped() -> None:
     table = Table()
-    table.keep("a", ToWorker("d1", "127.0.0.1:2"))
-    table.drop("a", ToWorker("d1", "127.0.0.1:1"))
-    assert table.find("a") == ToWorker("d1", "127.0.0.1:2")
+    table.keep("a", ToWorker("d1", ("127.0.0.1:2",)))
+    table.drop("a", ToWorker("d1", ("127.0.0.1:1",)))
+    assert table.find("a") == ToWorker("d1", ("127.0.0.1:2",))
 
 
 def test_what_strangers_name_is_bounded_and_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +114,7 @@ def test_what_strangers_name_is_bounded_and_the_oldest_goes_first(monkeypatch: p
 
 
 def test_what_was_kept_for_a_while_is_forgotten_then_and_when_something_better_is_known() -> None:
-    table, page, worker = Table(), ToControl("page"), ToWorker("d1", "127.0.0.1:1")
+    table, page, worker = Table(), ToControl("page"), ToWorker("d1", ("127.0.0.1:1",))
     table.keep_until("a", page, 10.0)
     table.keep_until("b", page, 10.0)
     assert (table.find_passing("a", 10.0), table.find_passing("a", 10.1)) == (page, None)
