@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -31,7 +31,7 @@ JITTER = 0.25  # of a pause, either way: what ended together is not started toge
 TRIES = 3  # crashes, one after the other, after which nobody but production is started again
 MISSES = 3  # health checks, one after the other
 
-Hire = Callable[[Post], Awaitable[Worker]]
+Hire = Callable[[Post], Coroutine[Any, Any, Worker]]
 """Start a worker for a post and wait until it is ready. Raises LazycloudError or OSError; nothing runs then."""
 
 Fell = Callable[[Post, Worker, Ended], None]
@@ -41,6 +41,10 @@ def pause(crashes: int) -> float:
     """Seconds to wait before the start after so many crashes in a row."""
     seconds = PAUSES[min(max(crashes, 1), len(PAUSES)) - 1]
     return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+
+
+class _Dismissed(LazycloudError):
+    """Nobody is wanted at that post any more."""
 
 
 class Crew:
@@ -62,6 +66,7 @@ class Crew:
         self._fell = fell
         self._for_ever = for_ever
         self._changing = asyncio.Lock()
+        self._hiring: dict[str, asyncio.Task[Worker]] = {}  # by post
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._mending: dict[str, asyncio.Task[None]] = {}
         self._probing: asyncio.Task[None] | None = None
@@ -101,14 +106,27 @@ class Crew:
                     self._mend(post)
         await self._route()
 
-    async def stop(self, how: str, kinds: Callable[[Post], bool] = lambda post: True) -> None:
-        """End them all, or those of some posts. Bounded; what can be told of their ends is."""
-        posts = [post for post in self._posts() if kinds(post)]
+    async def stop(self, how: str) -> None:
+        """End them all. Bounded."""
+        if self._probing and self._probing is not asyncio.current_task():
+            self._probing.cancel()
+        self._probing = None
+        await self._dismiss(self._posts(), how)
+
+    async def dismiss(self, how: str, web: bool) -> None:
+        """End those that serve, or all others, and also whoever is just being started there."""
+        posts = [post for post in self._posts() if post.is_web is web]
+        for post in posts:
+            del self._deployment.posts[post.name]
+        await self._dismiss(posts, how)
+
+    async def _dismiss(self, posts: Sequence[Post], how: str) -> None:
         for post in posts:
             self._unwatch(post)
-        if len(posts) == len(self._deployment.posts) and self._probing:
-            self._probing.cancel()
-            self._probing = None
+        hiring = [self._hiring[post.name] for post in posts if post.name in self._hiring]
+        for task in hiring:
+            task.cancel()
+        await asyncio.gather(*hiring, return_exceptions=True)
         await asyncio.gather(*(self._end(post, how) for post in posts))
 
     def leave(self) -> None:
@@ -180,21 +198,40 @@ class Crew:
         self._mending.pop(post.name, None)
 
     async def _fill(self, post: Post) -> bool:
-        """Whether a new worker serves at an empty post."""
+        """Whether a new worker serves at an empty post, or none is wanted there any more."""
         try:
-            worker = await self._hire(post)
+            worker = await self._new(post)
+        except _Dismissed:
+            return True
         except (LazycloudError, OSError) as problem:
             post.ended = f"could not be started: {problem}"
             post.crashes += 1
             self._events.append(WorkerFailed(**self._of(post), problem=str(problem)))
             return False
-        if not self._has_room_for(post):  # it was stopped, or came down, meanwhile
+        if self._has_room_for(post):
+            self._take(post, worker)
+        else:  # it was stopped, or came down, meanwhile
             await worker.stop()
-            return False
-        self._take(post, worker)
         return True
 
+    async def _new(self, post: Post) -> Worker:
+        """A worker that is ready. Raises _Dismissed when it is given up meanwhile."""
+        task = self._hiring[post.name] = asyncio.create_task(self._hire(post), name=f"hire {post.name}")
+        try:
+            return await task
+        except asyncio.CancelledError:
+            us = asyncio.current_task()
+            if us is None or us.cancelling():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                raise
+            raise _Dismissed("It was stopped meanwhile.") from None
+        finally:
+            self._hiring.pop(post.name, None)
+
     def _has_room_for(self, post: Post) -> bool:
+        if self._deployment.posts.get(post.name) is not post:
+            return False
         state = self._deployment.state
         going_on = state not in (State.STOPPING, State.STOPPED) and self._for_ever()
         return state is State.READY or (going_on and not post.is_web)
@@ -214,9 +251,9 @@ class Crew:
         post.restarts += 1
         if not post.is_web:
             await self._end(post, how)
-            self._take(post, await self._hire(post))
+            self._take(post, await self._new(post))
             return
-        new = await self._hire(post)
+        new = await self._new(post)
         if not self._has_room_for(post):
             await new.stop()
             return

@@ -219,7 +219,7 @@ class Fleet:
             if one.key.app == app.name and one.key.is_production and not self.is_production(one)
         ]
         await asyncio.gather(
-            *(self._crew(one).stop("production moved on", lambda post: not post.is_web) for one in others)
+            *(self._crew(one).dismiss("was stopped: production moved on", web=False) for one in others)
         )
         if deployment := self.production(app):
             await self._staff(deployment)
@@ -478,7 +478,7 @@ class Fleet:
             log.error("%s is ready all the same: %s", deployment.id, problem)
             return
         # They stay its own meanwhile: who stops the deploy now finds them.
-        await self._crew(deployment).stop("was not ready", lambda post: post.is_web)
+        await self._crew(deployment).dismiss("was not ready", web=True)
         failed = deployment.failed_step.value
         deployment.advance(Cause.BROKE, Failure.of(failed, problem))
         if failed in (StepName.START.value, StepName.READY.value):  # what was built can only fail again

@@ -56,7 +56,9 @@ async def test_two_workers_share_the_requests_and_one_that_is_killed_is_replaced
     assert [one["name"] for one in row["processes"]] == ["web.1", "web.2"]
     pids = {(await server.get()).json["environment"]["LAZYCLOUD_WORKER"] for _ in range(4)}
     assert pids == {"web.1", "web.2"}
-    psutil.Process(row["processes"][0]["pid"]).kill()
+    killed = psutil.Process(row["processes"][0]["pid"])
+    killed.kill()
+    killed.wait(10)
     answers = [await server.get() for _ in range(10)]
     assert {answer.status for answer in answers} == {200}  # the other one goes on
 
@@ -174,8 +176,13 @@ async def test_background_processes_run_for_production_only_and_never_twice(
     await asyncio.to_thread(server.wait, lambda: len(notes()) == 3, "the new clock")
     assert [(line[0], line[2]) for line in notes()] == [("begin", first), ("end", first), ("begin", second)]
     assert notes()[0][3] == "None"  # no PORT
+
+    async def has_both() -> bool:
+        row = await row_of(server, production=True)
+        return [one["name"] for one in row["processes"]] == ["web.1", "clock.1"]
+
+    await server.until(has_both)
     row = await row_of(server, production=True)
-    assert [one["name"] for one in row["processes"]] == ["web.1", "clock.1"]
     (clock,) = [one for one in row["processes"] if one["name"] == "clock.1"]
     os.kill(clock["pid"], signal.SIGKILL)
 
