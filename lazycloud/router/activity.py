@@ -16,6 +16,7 @@ from typing import Any
 LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _AT_ONCE = 200  # deployments: a millisecond, and 80 KB of JSON
+_LAST = 1 << 32  # more than can be on its way
 _SHUNNED = 5.0  # seconds in which others go before a worker that refused; control sees to it meanwhile
 
 
@@ -88,18 +89,23 @@ class Count:
         self.loads: dict[str, Load] = {}
         self._turn = 0
 
-    def choose(self, addresses: Sequence[str], dead: Container[str], now: float) -> Load:
+    def choose(self, addresses: tuple[str, ...], dead: Container[str], now: float) -> Load:
         """The worker with the fewest requests and sockets, in turn among equals; rather none that refused."""
         if len(addresses) == 1:
             return self.loads.get(addresses[0]) or self._load(addresses[0], addresses)
         self._turn = turn = (self._turn + 1) % len(addresses)
-        in_turn = [
-            self.loads.get(address) or self._load(address, addresses)
-            for address in (*addresses[turn:], *addresses[:turn])
-        ]
-        return min(
-            in_turn, key=lambda load: (load.address in dead, load.shunned > now, load.open + load.sockets)
-        )
+        best, least = None, 0
+        for address in addresses[turn:] + addresses[:turn]:
+            load = self.loads.get(address) or self._load(address, addresses)
+            rank = load.open + load.sockets
+            if load.shunned > now:
+                rank += _LAST
+            if address in dead:
+                rank += 2 * _LAST
+            if best is None or rank < least:
+                best, least = load, rank
+        assert best is not None, "no address"
+        return best
 
     def _load(self, address: str, addresses: Sequence[str]) -> Load:
         """Of an address that is new; those that are not of `addresses` are forgotten when nothing is on its way."""
