@@ -16,7 +16,7 @@ MAKE_VENV = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --up
 INSTALL = $(BIN)/python -m pip install --quiet
 endif
 
-.PHONY: demo test fuzz check lint types bench-router bench-deploy clean
+.PHONY: demo test fuzz chaos check lint types bench-router bench-deploy clean
 
 demo: .venv/.installed
 	@test -e "$(DEMO)/guestbook" || echo "Making a guestbook in $(DEMO)/guestbook"
@@ -30,6 +30,10 @@ test: .venv/.installed-test
 # Other requests and answers every time; the tests try the same few.
 fuzz: .venv/.installed-test
 	LAZYCLOUD_FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/router/test_fuzz.py
+
+# Kills and hangs at random for MINUTES; the same ones again for the same SEED.
+chaos: .venv/.installed-test
+	$(BIN)/python -m tests.e2e.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: lint types test
 
