@@ -164,6 +164,11 @@ def _was_given(pid: int, begins: tuple[bytes, ...]) -> bool:
     return any(entry.startswith(begins) for entry in environment.split(b"\0"))
 
 
+def as_relayed(status: int) -> int:
+    """How the process ended that another waited for: with 128 and its signal, as shells tell it."""
+    return 128 - status if 128 < status < 128 + signal.NSIG else status
+
+
 def ending_in_words(status: int) -> str:
     """How a process ended, to follow its name in a sentence. Negative: killed by that signal."""
     if status < 0:
@@ -187,13 +192,15 @@ async def run(
     niceness: int = 0,
     before: Sequence[str] = (),
     started: Callable[[int], None] | None = None,
+    relayed: bool = False,
 ) -> None:
     """Run to its end, its output streamed; `environment` is all that it gets.
 
     A string goes to `/bin/sh -c` (an app's own command); a sequence never sees a shell. Raises CommandFailed
     for a status other than 0, for `timeout` seconds passed, and for a program that is not there; StepFailed
-    for a folder that is not there. `before` are words that the command is run by. `started` is told its pid, which
-    is its session's. However it ends, and when the caller is cancelled, nothing of its process group is left.
+    for a folder that is not there. `before` are words that the command is run by; `relayed`: a program of theirs
+    waits for it, and ends as a shell does then. `started` is told its pid, which is its session's. However it
+    ends, and when the caller is cancelled, nothing of its process group is left.
     """
     arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
     nice = ["nice", "-n", str(niceness)] if niceness else []
@@ -210,6 +217,7 @@ async def run(
                 await _come_after_others(process.pid, niceness)
             await _drain(process, pipe, tail)
             status = await process.wait()
+            status = as_relayed(status) if relayed else status
     except TimeoutError:
         raise CommandFailed(shown, None, tail.lines(), timeout) from None
     finally:
@@ -332,10 +340,12 @@ class Ending:
     """Waits for a process to end, ours or adopted, by its pidfd; `status` is known only of our children.
 
     `report` is a pipe on which the parent of somebody else's child says `ended <wait status>`; it is closed here.
+    `relayed`: it waits for the process that is meant, and then ends as a shell does: with 128 and its signal.
     """
 
-    def __init__(self, identity: Identity, report: int = -1) -> None:
+    def __init__(self, identity: Identity, report: int = -1, relayed: bool = False) -> None:
         self.identity = identity
+        self._relayed = relayed
         self.status: int | None = None
         self._fd = -1
         self._report = report
@@ -387,7 +397,8 @@ class Ending:
         with contextlib.suppress(ChildProcessError):
             pid, status = os.waitpid(self.identity.pid, os.WNOHANG)
             if pid:
-                self.status = os.waitstatus_to_exitcode(status)
+                status = os.waitstatus_to_exitcode(status)
+                self.status = as_relayed(status) if self._relayed else status
         if self.status is None and self._report >= 0:
             self._await_report()
         else:
@@ -433,7 +444,14 @@ async def end_group(ending: Ending, graces: Sequence[tuple[signal.Signals, float
     if identify(identity.pid) not in (None, identity):
         return
     for number, seconds in graces:
+        apart = kin({identity.pid})[0]
         signal_group(identity.pid, number)
+        for (
+            pid
+        ) in apart:  # daemons that have a session of their own, as far as they are known by their parents
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getpgid(pid) != identity.pid:
+                    os.kill(pid, number)
         if await _all_gone(ending, seconds):
             return
     kill_session(identity.pid)

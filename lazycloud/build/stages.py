@@ -51,9 +51,11 @@ from lazycloud.build.toolchain import Tool, Toolchain
 from lazycloud.build.variables import Variables
 from lazycloud.errors import StepFailed
 from lazycloud.processes import Output, modes_count, unheard
+from lazycloud.walls.machine import installation
 
 TREE, SOURCE_MARKER, RELEASE_MARKER, MARKER = "tree", "source.json", "release.json", "complete.json"
 RELEASES, ENVIRONMENTS, BUILDS = "releases", "environments", "builds"
+PACKAGE = Path(__file__).parents[1]  # ours, whose server serves static sites
 NEIGHBOURS = 3  # releases that unchanged files are looked for in: the newest are nearest
 
 
@@ -120,6 +122,28 @@ class Release:
     skipped: bool
     recipe: Recipe
     fetched: bool = False
+
+    @property
+    def shown(self) -> tuple[Path, ...]:
+        """All that its processes read: files, environments, and the programs that those lead to."""
+        tools = [each.tool for each in self.recipe.environments]
+        return (
+            self.folder.parent,
+            *(each.folder for each in self.recipe.environments if not each.local),
+            *(tool.stand_in for tool in tools if tool.stand_in),
+            *(place for tool in tools if tool.path for place in installation(Path(tool.path))),
+            *((PACKAGE,) if self.plan.roots else ()),
+        )
+
+    @property
+    def own(self) -> tuple[Path, ...]:
+        """Folders in shared environments that tools keep something in: each worker has them for itself."""
+        return tuple(
+            each.folder / place
+            for each in self.recipe.environments
+            if not each.local
+            for place in each.runtime.writable
+        )
 
 
 @dataclass(frozen=True)

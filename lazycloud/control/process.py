@@ -48,7 +48,9 @@ from lazycloud.errors import BadInput, LazycloudError
 from lazycloud.events import AppAdded, EventLog, Output, ServerStarted, ServerStopped
 from lazycloud.hosts import app_name, is_app_name
 from lazycloud.store import Store
-from lazycloud.workers.engine import Processes
+from lazycloud.walls import sandbox
+from lazycloud.walls.sandbox import Sandbox
+from lazycloud.workers.engine import Engine, Processes, Sandboxed
 
 LAST_ANSWERS = 5.0  # seconds for requests that this control has still to answer when it leaves
 
@@ -60,6 +62,7 @@ class Control:
 
     def __init__(self, config: Config, environ: Mapping[str, str], again: bool = False) -> None:
         self.config = config
+        self.unwalled = ""  # why there are no walls though they were wanted
         self._again = again
         self._environ = environ
         self._store = Store(config.database_url)
@@ -87,7 +90,9 @@ class Control:
         self._closing.push_async_callback(self.events.close)
         self._closing.callback(lambda: self.events.append(ServerStopped()))
         self._keep_workers = True  # until the start is complete: a start that fails stops nobody's worker
-        self.fleet = Fleet(config, self.events, self._store, Processes(), self._environ.get("TZ", ""))
+        self.fleet = Fleet(
+            config, self.events, self._store, await self._engine(), self._environ.get("TZ", "")
+        )
         self.production = Production(config, self.fleet, self.events, self._store)
         scratch = config.cache_folder / "artifacts"
         self.depot = Depot(read_place(config.artifacts, config.artifact_key_file, scratch))
@@ -106,6 +111,21 @@ class Control:
             self.production.start(app)
         self.disk.start()
         self.rest.start()
+
+    async def _engine(self) -> Engine:
+        """What `isolation` asks for. Raises BadInput when that cannot be had, and no other will do."""
+        wanted = self.config.isolation
+        if wanted == "none":
+            return Processes()
+        why = await asyncio.to_thread(sandbox.missing)
+        if why and wanted == "sandbox":
+            advice = f'{sandbox.advice()} Or do without walls: isolation = "none".'
+            raise BadInput(f"isolation: {why[0].lower()}{why[1:]}", advice)
+        if why:
+            self.unwalled = why
+            return Processes()
+        environ = build_environment(self._environ, self.config.home, self.config.cache_folder)
+        return Sandboxed(Sandbox(self.config.home, environ))
 
     async def _close_fleet(self) -> None:
         await self.fleet.close(keep_workers=self._keep_workers)

@@ -260,8 +260,7 @@ class Deploy:
     def _view(self, release: Release) -> View:
         """Its release, and its own data; nothing else of the server's folder."""
         data = self.app.versions.place(self.deployment.key.version)
-        environments = tuple(place for place in self.deployment.uses if place != release.folder.parent)
-        return View(self.home, (release.folder.parent, *environments), (data, self.scratch))
+        return View(self.home, release.shown, (data,), scratch=self.scratch, fresh=release.own)
 
     @contextmanager
     def _step(self, name: StepName) -> Iterator[tuple[Step, Output]]:

@@ -19,8 +19,13 @@ _SHELL_WORDS = re.compile(
 
 
 def shell_arguments(command: str) -> list[str]:
+    """The argument list that runs `command` without walls, but with modes that count."""
+    return [*heeding_modes(), *shell(command)]
+
+
+def shell(command: str) -> list[str]:
     """The argument list that runs `command`: `exec`ed by a shell if it is one simple command."""
-    return [*heeding_modes(), "/bin/sh", "-c", f"exec {command}" if _is_simple(command) else command]
+    return ["/bin/sh", "-c", f"exec {command}" if _is_simple(command) else command]
 
 
 def _is_simple(command: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from lazycloud import processes
 from lazycloud.processes import Output
+from lazycloud.walls.sandbox import Sandbox
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.preload.parents import Parents
 from lazycloud.workers.process import ProcessWorker, prepare, prepare_again
@@ -46,7 +47,7 @@ class Engine(Protocol):
 
 
 class Processes:
-    """Workers that are processes of this machine."""
+    """Workers that are processes of this machine, and see all of it."""
 
     name = "none"
 
@@ -79,3 +80,28 @@ class Processes:
 
     def _seen(self, launch: Launch) -> Launch:
         return replace(launch, view=None)
+
+
+class Sandboxed(Processes):
+    """The same behind `walls`: each sees what its launch says."""
+
+    name = "sandbox"
+
+    def __init__(self, walls: Sandbox) -> None:
+        super().__init__()
+        self._walls = walls
+
+    async def start(self, launch: Launch, say: Output) -> Worker:
+        return await ProcessWorker.start(self._seen(launch), self._ports, None, say, self._walls)
+
+    async def run(self, launch: Launch, command: str, output: Output, timeout: float) -> None:
+        if launch.view is None:
+            await super().run(launch, command, output, timeout)
+            return
+        enclosed = self._walls.enclose(launch.view, launch.folder, launch.environment)
+        await processes.run(
+            command, launch.folder, enclosed.environment, output, timeout, before=enclosed.words, relayed=True
+        )
+
+    def _seen(self, launch: Launch) -> Launch:
+        return replace(launch, venv=None)

@@ -31,7 +31,8 @@ from lazycloud.processes import (
     members,
     unheard,
 )
-from lazycloud.workers.command import shell_arguments
+from lazycloud.walls.sandbox import Sandbox
+from lazycloud.workers.command import shell, shell_arguments
 from lazycloud.workers.logs import last_lines, open_log
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.preload.parents import Parents
@@ -56,8 +57,10 @@ class ProcessWorker:
         launch: Launch | None = None,
         parents: Parents | None = None,
         begun: Begun | None = None,
+        walls: Sandbox | None = None,
     ) -> None:
         self._ports = ports
+        self._walls = walls
         self._launch = launch
         self._parents = parents
         self._begun = begun
@@ -72,14 +75,20 @@ class ProcessWorker:
 
     @classmethod
     async def start(
-        cls, launch: Launch, ports: Ports, parents: Parents | None = None, say: Output | None = None
+        cls,
+        launch: Launch,
+        ports: Ports,
+        parents: Parents | None = None,
+        say: Output | None = None,
+        walls: Sandbox | None = None,
     ) -> ProcessWorker:
         """Start the process; it is not ready yet. Raises StepFailed if it cannot be started, Busy without a port.
 
         A fork of one of `parents` where that is the same as a plain start, and faster; `say` is told what was done.
+        Behind `walls` it sees the view of its launch, without any it sees all.
         """
-        begun = await _begin_on_port(launch, ports, parents, say or unheard)
-        return cls(begun.record, ports, launch, parents, begun)
+        begun = await _begin_on_port(launch, ports, parents, say or unheard, walls)
+        return cls(begun.record, ports, launch, parents, begun, walls)
 
     @classmethod
     async def adopt(cls, record: Record, ports: Ports) -> ProcessWorker | None:
@@ -173,7 +182,7 @@ class ProcessWorker:
 
     async def _move(self, launch: Launch, say: Output) -> None:
         await self.stop()
-        self._begun = await _begin_on_port(launch, self._ports, self._parents, say)
+        self._begun = await _begin_on_port(launch, self._ports, self._parents, say, self._walls)
         self._record = self._begun.record
         self._ending = _watch(self._record, self._begun)
         self._meter = Meter(self._record.pid)
@@ -189,23 +198,27 @@ class Begun:
 
 
 def _watch(record: Record, begun: Begun | None) -> Ending:
-    ending = Ending(record.identity, begun.report if begun else -1)
+    ending = Ending(record.identity, begun.report if begun else -1, relayed=record.walled)
     ending.watch()
     return ending
 
 
-async def _begin_on_port(launch: Launch, ports: Ports, parents: Parents | None, say: Output) -> Begun:
+async def _begin_on_port(
+    launch: Launch, ports: Ports, parents: Parents | None, say: Output, walls: Sandbox | None
+) -> Begun:
     if not launch.listens:
-        return await _begin(launch, 0, parents, say)
+        return await _begin(launch, 0, parents, say, walls)
     port = ports.take()
     try:
-        return await _begin(launch, port, parents, say)
+        return await _begin(launch, port, parents, say, walls)
     except BaseException:
         ports.give_back(port)
         raise
 
 
-async def _begin(launch: Launch, port: int, parents: Parents | None, say: Output) -> Begun:
+async def _begin(
+    launch: Launch, port: int, parents: Parents | None, say: Output, walls: Sandbox | None
+) -> Begun:
     environment = _complete(launch, port)
     with open_log(launch.log) as log:
         if parents is not None and launch.venv is not None:
@@ -220,7 +233,7 @@ async def _begin(launch: Launch, port: int, parents: Parents | None, say: Output
                     say(f"Preloaded: {fork.modules} modules had been imported ahead.\n")
                 record = _record(launch, fork.identity, port, log_start, preloaded=bool(fork.modules))
                 return Begun(record, start, fork.report)
-        return Begun(_spawn(launch, port, environment, log))
+        return Begun(_spawn(launch, port, environment, log, walls))
 
 
 def prepare(launch: Launch, parents: Parents) -> None:
@@ -248,11 +261,17 @@ def _complete(launch: Launch, port: int) -> dict[str, str]:
     return {**launch.environment, "HOST": HOST, "PORT": str(port)}
 
 
-def _spawn(launch: Launch, port: int, environment: Mapping[str, str], log: BinaryIO) -> Record:
+def _spawn(
+    launch: Launch, port: int, environment: Mapping[str, str], log: BinaryIO, walls: Sandbox | None
+) -> Record:
     log_start = os.fstat(log.fileno()).st_size
+    arguments, walled = shell_arguments(launch.command), False
+    if walls and launch.view:
+        enclosed, walled = walls.enclose(launch.view, launch.folder, environment), True
+        arguments, environment = [*enclosed.words, *shell(launch.command)], enclosed.environment
     try:
         process = subprocess.Popen(
-            shell_arguments(launch.command),
+            arguments,
             cwd=launch.folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -266,10 +285,17 @@ def _spawn(launch: Launch, port: int, environment: Mapping[str, str], log: Binar
         ) from problem
     process.returncode = 0  # Ending reaps it; Popen's own clean-up would take the status away
     identity = identity_of_child(process.pid)
-    return _record(launch, identity, port, log_start)
+    return _record(launch, identity, port, log_start, walled=walled)
 
 
-def _record(launch: Launch, identity: Identity, port: int, log_start: int, preloaded: bool = False) -> Record:
+def _record(
+    launch: Launch,
+    identity: Identity,
+    port: int,
+    log_start: int,
+    preloaded: bool = False,
+    walled: bool = False,
+) -> Record:
     return Record(
         pid=identity.pid,
         started=identity.started,
@@ -285,6 +311,7 @@ def _record(launch: Launch, identity: Identity, port: int, log_start: int, prelo
         ready_timeout=launch.ready_timeout,
         stop_timeout=launch.stop_timeout,
         preloaded=preloaded,
+        walled=walled,
     )
 
 

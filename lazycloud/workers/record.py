@@ -17,6 +17,7 @@ class Record:
     `started` (clock ticks since boot) and `boot` tell its process from a later one with the same pid.
     `log_start` is the byte of the log at which this worker's own lines begin. `preloaded`: it is a
     fork of a process that had imported what it needs. `listens`: False for a background process; it has no port.
+    `walled`: its process is bwrap's, the app is a child of that.
     """
 
     pid: int
@@ -33,6 +34,7 @@ class Record:
     ready_timeout: float = 60
     stop_timeout: float = 10
     preloaded: bool = False
+    walled: bool = False
 
     @property
     def identity(self) -> Identity:

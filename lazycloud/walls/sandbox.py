@@ -1,0 +1,260 @@
+"""Walls by bubblewrap: a process sees an allow-list of files, processes of its own only, and has no rights.
+
+Namespaces of users, processes, IPC, host name and control groups are its own; the network is the machine's, for
+the routers, and maybe a database on this machine, are reached by it. A process has one user and one group, which are
+the server's outside; inside it is nobody's root, so that programs do not try what only root can.
+
+What a commit says of its environment (LD_PRELOAD, PATH …) must mean nothing to the programs that build the walls:
+they get a clean one, and the app's own is put on inside. A filter of system calls and Landlock come on top.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from lazycloud.findings import Finding, Weight
+from lazycloud.walls import landlock, seccomp
+from lazycloud.walls.machine import LIVE, OWN, etc, kernel, settings, system, toolchain
+from lazycloud.walls.view import View
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+TRY_TIMEOUT = 30.0
+FOLDER = "walls"  # of the home: what every sandbox is shown of ours
+USER, NAME = 1000, "app"  # who a server's root is inside
+TOLD = (
+    "DATA_DIR",
+    "HOME",
+    "LAZYCLOUD_BUILD",
+    "PORT",
+)  # what processes are known again by (processes.end_strays)
+PACKED = "LAZYCLOUD_ENVIRONMENT"
+FILTER = 9  # the descriptor by which bwrap reads the filter: it is opened anew at each start
+# A shell opens the filter, and later another puts on the app's environment: 0.5 ms each.
+_WITH_FILTER = f'exec {FILTER}<"$0"; exec "$@"'
+_WITH_ENVIRONMENT = f'eval "${PACKED}"; unset {PACKED}; exec "$@"'
+_NAMES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def missing() -> str:
+    """Why commands cannot be walled here, in a sentence; "" if they can. Tries it once: blocks for some 20 ms."""
+    return _missing()
+
+
+def findings() -> list[Finding]:
+    """For `lazycloud doctor`."""
+    if why := missing():
+        return [Finding(Weight.UNSAFE, "sandbox", why, advice())]
+    if why := landlock.missing():
+        said = f"Sandboxes have no second wall: {why[0].lower()}{why[1:]}"
+        return [Finding(Weight.LIMITED, "sandbox", said, "Use Linux 6.12 or newer, and install perl.")]
+    return [Finding(Weight.FINE, "sandbox", "Workers and builds run in sandboxes.")]
+
+
+def advice() -> str:
+    """What to do about what is missing."""
+    if _bwrap() is None:
+        return "Install bubblewrap (Debian and most others: the package bubblewrap)."
+    if _restricted_by_apparmor():
+        return (
+            "Allow it bwrap by an AppArmor profile, or all programs: "
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+        )
+    return (
+        "Let this user make namespaces (sysctl user.max_user_namespaces; in a container, its own system-call "
+        "filter and masked /proc forbid it)."
+    )
+
+
+@dataclass(frozen=True)
+class Enclosed:
+    """`words` come before a command, and `environment` is what all of it is started with."""
+
+    words: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """`home` is the server's folder; the machine's tools are found by `environ`, what it gives to builds of its own.
+
+    Neither may come from a commit.
+    """
+
+    home: Path
+    environ: Mapping[str, str]
+
+    def enclose(self, view: View, folder: Path, environment: Mapping[str, str]) -> Enclosed:
+        """What puts a command behind walls, in `folder`; `environment` is all that it gets there."""
+        return Enclosed(self.words(view, folder), packed(environment))
+
+    def words(self, view: View, folder: Path) -> tuple[str, ...]:
+        """The words before a command. They want an environment that is `packed`."""
+        filtering = self._filter
+        opening = ("/bin/sh", "-c", _WITH_FILTER, str(filtering)) if filtering else ()
+        limiting = ("--seccomp", str(FILTER)) if filtering else ()
+        inside = (*landlock.words(), "/bin/sh", "-c", _WITH_ENVIRONMENT, "sh")
+        return (*opening, str(_bwrap()), *self.arguments(view, folder), *limiting, "--", *inside)
+
+    def arguments(self, view: View, folder: Path) -> list[str]:
+        """bwrap's own arguments: namespaces and files, without filter and command."""
+        network = () if view.network else ("--unshare-net",)
+        return [*_namespaces(), *network, *self._files(view), "--remount-ro", "/", "--chdir", str(folder)]
+
+    def _files(self, view: View) -> Iterator[str]:
+        yield from _system()
+        yield from ("--ro-bind", str(self._etc), "/etc")
+        for name in LIVE:
+            if Path("/etc", name).is_file():
+                yield from ("--ro-bind", f"/etc/{name}", f"/etc/{name}")
+        yield from ("--dir", "/run", "--dir", "/var")
+        for words in sorted(self._shown(view), key=lambda words: len(Path(words[-1]).parts)):
+            yield from words
+        for place in (*OWN, *view.fresh):
+            if place.is_dir() and not place.is_symlink():
+                yield from ("--tmpfs", str(place))
+
+    def _shown(self, view: View) -> Iterator[tuple[str, ...]]:
+        own = _outside(view.home, self._tools + (self._settings if view.settings else ()))
+        for place in dict.fromkeys((*own, *view.read)):
+            yield from _bind("--ro-bind-try", place)
+        for place in view.write:
+            yield from _bind("--bind", place)
+        for source, place in view.copies:
+            yield ("--bind", str(source), str(place))
+        if view.scratch:
+            yield from _bind("--bind", view.scratch)
+            yield ("--bind", str(view.scratch), "/tmp")  # noqa: S108 - inside
+            yield ("--bind", str(view.scratch), "/var/tmp")  # noqa: S108
+        else:
+            yield ("--tmpfs", "/tmp")  # noqa: S108
+
+    @cached_property
+    def _tools(self) -> tuple[Path, ...]:
+        return toolchain(self.environ)
+
+    @cached_property
+    def _settings(self) -> tuple[Path, ...]:
+        return settings(self.environ)
+
+    @cached_property
+    def _filter(self) -> Path | None:
+        content = seccomp.program()
+        return self._kept(f"filter-{_digest(content)}", content) if content else None
+
+    @cached_property
+    def _etc(self) -> Path:
+        """Other users are nobody's business, but many programs look up their own."""
+        user, group = identity()
+        users = f"{NAME}:x:{user}:{group}::/tmp:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n"
+        return etc(self.home / FOLDER, {"passwd": users, "group": f"{NAME}:x:{group}:\nnogroup:x:65534:\n"})
+
+    def _kept(self, name: str, content: bytes) -> Path:
+        """A small file of ours, made when it is not there."""
+        path = self.home / FOLDER / name
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                file.write(content)
+            os.chmod(file.name, 0o444)  # noqa: PTH101
+            os.replace(file.name, path)  # noqa: PTH105
+        return path
+
+
+def packed(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the walls are built with: an app's variables in one of them, but for those that it is known again by."""
+    told = {name: environment[name] for name in TOLD if name in environment}
+    exports = (
+        f"export {name}={shlex.quote(value)}" for name, value in environment.items() if _NAMES.fullmatch(name)
+    )
+    return {**told, "PATH": SYSTEM_PATH, PACKED: "\n".join(["unset PATH", *exports])}
+
+
+def identity() -> tuple[int, int]:
+    """The user and the group that a walled process is for itself."""
+    return (USER, USER) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+
+
+def _bind(how: str, place: Path) -> Iterator[tuple[str, ...]]:
+    """At its own path, and at the one that links on the way to it lead to."""
+    for path in dict.fromkeys((place, place.resolve())):
+        yield (how, str(place), str(path))
+
+
+def _outside(home: Path, places: tuple[Path, ...]) -> list[Path]:
+    """Those that neither hold the server's folder nor lie in it."""
+    real = home.resolve()
+    return [
+        place
+        for place in places
+        if not (real.is_relative_to(place.resolve()) or place.resolve().is_relative_to(real))
+    ]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _namespaces() -> list[str]:
+    user, group = identity()
+    return [
+        "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+        *(("--disable-userns",) if _has("--disable-userns") else ()),
+        "--uid", str(user), "--gid", str(group), "--cap-drop", "ALL",
+    ]  # fmt: skip
+
+
+@cache
+def _system() -> tuple[str, ...]:
+    return (*system(), *kernel())
+
+
+@cache
+def _bwrap() -> str | None:
+    return shutil.which("bwrap", path=SYSTEM_PATH)
+
+
+@cache
+def _has(option: str) -> bool:
+    """Whether this bwrap has an option: 0.8 brought the newest that is used."""
+    helped = subprocess.run([str(_bwrap()), "--help"], capture_output=True, text=True, check=False)
+    return option in helped.stdout + helped.stderr
+
+
+@cache
+def _missing() -> str:
+    if _bwrap() is None:
+        return "bwrap is not on this machine, by which workers and builds are walled off."
+    with tempfile.TemporaryDirectory(prefix="lazycloud-walls-") as folder:
+        sandbox, view = Sandbox(Path(folder), {}), View(Path(folder))
+        words = [*sandbox.words(view, Path("/")), "/bin/true"]
+        try:
+            tried = subprocess.run(
+                words,
+                env=packed({}),
+                cwd="/",
+                capture_output=True,
+                text=True,
+                timeout=TRY_TIMEOUT,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as problem:
+            return f"bwrap, by which workers and builds are walled off, does not work here: {problem}."
+    last = (tried.stderr.strip().splitlines() or [f"exit status {tried.returncode}"])[-1]
+    return "" if tried.returncode == 0 else f"Workers and builds cannot be walled off: {last.rstrip('.')}."
+
+
+def _restricted_by_apparmor() -> bool:
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").read_text().strip() == "1"
+    return False
