@@ -16,7 +16,7 @@ MAKE_VENV = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --up
 INSTALL = $(BIN)/python -m pip install --quiet
 endif
 
-.PHONY: demo test fuzz chaos check lint types bench-router bench-deploy clean
+.PHONY: demo test fuzz chaos check lint types states bench-router bench-deploy clean
 
 demo: .venv/.installed
 	@test -e "$(DEMO)/guestbook" || echo "Making a guestbook in $(DEMO)/guestbook"
@@ -43,6 +43,10 @@ lint: .venv/.installed-test
 
 types: .venv/.installed-test
 	$(BIN)/mypy
+
+# A test compares.
+states: .venv/.installed
+	$(BIN)/python -m lazycloud.states > docs/states.md
 
 # FIGURES="keepalive idle" for some of them, ARGUMENTS for its flags.
 bench-router: .venv/.installed

@@ -22,7 +22,7 @@ class State(Enum):
     STOPPED = "stopped"
 
 
-MEANINGS = {
+MEANING: dict[State, str] = {
     State.COLD: "never deployed here, or passed by",
     State.QUEUED: "waits for its turn",
     State.BUILDING: "source, dependencies, build, data, release",
@@ -111,3 +111,45 @@ def advance(state: State, cause: Cause) -> State:
         return TABLE[state, cause]
     except KeyError:
         raise ImpossibleTransition(state, cause) from None
+
+
+def page() -> str:
+    """docs/states.md: the table as a diagram, and in words."""
+    return "\n".join([_HEAD, "```mermaid", *_diagram(), "```", "", *_rows(), ""])
+
+
+_HEAD = """# The states of a deployment
+
+Drawn from the table in `lazycloud/states.py` by `make states`. What moves a deployment is looked up there, in one
+place; what the table does not have is refused. Each change is one event (`state_changed`), whose `reason` is one of
+these words.
+"""
+
+
+def _arrows(state: State) -> dict[State, list[str]]:
+    """Where to from a state, and because of what."""
+    arrows: dict[State, list[str]] = {}
+    for (before, cause), after in TABLE.items():
+        if before is state:
+            arrows.setdefault(after, []).append(cause.value)
+    return arrows
+
+
+def _diagram() -> list[str]:
+    lines = ["stateDiagram-v2", f"    [*] --> {State.COLD.value}"]
+    for state in State:
+        for after, causes in _arrows(state).items():
+            lines.append(f"    {state.value} --> {after.value}: {', '.join(causes)}")
+    return lines
+
+
+def _rows() -> list[str]:
+    rows = ["| state | what it means | what moves it where |", "| --- | --- | --- |"]
+    for state in State:
+        ways = [f"{', '.join(causes)} → {after.value}" for after, causes in _arrows(state).items()]
+        rows.append(f"| **{state.value}** | {MEANING[state]} | {'<br>'.join(ways)} |")
+    return rows
+
+
+if __name__ == "__main__":
+    print(page(), end="")

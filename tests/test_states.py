@@ -1,8 +1,12 @@
 """The transition table of a deployment."""
 
+from pathlib import Path
+
 import pytest
 
-from lazycloud.states import DEPLOYING, TABLE, Cause, ImpossibleTransition, State, advance
+from lazycloud.states import DEPLOYING, MEANING, TABLE, Cause, ImpossibleTransition, State, advance, page
+
+PAGE = Path(__file__).parents[1] / "docs" / "states.md"
 
 
 def test_a_deploy_goes_from_cold_to_ready() -> None:
@@ -36,3 +40,18 @@ def test_every_state_is_reached_and_none_is_a_dead_end() -> None:
 def test_what_the_table_does_not_have_is_refused_in_words() -> None:
     with pytest.raises(ImpossibleTransition, match="ready cannot go on because its turn came"):
         advance(State.READY, Cause.TURN_CAME)
+
+
+def test_the_page_of_the_docs_is_drawn_from_the_table() -> None:
+    assert PAGE.read_text() == page(), "`make states` draws it again"
+
+
+def test_the_page_has_every_state_and_every_transition() -> None:
+    text = page()
+    for (before, cause), after in TABLE.items():
+        (arrow,) = [
+            line for line in text.splitlines() if line.startswith(f"    {before.value} --> {after.value}: ")
+        ]
+        assert cause.value in arrow.partition(": ")[2].split(", ")
+    for state in State:
+        assert f"| **{state.value}** | {MEANING[state]} | " in text
