@@ -23,3 +23,11 @@ class Finding:
     what: str
     sentence: str
     advice: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        return {
+            "weight": self.weight.name.lower(),
+            "what": self.what,
+            "sentence": self.sentence,
+            "advice": self.advice,
+        }

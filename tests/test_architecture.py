@@ -50,8 +50,19 @@ MAY_KNOW = {
         "walls",
         "workforce",
     },
+    "doctor": {
+        "allowance",
+        "certificates",
+        "config",
+        "errors",
+        "findings",
+        "listeners",
+        "walls",
+        "workers",
+    },
     "control": {
         "deployments",
+        "doctor",
         "build",
         "workers",
         "data",
@@ -81,7 +92,7 @@ MAY_KNOW = {
         "processes",
     }
     | {"router"},  # only router.settings: their limits
-    "cli": {"announcement", "config", "errors", "findings", "hosts", "server", "build"},
+    "cli": {"announcement", "config", "doctor", "errors", "findings", "hosts", "server", "build"},
 }
 
 

@@ -42,6 +42,7 @@ VERBS = {
     "prune": "disk:prune",
     "pin": "pins:pin",
     "unpin": "pins:unpin",
+    "doctor": "doctor:doctor",
 }
 """Verb -> module and function, in the order of the help."""
 

@@ -5,6 +5,7 @@ Documented route by route in docs/protocols.md.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pwd
 import socket
@@ -30,6 +31,7 @@ from lazycloud.deployments.disk import Disk
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.pins import Pins
 from lazycloud.deployments.production import Production
+from lazycloud.doctor import examine
 from lazycloud.errors import BadInput, Conflict, LazycloudError, NotFound
 from lazycloud.events import EventLog
 
@@ -49,6 +51,7 @@ class Api:
         ("GET", "/api/artifacts", "artifacts"),
         ("GET", "/api/artifacts/key", "artifact_key"),
         ("GET", "/api/artifacts/verify", "verify_artifacts"),
+        ("GET", "/api/doctor", "doctor"),
         ("GET", "/api/disk", "disk"),
         ("POST", "/api/prune", "prune"),
         ("GET", "/api/events", "events"),
@@ -127,6 +130,11 @@ class Api:
 
     async def ps(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(await self._views.running(request.query.get("app", "")))
+
+    async def doctor(self, request: web.Request) -> web.StreamResponse:
+        found = await asyncio.to_thread(examine, self._config, serves=True)
+        view = {"home": str(self._config.home), "findings": [finding.as_dict() for finding in found]}
+        return web.json_response(view)
 
     async def disk(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(await self._storage.disk())
