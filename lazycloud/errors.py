@@ -71,10 +71,17 @@ class Unauthorised(LazycloudError):
 
 
 class Forbidden(LazycloudError):
-    """A write from a page of another origin."""
+    """A write from a page of another origin, or what a role does not allow."""
 
     status = 403
     kind = "forbidden"
+
+
+class NotJson(LazycloudError):
+    """A body that any page's form could have sent, where it must be JSON."""
+
+    status = 415
+    kind = "not json"
 
 
 class Busy(LazycloudError):

@@ -29,6 +29,7 @@ class Event:
     """The base of all facts. `app` and `deployment` are "" where a fact belongs to none."""
 
     kind: ClassVar[str] = ""
+    private: ClassVar[bool] = False  # told to owners only: who comes in, and from where
     app: str = ""
     deployment: str = ""
 
@@ -281,6 +282,107 @@ class DiskShort(Event):
             f"{self.why[:1].upper()}{self.why[1:]}, and nothing more may go ({in_words(self.free)} free): "
             "`lazycloud disk` tells where it went"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Event):
+    """Somebody who may gave a command, `what`; `target` is what it was given for, in their words."""
+
+    who: str
+    what: str
+    target: str
+
+    def sentence(self) -> str:
+        of = f" of {self.app}" if self.app else ""
+        return f"{self.who}: {self.what} {self.target}".rstrip() + of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused(Event):
+    """Somebody known asked for what their role does not allow. Few are told: `count` is how many since the last."""
+
+    private: ClassVar[bool] = True
+    who: str
+    what: str
+    problem: str
+    count: int = 1
+
+    def sentence(self) -> str:
+        return f"{self.who} may not: {self.what}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountChanged(Event):
+    """`what`: added, changed, disabled, enabled, removed, or given a password."""
+
+    private: ClassVar[bool] = True
+    account: str
+    what: str
+    role: str
+    who: str
+
+    def sentence(self) -> str:
+        return f"The account {self.account} ({self.role}) was {self.what} by {self.who}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenChanged(Event):
+    """`what`: made or revoked. `expires` is None for one that does not."""
+
+    private: ClassVar[bool] = True
+    token: str
+    what: str
+    role: str
+    previews: bool
+    expires: float | None
+    who: str
+
+    def sentence(self) -> str:
+        good_for = "previews" if self.previews else self.role
+        of = f" of {self.app}" if self.app else ""
+        return f"The token {self.token} ({good_for}{of}) was {self.what} by {self.who}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedIn(Event):
+    """A browser has a session now. `how`: link, password or token; `client` is its address."""
+
+    private: ClassVar[bool] = True
+    who: str
+    how: str
+    client: str
+
+    def sentence(self) -> str:
+        return f"{self.who} logged in ({self.how})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedOut(Event):
+    """Sessions of `account` ended on the server, `count` of them, because of `why`."""
+
+    private: ClassVar[bool] = True
+    account: str
+    count: int
+    why: str
+    who: str
+
+    def sentence(self) -> str:
+        sessions = "session" if self.count == 1 else f"{self.count} sessions"
+        return f"The {sessions} of {self.account} ended: {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoginFailed(Event):
+    """Not all are told when there are many: `count` is how many there were since the last that was."""
+
+    private: ClassVar[bool] = True
+    account: str
+    client: str
+    count: int
+
+    def sentence(self) -> str:
+        times = "" if self.count == 1 else f", one of {self.count}"
+        return f"A login from {self.client} failed{times}"
 
 
 def _process(name: str) -> str:

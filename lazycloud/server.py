@@ -35,7 +35,7 @@ from lazycloud import __version__
 from lazycloud.certificates import Files, complaints
 from lazycloud.children import Child, Started, gone, spawn
 from lazycloud.config import Config, Listen, parse_listen
-from lazycloud.control.auth import Auth, secret
+from lazycloud.control.keys import Keys
 from lazycloud.errors import BadInput, Conflict, LazycloudError
 from lazycloud.handover import CHECK, SIGNALS, Handover, command, signals_wait
 from lazycloud.listeners import Listener, open_listeners, try_listens
@@ -279,7 +279,7 @@ class Server:
                 lock.truncate(0)
                 lock.write(f"{os.getpid()}\n")
                 lock.flush()
-            self._key, self._token = secret(config.key_file), secret(config.token_file)
+            self._keys = Keys.of(config.token_file, config.key_file)
         except OSError as problem:
             raise _home_trouble(config.home, problem) from problem
 
@@ -314,7 +314,6 @@ class Server:
 
     def _spawn_router(self, number: int) -> Started:
         config = self.config
-        auth = Auth(self._token, self._key.encode(), config.api_socket, secure=False)
         mine = {
             listener.listen: [each.fileno() for each in listener.of_router(number, config.routers)]
             for listener in self._listeners
@@ -326,8 +325,8 @@ class Server:
             "link": str(config.link_socket),
             "lifeline": self._lifeline,
             "public_scheme": config.addresses.scheme,
-            "preview_key": auth.preview_key.hex(),
-            "token_sha256": auth.token_sha256,
+            "preview_key": self._keys.preview_key.hex(),
+            "token_sha256": self._keys.token_sha256,
             "trusted_proxies": config.trusted_proxies,
             "drain_timeout": config.drain_timeout,
             "held_max": config.held_max,

@@ -1,17 +1,19 @@
 """Control's own state: the tables, their migrations, and the few questions that are asked of them.
 
 Changes are SQL statements that go with an event into one transaction (events.EventLog.append); only the log
-writes, in one thread. Reading happens where it is needed: the rows are few and indexed.
+writes, in one thread (and `note`, what may be lost). Reading happens where it is needed: the rows are few and
+indexed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     Connection,
     Float,
@@ -121,6 +123,44 @@ scales = Table(
     Column("count", Integer, nullable=False),
 )
 
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("role", String, nullable=False),
+    Column("password", String, nullable=False, default=""),  # as passwords.hashed writes it; "": none
+    Column("created", Float, nullable=False),
+    Column("who", String, nullable=False),
+    Column("disabled", Boolean, nullable=False, default=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("sha256", String, nullable=False, unique=True),
+    Column("role", String, nullable=False),
+    Column("app", String, nullable=False, default=""),
+    Column("previews", Boolean, nullable=False, default=False),
+    Column("created", Float, nullable=False),
+    Column("who", String, nullable=False),
+    Column("expires", Float, nullable=True),
+    Column("used", Float, nullable=True),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String, primary_key=True),  # sha256 of the cookie's value
+    Column("kind", String, nullable=False),
+    Column("holder", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("seen", Float, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("client", String, nullable=False),
+)
+
 meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", String))
 
 
@@ -182,6 +222,15 @@ class Store:
                 for change in recorded.changes:
                     connection.execute(change)
             connection.execute(insert(facts), rows)
+
+    def note(self, changes: Sequence[Executable]) -> None:
+        """Changes that go with no fact, and may be lost: when something was used last. Raises OSError."""
+        try:
+            with self.engine.begin() as connection:
+                for each in changes:
+                    connection.execute(each)
+        except DatabaseError as problem:
+            raise OSError(str(problem.orig)) from problem
 
     def read(self, after: int, limit: int) -> list[Recorded]:
         """Facts above a number, oldest first."""
@@ -258,6 +307,12 @@ def put(table: Table, **values: Any) -> Executable:
 def change(table: Table, key: Any, **values: Any) -> Executable:
     (column,) = table.primary_key.columns
     return update(table).where(column == key).values(**values)
+
+
+def drop(table: Table, keys: Collection[Any]) -> Executable:
+    """The rows with these keys."""
+    (column,) = table.primary_key.columns
+    return delete(table).where(column.in_(list(keys)))
 
 
 def forget_version(app: str, name: str) -> Executable:

@@ -139,9 +139,11 @@ def test_every_event_every_route_and_every_setting_is_documented() -> None:
     protocols = (DOCS / "protocols.md").read_text()
     for kind, cls in events._kinds.items():
         (row,) = [line for line in protocols.splitlines() if line.startswith(f"| `{kind}` |")]
-        own = [name for name in cls.__dataclass_fields__ if name not in ("kind", "app", "deployment")]
+        own = [
+            name for name in cls.__dataclass_fields__ if name not in ("kind", "private", "app", "deployment")
+        ]
         assert [name for name in own if name not in row] == [], kind
-    for method, path, _ in Api.ROUTES:
+    for method, path, _, _ in Api.ROUTES:
         shown = path.replace("{app}", "<app>").replace("{deployment}", "<id>")
         assert f"`{method} {shown}" in protocols, path
     settings = (DOCS / "settings.md").read_text()

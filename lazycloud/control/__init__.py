@@ -3,7 +3,12 @@
 link       answers the routers: which worker a host's requests go to
 resolver   host -> deployment -> route; asks the fleet for what is not up
 names      which of them a front may get a certificate for
-auth       token, login, sessions, tickets, Origin
+identity   who asks: name, role, how, and for which app; what each role may do
+auth       a request's identity, tickets, cookies, Origin
+guard      between a route of the API and its handler: its role, and the event that says who
+accounts   people; passwords, sessions, tokens, each in a file of its own; uses: when they were used last
+logins     logging in and out; guesses: wrong ones ever more slowly
+keys       the two secrets of the home folder
 pages      the landing page, every sentence we say, the control page
 progress   the websocket of a landing page
 api        what the command line and the control page speak

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import pwd
-import socket
-import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from aiohttp import web
@@ -20,11 +17,14 @@ from lazycloud.config import Config
 from lazycloud.control import logs
 from lazycloud.control.artifacts import ArtifactViews
 from lazycloud.control.auth import Auth
+from lazycloud.control.guard import Route
 from lazycloud.control.hook import HookCalls
+from lazycloud.control.identity import Identity, Kind, Role
 from lazycloud.control.inspection import comparison_view
 from lazycloud.control.progress import Progress, number_of
+from lazycloud.control.sessions import Holder
 from lazycloud.control.storage import Storage
-from lazycloud.control.views import Views, commit_view, error_view
+from lazycloud.control.views import Views, commit_view, without_output
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.disk import Disk
@@ -35,49 +35,50 @@ from lazycloud.doctor import examine
 from lazycloud.errors import BadInput, Conflict, LazycloudError, NotFound
 from lazycloud.events import EventLog
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 COUNT_MOST = 500  # rows that a listing gives at the most
 LINES_MOST = 10_000  # of a log
 
 
 class Api:
-    """`ROUTES`: method, path, the method of this class that answers."""
+    """`ROUTES`: method, path, the method of this class that answers, the role that it needs."""
 
-    ROUTES = (
-        ("GET", "/api/server", "server"),
-        ("GET", "/api/overview", "overview"),
-        ("GET", "/api/apps", "apps"),
-        ("GET", "/api/ps", "ps"),
-        ("GET", "/api/artifacts", "artifacts"),
-        ("GET", "/api/artifacts/key", "artifact_key"),
-        ("GET", "/api/artifacts/verify", "verify_artifacts"),
-        ("GET", "/api/doctor", "doctor"),
-        ("GET", "/api/disk", "disk"),
-        ("POST", "/api/prune", "prune"),
-        ("GET", "/api/events", "events"),
-        ("GET", "/api/follow", "follow"),
-        ("POST", "/api/login-link", "login_link"),
-        ("POST", "/api/announce", "announce_by_hook"),
-        ("GET", "/api/apps/{app}/commits", "commits"),
-        ("GET", "/api/apps/{app}/releases", "releases"),
-        ("GET", "/api/apps/{app}/inspect", "inspect"),
-        ("GET", "/api/apps/{app}/compare", "compare"),
-        ("POST", "/api/apps/{app}/artifacts/push", "push_artifacts"),
-        ("POST", "/api/apps/{app}/artifacts/pull", "pull_artifacts"),
-        ("GET", "/api/apps/{app}/artifacts/verify", "verify_artifacts"),
-        ("GET", "/api/apps/{app}/logs", "logs"),
-        ("POST", "/api/apps/{app}/deploy", "deploy"),
-        ("POST", "/api/apps/{app}/stop", "stop"),
-        ("POST", "/api/apps/{app}/cancel", "cancel"),
-        ("POST", "/api/apps/{app}/promote", "promote"),
-        ("POST", "/api/apps/{app}/rollback", "rollback"),
-        ("POST", "/api/apps/{app}/announce", "announce"),
-        ("POST", "/api/apps/{app}/pin", "pin"),
-        ("POST", "/api/apps/{app}/unpin", "unpin"),
-        ("GET", "/api/apps/{app}/production/follow", "follow_promote"),
-        ("GET", "/api/deployments/{deployment}/follow", "follow_deploy"),
-        ("POST", "/api/deployments/{deployment}/stop", "stop_deployment"),
+    ROUTES: tuple[Route, ...] = (
+        ("GET", "/api/me", "me", Role.VIEWER),
+        ("GET", "/api/server", "server", Role.VIEWER),
+        ("GET", "/api/overview", "overview", Role.VIEWER),
+        ("GET", "/api/apps", "apps", Role.VIEWER),
+        ("GET", "/api/ps", "ps", Role.VIEWER),
+        ("GET", "/api/artifacts", "artifacts", Role.VIEWER),
+        ("GET", "/api/artifacts/key", "artifact_key", Role.VIEWER),
+        ("GET", "/api/artifacts/verify", "verify_artifacts", Role.DEVELOPER),
+        ("GET", "/api/doctor", "doctor", Role.DEVELOPER),
+        ("GET", "/api/disk", "disk", Role.VIEWER),
+        ("POST", "/api/prune", "prune", Role.OWNER),
+        ("GET", "/api/events", "events", Role.VIEWER),
+        ("GET", "/api/follow", "follow", Role.VIEWER),
+        ("POST", "/api/login-link", "login_link", Role.OWNER),
+        ("POST", "/api/announce", "announce_by_hook", Role.DEVELOPER),
+        ("GET", "/api/apps/{app}/commits", "commits", Role.VIEWER),
+        ("GET", "/api/apps/{app}/releases", "releases", Role.VIEWER),
+        ("GET", "/api/apps/{app}/inspect", "inspect", Role.VIEWER),
+        ("GET", "/api/apps/{app}/compare", "compare", Role.VIEWER),
+        ("POST", "/api/apps/{app}/artifacts/push", "push_artifacts", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/artifacts/pull", "pull_artifacts", Role.DEVELOPER),
+        ("GET", "/api/apps/{app}/artifacts/verify", "verify_artifacts", Role.DEVELOPER),
+        ("GET", "/api/apps/{app}/logs", "logs", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/deploy", "deploy", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/stop", "stop", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/cancel", "cancel", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/promote", "promote", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/rollback", "rollback", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/announce", "announce", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/pin", "pin", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/unpin", "unpin", Role.DEVELOPER),
+        ("GET", "/api/apps/{app}/production/follow", "follow_promote", Role.DEVELOPER),
+        ("GET", "/api/deployments/{deployment}/follow", "follow_deploy", Role.DEVELOPER),
+        ("POST", "/api/deployments/{deployment}/stop", "stop_deployment", Role.DEVELOPER),
     )
+    NARROWED = frozenset({"me", "server", "overview", "apps", "ps", "events", "follow", "announce_by_hook"})
 
     def __init__(
         self,
@@ -105,31 +106,24 @@ class Api:
         self._storage = Storage(config, fleet, disk)
         self._pins = pins
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        for method, path, name in self.ROUTES:
-            router.add_route(method, path, self._guarded(getattr(self, name)))
-
-    def _guarded(self, handler: Handler) -> Handler:
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            try:
-                self._auth.require(request)
-                return await handler(request)
-            except LazycloudError as problem:
-                return web.json_response(error_view(problem), status=problem.status)
-
-        return guarded
+    async def me(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(me_view(self._identity(request)))
 
     async def server(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self._views.server())
 
     async def overview(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(await self._views.overview())
+        identity = self._identity(request)
+        view = await self._views.overview(identity.app)
+        return web.json_response(view | {"me": me_view(identity)})
 
     async def apps(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response([await self._views.app(app) for app in self._fleet.apps.values()])
+        only = self._identity(request).app
+        apps = [app for app in self._fleet.apps.values() if only in ("", app.name)]
+        return web.json_response([await self._views.app(app) for app in apps])
 
     async def ps(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(await self._views.running(request.query.get("app", "")))
+        return web.json_response(await self._views.running(self._app_shown(request)))
 
     async def doctor(self, request: web.Request) -> web.StreamResponse:
         found = await asyncio.to_thread(examine, self._config, serves=True)
@@ -168,16 +162,25 @@ class Api:
         return web.json_response({"commit": commit_view(await app.named(commit_id)), "changed": changed})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        app, after = request.query.get("app", ""), number_of(request, "after", 0)
-        return await self._progress.lines(
-            request, self._progress.facts(app, after, follow=request.query.get("follow") == "1")
-        )
+        app, after = self._app_shown(request), number_of(request, "after", 0)
+        role, follow = self._identity(request).role, request.query.get("follow") == "1"
+        return await self._progress.lines(request, self._progress.facts(app, role, after, follow))
 
     async def follow(self, request: web.Request) -> web.StreamResponse:
-        return await self._progress.everything(request)
+        return await self._progress.everything(
+            request, self._app_shown(request), self._identity(request).role
+        )
 
     async def login_link(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response({"url": login_link(self._config, self._auth)})
+        """For who asks; a token has nobody whom it could log in."""
+        identity = self._identity(request)
+        if identity.kind is Kind.TOKEN:
+            raise BadInput(
+                "A token is no person, so there is no link for it.",
+                "`lazycloud account link NAME` makes a person’s.",
+            )
+        holder = Holder(Kind.ACCOUNT, identity.name) if identity.kind is Kind.ACCOUNT else None
+        return web.json_response({"url": login_link(self._config, self._auth, holder)})
 
     async def commits(self, request: web.Request) -> web.StreamResponse:
         count = min(number_of(request, "count", 20), COUNT_MOST)
@@ -189,7 +192,9 @@ class Api:
     async def inspect(self, request: web.Request) -> web.StreamResponse:
         app = self._app(request)
         commit, deployment = await self._named(app, request.query.get("ref", ""))
-        return web.json_response(await self._views.inspect(app, commit, deployment))
+        view = await self._views.inspect(app, commit, deployment)
+        trusted = self._identity(request).role >= Role.DEVELOPER
+        return web.json_response(view if trusted else without_output(view))
 
     async def compare(self, request: web.Request) -> web.StreamResponse:
         app = self._app(request)
@@ -272,7 +277,7 @@ class Api:
 
     async def announce_by_hook(self, request: web.Request) -> web.StreamResponse:
         try:
-            app, commit = await self.hook_calls.take(await request.post())
+            app, commit = await self.hook_calls.take(await request.post(), self._identity(request))
         except LazycloudError as problem:
             return web.Response(text=str(problem), status=problem.status)
         return web.Response(text=self._config.addresses.label(app.domain, commit.short))
@@ -338,20 +343,35 @@ class Api:
             )
         return web.json_response({"stopped": await self._fleet.stop(deployment), "deployment": deployment.id})
 
+    def _identity(self, request: web.Request) -> Identity:
+        """Who asks, whom the guard has let in."""
+        identity = self._auth.identify(request)
+        assert identity is not None
+        return identity
+
     def _who(self, request: web.Request) -> str:
-        """Who does this: the user at the other end of the owner's socket, or the holder of the token."""
-        if not self._auth.is_local(request) or request.transport is None:
-            return "the control page" if "Origin" in request.headers else "token"
-        peer: socket.socket = request.transport.get_extra_info("socket")
-        _, user, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        try:
-            return pwd.getpwuid(user).pw_name
-        except KeyError:
-            return f"user {user}"
+        return self._identity(request).name
+
+    def _app_shown(self, request: web.Request) -> str:
+        """The app that a listing is asked for, "" for all; raises Forbidden for one of others."""
+        asked, identity = request.query.get("app", ""), self._identity(request)
+        if asked:
+            identity.demand(Role.VIEWER, asked)
+        return asked or identity.app
 
 
-def login_link(config: Config, auth: Auth) -> str:
-    return f"{config.addresses.control()}login?ticket={auth.ticket()}"
+def login_link(config: Config, auth: Auth, holder: Holder | None = None) -> str:
+    """Logs a browser in, once; the owner's without a `holder`."""
+    return f"{config.addresses.control()}login?ticket={auth.ticket(holder)}"
+
+
+def me_view(identity: Identity) -> dict[str, Any]:
+    return {
+        "name": identity.name,
+        "role": str(identity.role),
+        "kind": str(identity.kind),
+        "app": identity.app or None,
+    }
 
 
 async def _each(lines: list[dict[str, Any]]) -> AsyncGenerator[dict[str, Any], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
@@ -10,12 +11,13 @@ from aiohttp.typedefs import Handler
 
 from lazycloud import hosts
 from lazycloud.config import Config
-from lazycloud.control.api import Api
 from lazycloud.control.auth import Auth
+from lazycloud.control.identity import ANY_APP, Role
+from lazycloud.control.logins import Logins, go_to
 from lazycloud.control.pages import Pages
 from lazycloud.control.resolver import Resolver
-from lazycloud.control.visits import RESERVED, Visits, local_path
-from lazycloud.errors import BadInput, LazycloudError, NotFound
+from lazycloud.control.visits import RESERVED, Visits
+from lazycloud.errors import LazycloudError, NotFound
 from lazycloud.hosts import Kind
 
 log = logging.getLogger(__name__)
@@ -24,53 +26,24 @@ log = logging.getLogger(__name__)
 class ControlHost:
     """The pages of lazycloud.<domain>."""
 
-    def __init__(self, config: Config, auth: Auth, pages: Pages, resolver: Resolver) -> None:
+    def __init__(self, config: Config, auth: Auth, logins: Logins, pages: Pages, resolver: Resolver) -> None:
         self._config = config
         self._auth = auth
+        self._logins = logins
         self._pages = pages
         self._resolver = resolver
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_get("/", self.home)
-        router.add_get("/login", self.login)
-        router.add_post("/login", self.log_in)
-        router.add_post("/logout", self.log_out)
         router.add_get("/visit", self.visit)
+        self._logins.add_to(router)
 
     async def home(self, request: web.Request) -> web.StreamResponse:
-        if not self._auth.is_logged_in(request):
+        identity = self._auth.identify(request)
+        if identity is None:
             return self._pages.login("/")
-        return self._pages.control(self._config.addresses.control())
-
-    async def login(self, request: web.Request) -> web.StreamResponse:
-        """A link with a ticket logs in at once; it works one time."""
-        if ticket := request.query.get("ticket"):
-            if self._auth.take_ticket(ticket):
-                return self._logged_in("/")
-            if not self._auth.is_logged_in(request):
-                return self._pages.login("/", "This link was used before, or is too old.")
-        if self._auth.is_logged_in(request):
-            return _go_to(local_path(request.query.get("next", "/")))
-        return self._pages.login(local_path(request.query.get("next", "/")))
-
-    async def log_in(self, request: web.Request) -> web.StreamResponse:
-        self._auth.require_same_origin(request)
-        try:
-            form = await request.post()
-        except ValueError as problem:
-            raise BadInput("That is no login form.") from problem
-        next_url = local_path(str(form.get("next", "/")))
-        if not self._auth.is_token(str(form.get("token", "")).strip()):
-            return self._pages.login(next_url, "That is not the token.")
-        response = self._pages.onward(next_url)
-        self._auth.begin_session(response)
-        return response
-
-    async def log_out(self, request: web.Request) -> web.StreamResponse:
-        self._auth.require_same_origin(request)
-        response = _go_to("/login")
-        self._auth.end_session(response)
-        return response
+        identity.demand(Role.VIEWER, ANY_APP)
+        return self._pages.control(self._config.addresses.control(), identity)
 
     async def visit(self, request: web.Request) -> web.StreamResponse:
         """A browser that wants to see a preview: with a login here it is given a way in there."""
@@ -78,7 +51,7 @@ class ControlHost:
             target = urlsplit(request.query.get("to", ""))
         except ValueError:
             raise NotFound("That is no preview of this server.") from None
-        if not self._auth.is_logged_in(request):
+        if self._auth.identify(request) is None:
             return self._pages.login(request.raw_path)
         host = hosts.normalise(target.netloc)
         place = self._resolver.place(host)
@@ -90,20 +63,17 @@ class ControlHost:
             raise NotFound("That is no preview of this server.")
         path = target.path + (f"?{target.query}" if target.query else "")
         query = urlencode({"ticket": self._auth.entry(host), "path": path or "/"})
-        return _go_to(f"{target.scheme}://{target.netloc}{RESERVED}enter?{query}")
-
-    def _logged_in(self, next_url: str) -> web.StreamResponse:
-        response = _go_to(next_url)
-        self._auth.begin_session(response)
-        return response
-
-
-def _go_to(url: str) -> web.Response:
-    return web.Response(status=303, headers={"Location": url, "Cache-Control": "no-store"})
+        return go_to(f"{target.scheme}://{target.netloc}{RESERVED}enter?{query}")
 
 
 def make_application(
-    config: Config, auth: Auth, pages: Pages, resolver: Resolver, visits: Visits, api: Api
+    config: Config,
+    auth: Auth,
+    logins: Logins,
+    pages: Pages,
+    resolver: Resolver,
+    visits: Visits,
+    add_api: Callable[[web.UrlDispatcher], None],
 ) -> web.Application:
     """One application for both sockets: the owner's API socket, and the one that routers relay to."""
 
@@ -132,8 +102,8 @@ def make_application(
 
     application = web.Application(middlewares=[by_host], client_max_size=1 << 20)
     application.on_response_prepare.append(_sign)
-    ControlHost(config, auth, pages, resolver).add_to(application.router)
-    api.add_to(application.router)
+    ControlHost(config, auth, logins, pages, resolver).add_to(application.router)
+    add_api(application.router)
     return application
 
 

@@ -1,161 +1,230 @@
-"""Who may: the token, one-time login tickets, signed sessions, cookies of previews, and Origin.
+"""Who may: each request's identity, and what it has to show for it. One-time login tickets, cookies, Origin.
 
-The owner's token is made at the first start and kept in a file only the owner can read. A browser trades a
-ticket or the token for a session cookie of the control host; for a preview it is given a cookie that is good for
-that one host only. Programs send the token as `Authorization: Bearer`.
+A request over the API socket is the owner's, since only the owner can open it. Programs send a token as
+`Authorization: Bearer`; browsers have a session cookie of the control host, and for a preview a cookie that is good
+for that one host only.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import os
+import pwd
 import secrets
+import socket
+import struct
 import time
-from collections.abc import Callable
-from pathlib import Path
+from functools import lru_cache
 
 from aiohttp import web
 
 from lazycloud import hosts
-from lazycloud.errors import Forbidden, Unauthorised
+from lazycloud.config import Config
+from lazycloud.control.accounts import OWNER, Accounts
+from lazycloud.control.identity import How, Identity, Kind, Role
+from lazycloud.control.keys import Keys
+from lazycloud.control.sessions import SECONDS, Holder, Session, Sessions
+from lazycloud.control.tokens import Tokens
+from lazycloud.errors import BadInput, Forbidden, NotJson, Unauthorised
 from lazycloud.router import access
 
-SESSION_SECONDS = 30 * 24 * 3600.0
 PREVIEW_SECONDS = 7 * 24 * 3600.0
 TICKET_SECONDS = 15 * 60.0  # a login link waits in a terminal
+TICKETS = 1000  # that wait at a time
 ENTRY_SECONDS = 60.0  # the hop from the control host to a preview's
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_IDENTITY = "lazycloud.identity"
 
 
 class Auth:
-    """`token` and `key` are what `secret` made; `local_socket` is the API socket only the owner can open."""
+    """Joins what was shown to who that is. Asks no disk."""
 
-    def __init__(self, token: str, key: bytes, local_socket: Path, secure: bool) -> None:
-        self._token = token
-        self._key = key
-        self._local = str(local_socket)
-        self._secure = secure
-        self._tickets: dict[str, float] = {}
+    def __init__(
+        self, config: Config, keys: Keys, accounts: Accounts, tokens: Tokens, sessions: Sessions
+    ) -> None:
+        self.keys = keys
+        self.accounts = accounts
+        self.tokens = tokens
+        self.sessions = sessions
+        self._local = str(config.api_socket)
+        self._secure = config.addresses.scheme == "https"
+        self._tickets: dict[str, tuple[float, Holder]] = {}
+
+    @property
+    def owner(self) -> Holder:
+        """The owner's sessions end when the token in the home folder is another one."""
+        return Holder(Kind.OWNER, self.keys.token_sha256[:16])
 
     def is_local(self, request: web.Request) -> bool:
         """It came over the owner's socket."""
         transport = request.transport
         return transport is not None and transport.get_extra_info("sockname") == self._local
 
-    def is_logged_in(self, request: web.Request) -> bool:
-        if self.is_local(request):
-            return True
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return self.is_token(token.strip())
-        return self._session_is_valid(request.cookies.get(access.SESSION_COOKIE, ""))
+    def identify(self, request: web.Request) -> Identity | None:
+        """Who asks; None for a stranger. Who shows a wrong token is one, whatever cookie is there."""
+        if _IDENTITY not in request:
+            request[_IDENTITY] = self._identify(request)
+        identity: Identity | None = request[_IDENTITY]
+        return identity
 
-    def require(self, request: web.Request) -> None:
-        """Raises Unauthorised without a login, Forbidden for a write from a page of another origin."""
-        if not self.is_logged_in(request):
+    def require(self, request: web.Request, role: Role, app: str = "") -> Identity:
+        """Who asks, and may. `app`: which is meant; "" the whole server, ANY_APP whatever they may see.
+
+        Raises Unauthorised without a login, Forbidden for another role or app, and for a write from a page of
+        another origin, or of which nobody knows.
+        """
+        identity = self.identify(request)
+        if identity is None:
             raise Unauthorised("Log in first.", "`lazycloud open --control` prints a link that does.")
         upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
         if request.method in WRITES or upgrade:
-            self.require_same_origin(request)
+            self.require_same_origin(request, strict=identity.how is How.SESSION)
+        if (
+            request.method in WRITES
+            and identity.how is How.SESSION
+            and request.content_type != "application/json"
+        ):
+            raise NotJson("A page’s form may not do that: the request must be application/json.")
+        identity.demand(role, app)
+        return identity
 
-    def require_same_origin(self, request: web.Request) -> None:
-        """A browser says where a write comes from; what has no Origin is no browser's."""
-        origin = request.headers.get("Origin")
+    def require_same_origin(self, request: web.Request, strict: bool = False) -> None:
+        """A browser says where a write comes from; what does not is no browser's. `strict` refuses that, too."""
+        origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
         if origin is None:
-            if request.headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none"):
+            if site in ("same-origin", "none") or (site is None and not strict):
                 return
+            if site is None:
+                raise Forbidden(
+                    "This does not say which page it comes from.", "Programs send a token, no cookie."
+                )
         elif origin.lower().partition("://")[2] == request.host.lower():
             return
         raise Forbidden("This page may not do that: it belongs to another site.")
 
-    def is_token(self, text: str) -> bool:
-        return bool(text) and hmac.compare_digest(_bytes(text), self._token.encode())
+    def identity_of(self, holder: Holder, how: How) -> Identity | None:
+        """What somebody is now: None when the account is disabled or gone, the token revoked or too old."""
+        if holder.kind is Kind.OWNER:
+            return Identity(OWNER, Role.OWNER, how, Kind.OWNER) if holder == self.owner else None
+        if holder.kind is Kind.ACCOUNT:
+            account = self.accounts.find(holder.name)
+            if account is None or account.disabled:
+                return None
+            return Identity(account.name, account.role, how, Kind.ACCOUNT)
+        token = self.tokens.named(holder.name)
+        if token is None:
+            return None
+        return Identity(token.name, token.role, how, Kind.TOKEN, token.app, token.previews)
 
-    def ticket(self) -> str:
-        """Good for one login, for a quarter of an hour."""
+    def holder_of_token(self, text: str) -> Holder | None:
+        """Whose token this is: the owner's, or one that was made."""
+        if self.keys.is_token(text):
+            return self.owner
+        token = self.tokens.find(text)
+        return Holder(Kind.TOKEN, token.name) if token else None
+
+    def ticket(self, holder: Holder | None = None) -> str:
+        """Good for one login, for a quarter of an hour; the owner's without a `holder`."""
         now = time.time()
-        self._tickets = {ticket: expiry for ticket, expiry in self._tickets.items() if expiry > now}
+        self._tickets = {ticket: kept for ticket, kept in self._tickets.items() if kept[0] > now}
+        if len(self._tickets) >= TICKETS:
+            del self._tickets[next(iter(self._tickets))]
         ticket = secrets.token_urlsafe(24)
-        self._tickets[ticket] = now + TICKET_SECONDS
+        self._tickets[ticket] = now + TICKET_SECONDS, holder or self.owner
         return ticket
 
-    def take_ticket(self, ticket: str) -> bool:
-        return self._tickets.pop(ticket, 0.0) > time.time()
+    def peek_ticket(self, ticket: str) -> Identity | None:
+        """Whom it would log in."""
+        expiry, holder = self._tickets.get(ticket, (0.0, self.owner))
+        return self.identity_of(holder, How.SESSION) if expiry > time.time() else None
 
-    def begin_session(self, response: web.Response) -> None:
-        expiry = int(time.time() + SESSION_SECONDS)
-        self._set_cookie(
-            response, access.SESSION_COOKIE, f"{expiry}.{self._sign(f'session|{expiry}')}", SESSION_SECONDS
-        )
+    def take_ticket(self, ticket: str) -> Holder | None:
+        expiry, holder = self._tickets.pop(ticket, (0.0, self.owner))
+        return holder if expiry > time.time() and self.identity_of(holder, How.SESSION) else None
 
-    def end_session(self, response: web.Response) -> None:
-        response.del_cookie(access.SESSION_COOKIE)
+    def forget_tickets(self, holder: Holder) -> None:
+        self._tickets = {ticket: kept for ticket, kept in self._tickets.items() if kept[1] != holder}
+
+    def session(self, request: web.Request) -> Session | None:
+        return self.sessions.find(request.cookies.get(self._cookie, ""))
+
+    def begin_session(
+        self, request: web.Request, response: web.StreamResponse, holder: Holder, how: str, client: str
+    ) -> None:
+        """Another one than the browser had: a cookie that somebody planted there is worth nothing afterwards."""
+        identity = self.identity_of(holder, How.SESSION)
+        if identity is None or identity.previews_only:
+            raise BadInput("This token only opens previews: nobody logs in with it.")
+        before = self.session(request)
+        if before:
+            self.sessions.end(lambda one: one is before, identity.name, "another login", identity.name)
+        agent = request.headers.get("User-Agent", "")
+        value = self.sessions.begin(holder, identity.name, how, agent, client)
+        self._set_cookie(response, self._cookie, value, SECONDS)
+
+    def end_session(self, request: web.Request, response: web.StreamResponse) -> None:
+        session, identity = self.session(request), self.identify(request)
+        if session:
+            who = identity.name if identity else session.holder.name
+            self.sessions.end(lambda one: one is session, who, "logged out", who)
+        for name in access.SESSION_COOKIES:
+            secure = name.startswith("__Host-")
+            response.del_cookie(name, path="/", secure=secure, httponly=True, samesite="Lax")
+
+    def end_sessions(self, holder: Holder, why: str, who: str) -> int:
+        """All of somebody, also those that a link would begin."""
+        self.forget_tickets(holder)
+        return self.sessions.end(lambda one: one.holder == holder, holder.name, why, who)
 
     def entry(self, host: str) -> str:
         """What takes a logged-in browser over to the preview at `host`, once it is there."""
-        expiry = int(time.time() + ENTRY_SECONDS)
-        return f"{expiry}.{self._sign(f'entry|{host}|{expiry}')}"
+        return self.keys.seal(f"entry|{host}", ENTRY_SECONDS)
 
     def is_entry(self, host: str, text: str) -> bool:
-        return self._is_signed(text, lambda expiry: f"entry|{host}|{expiry}")
+        return self.keys.is_seal(f"entry|{host}", text)
 
     def enter_preview(self, response: web.Response, host: str) -> None:
-        value = access.sign(self.preview_key, host, int(time.time() + PREVIEW_SECONDS))
+        value = access.sign(self.keys.preview_key, host, int(time.time() + PREVIEW_SECONDS))
         self._set_cookie(response, access.PREVIEW_COOKIE, value, PREVIEW_SECONDS)
 
     def may_see_preview(self, request: web.Request) -> bool:
         """The same as a router checks, for the paths that always come to control."""
         value = request.cookies.get(access.PREVIEW_COOKIE, "")
         host = hosts.normalise(request.host)
-        return access.valid(self.preview_key, host, value, time.time()) or self.is_token(
+        return access.valid(self.keys.preview_key, host, value, time.time()) or self.keys.is_token(
             request.headers.get("Lazycloud-Token", "")
         )
 
     @property
-    def preview_key(self) -> bytes:
-        return hmac.digest(self._key, b"preview", "sha256")
+    def _cookie(self) -> str:
+        """Browsers keep a `__Host-` cookie only if it came by https, for this very host: no other can plant one."""
+        return access.HOST_SESSION_COOKIE if self._secure else access.SESSION_COOKIE
 
-    @property
-    def token_sha256(self) -> str:
-        return hashlib.sha256(self._token.encode()).hexdigest()
+    def _identify(self, request: web.Request) -> Identity | None:
+        if self.is_local(request):
+            return Identity(_user(request), Role.OWNER, How.SOCKET, Kind.OWNER)
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            holder = self.holder_of_token(text.strip())
+            return self.identity_of(holder, How.BEARER) if holder else None
+        session = self.session(request)
+        return self.identity_of(session.holder, How.SESSION) if session else None
 
-    def _session_is_valid(self, text: str) -> bool:
-        return self._is_signed(text, lambda expiry: f"session|{expiry}")
-
-    def _is_signed(self, text: str, what: Callable[[str], str]) -> bool:
-        expiry, _, signature = text.partition(".")
-        if not (expiry.isascii() and expiry.isdecimal()):
-            return False
-        genuine = hmac.compare_digest(_bytes(signature), self._sign(what(expiry)).encode())
-        return genuine and int(expiry) > time.time()
-
-    def _sign(self, what: str) -> str:
-        return hmac.new(self._key, what.encode(), "sha256").hexdigest()
-
-    def _set_cookie(self, response: web.Response, name: str, value: str, seconds: float) -> None:
+    def _set_cookie(self, response: web.StreamResponse, name: str, value: str, seconds: float) -> None:
         response.set_cookie(
             name, value, max_age=int(seconds), httponly=True, secure=self._secure, samesite="Lax", path="/"
         )
 
 
-def _bytes(text: str) -> bytes:
-    """What came as a header, whatever bytes it had."""
-    return text.encode("utf-8", "surrogateescape")
+def _user(request: web.Request) -> str:
+    """The user at the other end of the owner's socket."""
+    assert request.transport is not None
+    peer: socket.socket = request.transport.get_extra_info("socket")
+    _, user, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return _user_name(user)
 
 
-def secret(path: Path) -> str:
-    """The secret in a file of the home folder, made at first: 32 random bytes, mode 0600."""
+@lru_cache
+def _user_name(user: int) -> str:
     try:
-        if text := path.read_text().strip():
-            return text
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    text = secrets.token_urlsafe(32)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
-    return text
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lazycloud.build.commit import Commit
 from lazycloud.build.repository import shown_url
+from lazycloud.control.identity import Identity, Role
 from lazycloud.deployments.app import App
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.production import Production
@@ -29,10 +30,14 @@ class HookCalls:
         self._production = production
         self._tasks: set[asyncio.Task[str]] = set()
 
-    async def take(self, form: Mapping[str, object]) -> tuple[App, Commit]:
-        """The app and the commit; what the commit itself asks for is done meanwhile. Raises NotFound, BadInput."""
+    async def take(self, form: Mapping[str, object], identity: Identity) -> tuple[App, Commit]:
+        """The app and the commit; what the commit itself asks for is done meanwhile.
+
+        Raises NotFound, BadInput, and Forbidden for a token of another app.
+        """
         repository, origin, commit_id, ref = (_field(form, name) for name in FIELDS)
         app = self._app(repository, origin)
+        identity.demand(Role.DEVELOPER, app.name)
         commit = await _commit(app, commit_id)
         task = asyncio.create_task(
             self._production.announce(app, commit, ref), name=f"announce {commit.short}"

@@ -13,6 +13,7 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 import lazycloud
+from lazycloud.control.identity import Identity
 from lazycloud.control.views import error_view
 from lazycloud.errors import Busy, LazycloudError
 from lazycloud.router.accept import Form, preferred
@@ -25,6 +26,8 @@ TITLES = {
     405: "Not that way",
     409: "Not now",
     413: "That is too large",
+    415: "Not as a form",
+    429: "Too many attempts",
     500: "Our fault",
     502: "The app did not start",
     503: "In a moment",
@@ -59,8 +62,23 @@ class Pages:
         answer.headers["Retry-After"] = str(REFRESH)
         return answer
 
-    def login(self, next_url: str, error: str = "") -> web.Response:
-        return self._render("login.html", 401 if error else 200, next=next_url, error=error)
+    def login(
+        self,
+        next_url: str,
+        error: str = "",
+        account: str = "",
+        *,
+        status: int = 401,
+        retry_after: int = 0,
+        ticket: str = "",
+        name: str = "",
+    ) -> web.Response:
+        """`account` is what was written there. With a `ticket`, only whether to log in as `name`."""
+        facts = {"next": next_url, "error": error, "account": account, "ticket": ticket, "name": name}
+        answer = self._render("login.html", status if error else 200, **facts)
+        if retry_after:
+            answer.headers["Retry-After"] = str(retry_after)
+        return answer
 
     def onward(self, path: str) -> web.Response:
         """Goes to a path of this host at once.
@@ -71,8 +89,9 @@ class Pages:
         text = f'<!doctype html><meta http-equiv="refresh" content="0; url={escape(path)}"><title>lazycloud</title>'
         return web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-store"})
 
-    def control(self, address: str) -> web.Response:
-        return self._render("control.html", 200, version=lazycloud.__version__, user="owner", address=address)
+    def control(self, address: str, identity: Identity) -> web.Response:
+        facts = {"version": lazycloud.__version__, "user": identity.name, "role": str(identity.role)}
+        return self._render("control.html", 200, **facts, address=address)
 
     def problem(
         self,

@@ -25,15 +25,24 @@ from lazycloud.build.limits import Limits
 from lazycloud.build.repository import Repository, shown_url
 from lazycloud.build.stages import Stages
 from lazycloud.config import AppSource, Config
+from lazycloud.control.accounts import Accounts
 from lazycloud.control.api import Api, login_link
 from lazycloud.control.application import make_application
 from lazycloud.control.artifacts import ArtifactViews
-from lazycloud.control.auth import Auth, secret
+from lazycloud.control.auth import Auth
+from lazycloud.control.clients import Clients
+from lazycloud.control.guard import Guard
+from lazycloud.control.keys import Keys
 from lazycloud.control.link import Link
+from lazycloud.control.logins import Logins
 from lazycloud.control.pages import Pages
+from lazycloud.control.passwords import Passwords
 from lazycloud.control.progress import Progress
 from lazycloud.control.resolver import Resolver
+from lazycloud.control.sessions import Sessions
+from lazycloud.control.tokens import Tokens
 from lazycloud.control.unanswered import Unanswered
+from lazycloud.control.uses import Uses
 from lazycloud.control.views import Views, error_view
 from lazycloud.control.visits import Visits
 from lazycloud.data.versions import Versions
@@ -45,7 +54,7 @@ from lazycloud.deployments.pins import Pins
 from lazycloud.deployments.production import Production
 from lazycloud.deployments.rest import Rest
 from lazycloud.errors import BadInput, LazycloudError
-from lazycloud.events import AppAdded, EventLog, Output, ServerStarted, ServerStopped
+from lazycloud.events import AppAdded, Asked, EventLog, Output, ServerStarted, ServerStopped
 from lazycloud.hosts import app_name, is_app_name
 from lazycloud.store import Store
 from lazycloud.walls import sandbox
@@ -133,10 +142,7 @@ class Control:
     async def _serve(self) -> None:
         """Sockets: for the routers' questions, for what they relay, and for the owner's command line."""
         config = self.config
-        key = secret(config.key_file).encode()
-        self.auth = Auth(
-            secret(config.token_file), key, config.api_socket, config.addresses.scheme == "https"
-        )
+        self.auth = self._open_auth()
         resolver = Resolver(config, self.fleet)
         link = Link(resolver.resolve, resolver.apps, config.drain_timeout, resolver.refused)
         self.fleet.make_room = self.disk.make_room
@@ -164,7 +170,11 @@ class Control:
             pins,
         )
         api.hook_calls.expected = resolver.expect
-        application = make_application(config, self.auth, pages, resolver, visits, api)
+        logins = Logins(self.auth, Passwords(), Clients(config.trusted_proxies), pages, self.events)
+        guard = Guard(self.auth, self.events)
+        application = make_application(
+            config, self.auth, logins, pages, resolver, visits, lambda router: guard.add(router, [api])
+        )
         unanswered = Unanswered(application)
         runner = web.AppRunner(
             application,
@@ -183,6 +193,17 @@ class Control:
         await link.start(config.link_socket)
         self._closing.push_async_callback(link.close)
         self._closing.callback(config.link_socket.unlink, missing_ok=True)
+
+    def _open_auth(self) -> Auth:
+        """Accounts, tokens and sessions, all in memory."""
+        uses = Uses(self._store)
+        self._closing.push_async_callback(uses.close)
+        accounts = Accounts(self._store, self.events)
+        tokens, sessions = Tokens(self._store, self.events, uses), Sessions(self._store, self.events, uses)
+        for part in (accounts, tokens, sessions):
+            part.open()
+        keys = Keys.of(self.config.token_file, self.config.key_file)
+        return Auth(self.config, keys, accounts, tokens, sessions)
 
     async def _open_apps(self) -> None:
         """Those of the command line must be right; one known from before that has gone is left out."""
@@ -263,7 +284,7 @@ class Control:
 
 async def tell(events: EventLog, after: int) -> None:
     """What happens, a line each, for whoever looks at the terminal of `lazycloud up`."""
-    async for recorded in events.follow(after, lambda event: not isinstance(event, Output)):
+    async for recorded in events.follow(after, lambda event: not isinstance(event, Output | Asked)):
         if sentence := recorded.event.sentence():
             at = time.strftime("%H:%M:%S", time.localtime(recorded.at))
             _print(f"{at}  {printable(sentence)}")

@@ -10,8 +10,9 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from lazycloud.control.identity import Role
 from lazycloud.control.resolver import Found
-from lazycloud.control.views import Views
+from lazycloud.control.views import Views, without_output
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.errors import BadInput
 from lazycloud.events import (
@@ -56,10 +57,10 @@ class Progress:
         wanted = of_deployment(found.deployment, stranger)
         return await self._send(request, first, after, wanted, without_output if stranger else dict)
 
-    async def everything(self, request: web.Request) -> web.WebSocketResponse:
-        """The control page follows all but output."""
+    async def everything(self, request: web.Request, app: str, role: Role) -> web.WebSocketResponse:
+        """The control page follows all but output, of one app or all, as far as the role may know it."""
         after = number_of(request, "after", self._events.last)
-        return await self._send(request, [], after, lambda event: not isinstance(event, Output), dict)
+        return await self._send(request, [], after, _told(app, role), _shown(role))
 
     async def lines(
         self, request: web.Request, facts: AsyncGenerator[dict[str, Any], None]
@@ -103,18 +104,16 @@ class Progress:
             if isinstance(recorded.event, Promoted | PromoteFailed):
                 return
 
-    async def facts(self, app: str, after: int, follow: bool) -> AsyncGenerator[dict[str, Any], None]:
-        """All facts but output, of one app or of all; up to now, or on and on."""
-        until = self._events.last
-
-        def wanted(event: Event) -> bool:
-            return not isinstance(event, Output) and (not app or event.app == app)
-
+    async def facts(
+        self, app: str, role: Role, after: int, follow: bool
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """All facts but output, of one app or of all, as far as the role may know; up to now, or on and on."""
+        until, wanted, shown = self._events.last, _told(app, role), _shown(role)
         if not follow and after >= until:
             return
         async for recorded in self._events.follow(after, lambda event: True):
             if wanted(recorded.event):
-                yield recorded.as_dict()
+                yield shown(recorded.as_dict())
             if not follow and recorded.number >= until:
                 return
 
@@ -184,11 +183,16 @@ def of_deployment(deployment: Deployment, without: bool = False) -> Wanted:
     return lambda event: event.deployment == deployment.id and isinstance(event, kinds)
 
 
-def without_output(view: dict[str, Any]) -> dict[str, Any]:
-    """A snapshot or fact without what the app wrote, which may name paths and secrets."""
-    failure = view.get("failure")
-    trimmed = {"failure": {**failure, "last": []}} if failure else {}
-    return {**view, **({"log": []} if "log" in view else {}), **trimmed}
+def _told(app: str, role: Role) -> Wanted:
+    def wanted(event: Event) -> bool:
+        known = role is Role.OWNER or not event.private
+        return known and not isinstance(event, Output) and (not app or event.app == app)
+
+    return wanted
+
+
+def _shown(role: Role) -> Shown:
+    return dict if role >= Role.DEVELOPER else without_output
 
 
 async def _until_closed(socket: web.WebSocketResponse) -> None:

@@ -65,6 +65,13 @@ def error_view(problem: LazycloudError) -> Json:
     return {"error": view}
 
 
+def without_output(view: Json) -> Json:
+    """A snapshot or fact without what the app wrote, which may name paths and secrets."""
+    failure = view.get("failure")
+    trimmed = {"failure": {**failure, "last": []}} if failure else {}
+    return {**view, **({"log": []} if "log" in view else {}), **trimmed}
+
+
 def ref_words(refs: list[Ref]) -> list[str]:
     return [f"tag {ref.name}" if ref.kind == "tag" else ref.name for ref in refs]
 
@@ -201,17 +208,24 @@ class Views:
             "worker": worker,
         }
 
-    async def overview(self) -> Json:
-        """All that the control page shows."""
+    async def overview(self, only: str = "") -> Json:
+        """All that the control page shows, or what belongs to one app."""
         apps = []
         for app in self._fleet.apps.values():
+            if only not in ("", app.name):
+                continue
             view = await self.app(app) | {"history": await self.releases(app, 10), "commits": []}
             with suppress(LazycloudError):  # its repository is away: the others are shown all the same
                 view["commits"] = await self.commits(app, 20)
             apps.append(view)
         recent = await asyncio.to_thread(self._store.newest, 200, TOLD)
-        told = [view for view in map(Recorded.as_dict, recent) if view["sentence"]]
-        return {"server": self.server(), "apps": apps, "running": await self.running(), "events": told[:50]}
+        told = [
+            without_output(view)
+            for view in map(Recorded.as_dict, recent)
+            if view["sentence"] and only in ("", view["app"])
+        ]
+        running = await self.running(only)
+        return {"server": self.server(), "apps": apps, "running": running, "events": told[:50]}
 
     async def _production(self, app: App) -> Json | None:
         deployment = self._fleet.production(app)

@@ -15,9 +15,9 @@ from lazycloud.config import Config
 from lazycloud.control.auth import Auth
 from lazycloud.control.names import Names
 from lazycloud.control.pages import Pages, accepts
-from lazycloud.control.progress import Progress, without_output
+from lazycloud.control.progress import Progress
 from lazycloud.control.resolver import Found, Resolver
-from lazycloud.control.views import Views
+from lazycloud.control.views import Views, without_output
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.errors import Ambiguous, Busy, LazycloudError, NotFound, StepFailed, Unauthorised
 from lazycloud.hosts import Kind, Place

@@ -1,6 +1,6 @@
 """Who may see a preview: the cookie that says so, and the API token. Pure, and free of imports of ours.
 
-Control signs the cookie after a login; routers check it. Neither cookie of lazycloud ever reaches a worker,
+Control signs the cookie after a login; routers check it. No cookie of lazycloud ever reaches a worker,
 whose code is not trusted with the visitor's right to see other commits.
 """
 
@@ -11,8 +11,10 @@ import hmac
 
 PREVIEW_COOKIE = "lazycloud_preview"
 SESSION_COOKIE = "lazycloud_session"
+HOST_SESSION_COOKIE = f"__Host-{SESSION_COOKIE}"  # its name over https
+SESSION_COOKIES = (HOST_SESSION_COOKIE, SESSION_COOKIE)
 
-_OURS = frozenset((PREVIEW_COOKIE.encode(), SESSION_COOKIE.encode()))
+_OURS = frozenset(name.encode() for name in (PREVIEW_COOKIE, *SESSION_COOKIES))
 _COPIES = 4  # of one cookie that are looked at; a browser sends one per Path and Domain it has
 
 

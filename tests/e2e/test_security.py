@@ -81,10 +81,14 @@ async def test_a_write_from_another_origin_is_refused(up: Up, checkout: Checkout
     server = up(checkout.path)
     session = await log_in(server)
     path, body = "/api/apps/shop/deploy", f'{{"ref": "{commit}"}}'
-    evil = await server.post(CONTROL, body, path, Cookie=session, Origin=f"http://{server.host(commit)}")
+    mine = {"Cookie": session, "Content-Type": "application/json"}
+    evil = await server.post(CONTROL, body, path, **mine, Origin=f"http://{server.host(commit)}")
     assert evil.status == 403
-    own = await server.post(CONTROL, body, path, Cookie=session, Origin=f"http://{server.host(CONTROL)}")
-    assert own.status == 202
+    assert (await server.post(CONTROL, body, path, **mine)).status == 403  # no browser, and yet a cookie
+    own = {"Origin": f"http://{server.host(CONTROL)}"}
+    form = await server.post(CONTROL, body, path, **mine | own | {"Content-Type": "text/plain"})
+    assert form.status == 415  # what a form of any page can send
+    assert (await server.post(CONTROL, body, path, **mine | own)).status == 202
     retry = "/.well-known/lazycloud/retry"
     assert (await server.post(commit, "", retry, Origin="http://evil.example")).status == 403
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Origin": "http://evil.example"}

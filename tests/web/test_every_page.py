@@ -75,9 +75,11 @@ async def test_its_words_can_be_read_in_either_scheme(
 
 async def test_the_way_in_posts_the_token_and_where_to_go_next(page: Page, stage: Stage) -> None:
     show(stage, "login")
-    stage.facts = {"next": '/apps?"x"', "error": ""}
+    stage.facts |= {"next": '/apps?"x"', "error": "", "account": ""}
     await page.goto(stage.address)
-    await expect(page.get_by_label("Token")).to_be_focused()
+    await expect(page.get_by_label("Account")).to_be_focused()
+    await page.keyboard.press("Tab")
     await page.keyboard.type("secret")
     await page.keyboard.press("Enter")
-    await until(lambda: stage.posts == [("/login", {"next": '/apps?"x"', "token": "secret"}, "navigate")])
+    form = {"next": '/apps?"x"', "account": "", "token": "secret"}
+    await until(lambda: stage.posts == [("/login", form, "navigate")])

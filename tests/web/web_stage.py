@@ -137,7 +137,14 @@ PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "message": ("message.html", message(sentence=LONG)),
     "message with code": ("message.html", message(code=f'[run]\ncommand = "{LONG}"', choices=[])),
-    "login": ("login.html", {"next": "/", "error": "That token is not right."}),
+    "login": (
+        "login.html",
+        {"next": "/", "error": "That token is not right.", "account": "ada", "ticket": "", "name": ""},
+    ),
+    "login link": (
+        "login.html",
+        {"next": "/", "error": "", "account": "", "ticket": "t1", "name": "ada"},
+    ),
     "control": ("control.html", {"version": "0.1.0", "user": "ada", "address": "http://localhost:8000"}),
 }
 
