@@ -20,7 +20,7 @@ from lazycloud.errors import LazycloudError
 @click.option(
     "-n", "--lines", type=click.IntRange(0), default=200, show_default=True, help="How many to begin with."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: source, step, text.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: source, step, process, text.")
 @targeted
 def logs(target: Target, ref: str | None, follow: bool, lines: int, as_json: bool) -> None:
     """Show what a build and its worker wrote.
@@ -62,7 +62,9 @@ def _printer() -> Callable[[dict[str, Any]], None]:
 
     def show(entry: dict[str, Any]) -> None:
         style = "dim" if entry["source"] == "build" else ""
+        process = entry.get("process", "web.1")
+        whose = "" if process == "web.1" else f"{process} | "
         for line in entry["text"].removesuffix("\n").split("\n"):
-            screen.print(coloured(line, style), soft_wrap=True)
+            screen.print(coloured(f"{whose}{line}", style), soft_wrap=True)
 
     return show

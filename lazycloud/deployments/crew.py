@@ -129,12 +129,13 @@ class Crew:
         await asyncio.gather(*hiring, return_exceptions=True)
         await asyncio.gather(*(self._end(post, how) for post in posts))
 
-    def leave(self) -> None:
-        """Watch nobody any more; they run on, for the next control."""
-        tasks = [*self._watchers.values(), *self._mending.values(), self._probing]
+    async def leave(self) -> None:
+        """Watch nobody any more, and start nobody; they run on, for the next control."""
+        probing = [self._probing] if self._probing else []
+        tasks = [*self._watchers.values(), *self._mending.values(), *self._hiring.values(), *probing]
         for task in tasks:
-            if task:
-                task.cancel()
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for worker in self._deployment.workers:
             worker.leave()
 

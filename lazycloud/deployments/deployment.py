@@ -221,7 +221,7 @@ class Deployment:
             "failure": asdict(self.failure) if self.failure else None,
             "release": self.release,
             "released": self.released,
-            "worker": {name: post.row() for name, post in self.posts.items()} or None,
+            "worker": {name: post.row() for name, post in self.posts.items()} if self.workers else None,
             "changed": time.time(),
         }
 

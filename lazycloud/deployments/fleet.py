@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+STOPPED_HOW = {Cause.IDLE: "was put to sleep", Cause.ROOM: "was put to sleep to make room"}
 START_SHARE = 10.0  # seconds of its turn that a start may use up; a slow starter then waits without one
 
 Route = Callable[[Deployment], Awaitable[None]]
@@ -289,7 +290,10 @@ class Fleet:
         deploying = deployment.task
         if deploying and not deploying.done():
             deploying.cancel()
-        deployment.task = asyncio.create_task(self._stop(deployment, deploying), name=f"stop {deployment.id}")
+        deployment.task = asyncio.create_task(
+            self._stop(deployment, deploying, STOPPED_HOW.get(cause, "was stopped")),
+            name=f"stop {deployment.id}",
+        )
 
     async def restore(self) -> None:
         """Find the workers again that an earlier control left running; go on with deploys that it did not end."""
@@ -368,8 +372,7 @@ class Fleet:
             for deploy in deploys:
                 deploy.cancel()
             await asyncio.gather(*deploys, return_exceptions=True)
-            for crew in self._crews.values():
-                crew.leave()
+            await asyncio.gather(*(crew.leave() for crew in self._crews.values()))
         else:
             await asyncio.gather(*map(self.stop, self.known()), return_exceptions=True)
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -484,13 +487,13 @@ class Fleet:
         if failed in (StepName.START.value, StepName.READY.value):  # what was built can only fail again
             self._restart_production(deployment)
 
-    async def _stop(self, deployment: Deployment, deploying: asyncio.Task[None] | None) -> None:
+    async def _stop(self, deployment: Deployment, deploying: asyncio.Task[None] | None, how: str) -> None:
         if deploying:
             await asyncio.gather(deploying, return_exceptions=True)
         if deployment.workers:
             with suppress(Exception):
                 await self.retire(deployment)
-        await self._crew(deployment).stop("was stopped")
+        await self._crew(deployment).stop(how)
         if deployment.is_being_cancelled:
             deployment.advance(Cause.CANCELLED, deployment.failure)
         else:
