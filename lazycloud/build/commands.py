@@ -13,6 +13,7 @@ from lazycloud.build.disk import disk_full, says_full
 from lazycloud.build.limits import Limits, Watch
 from lazycloud.errors import StepFailed
 from lazycloud.processes import CommandFailed, Output, ending_in_words, run
+from lazycloud.walls.view import View
 
 NICENESS = 19  # workers that serve come first; the kernel makes it the lowest priority for the disk as well
 NOT_FOUND = 127
@@ -29,13 +30,15 @@ async def run_tool(
 ) -> None:
     """Run to the end; `failed` begins the sentence of the StepFailed that is raised if it does not succeed.
 
-    It has a HOME and a TMPDIR of its own, and nothing of it is left, its daemons included.
+    It has a HOME and a TMPDIR of its own, and nothing of it is left, its daemons included. What walls it has, and
+    what it sees behind them, `limits` say.
     """
     name = command if isinstance(command, str) else f"{Path(command[0]).name} {command[1]}"
     async with _watched(environment, limits) as (variables, watch):
+        before, variables = await asyncio.to_thread(_walled, limits, folder, variables, watch.private)
         try:
-            seconds, begin = limits.seconds, watch.begin
-            await run(command, folder, variables, output, seconds, niceness=NICENESS, started=begin)
+            seconds, begin, walled = limits.seconds, watch.begin, bool(before)
+            await run(command, folder, variables, output, seconds, NICENESS, before, begin, walled)
         except CommandFailed as failure:
             if watch.problem:
                 problem = watch.problem
@@ -52,6 +55,27 @@ async def run_tool(
             raise StepFailed(
                 f"{failed}: `{name}` {_ending(failure.ended_with)}.", advice, failure.last
             ) from failure
+
+
+def _walled(
+    limits: Limits, folder: Path, variables: Mapping[str, str], private: Path | None
+) -> tuple[Sequence[str], Mapping[str, str]]:
+    """The words before a command, and its environment."""
+    if limits.walls is None:
+        return (), variables
+    for place in limits.write:
+        place.mkdir(parents=True, exist_ok=True)
+    write = (*limits.write, *((limits.makes,) if limits.makes else ()))
+    view = View(
+        limits.walls.home,
+        read=(*limits.read, folder),
+        write=tuple(dict.fromkeys(write)),
+        network=limits.network,
+        scratch=private,
+        settings=limits.network,
+    )
+    enclosed = limits.walls.enclose(view, folder, variables)
+    return enclosed.words, enclosed.environment
 
 
 @asynccontextmanager

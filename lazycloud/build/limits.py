@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lazycloud.errors import StepFailed
 from lazycloud.processes import end_strays, kill_session, kin
+from lazycloud.walls.sandbox import Sandbox
 
 RESERVE = 256_000_000  # bytes of the disk that a build leaves free, for what runs has to write as well
 RESERVE_SHARE = 0.01  # of a small disk
@@ -32,6 +33,8 @@ class Limits:
 
     `makes` is the folder that it works for: what that grows by counts as written. `homes` is where each command
     gets a HOME and a TMPDIR of its own, removed when it has ended; None leaves those of its environment.
+    With `walls` it sees of the server no more than `read` and, writable, `makes` and `write`; without `network`
+    it then has none, nor the settings that packages are installed with.
     """
 
     seconds: float = float("inf")
@@ -39,10 +42,18 @@ class Limits:
     disk: int = 0
     makes: Path | None = None
     homes: Path | None = None
+    walls: Sandbox | None = None
+    read: tuple[Path, ...] = ()
+    write: tuple[Path, ...] = ()
+    network: bool = True
 
     def of(self, seconds: float, makes: Path) -> Limits:
         """For a command with a time limit of its own."""
         return replace(self, seconds=min(seconds, self.seconds), makes=makes)
+
+    def seeing(self, read: Sequence[Path], write: Sequence[Path], network: bool = True) -> Limits:
+        """For a command that works with these folders, too."""
+        return replace(self, read=(*self.read, *read), write=(*self.write, *write), network=network)
 
 
 class Watch:
@@ -51,7 +62,7 @@ class Watch:
     def __init__(self, limits: Limits, private: Path | None) -> None:
         self.problem: StepFailed | None = None
         self._limits = limits
-        self._private = private
+        self.private = private
         self._places = [place for place in (limits.makes, private) if place]
         self._sessions: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -67,8 +78,8 @@ class Watch:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._private:  # daemons have left the session, and have its HOME still
-            await asyncio.to_thread(end_strays, self._private, set())
+        if self.private:  # daemons have left the session, and have its HOME still
+            await asyncio.to_thread(end_strays, self.private, set())
 
     async def _disk(self) -> None:
         before = await asyncio.to_thread(written, self._places)

@@ -53,7 +53,7 @@ def place_outputs(plan: Plan, kept: Path, tree: Path, linked: bool) -> None:
             shutil.rmtree(place)
         else:
             place.unlink(missing_ok=True)
-        if (kept / output).is_dir():
+        if (kept / output).is_dir() and not (kept / output).is_symlink():
             shutil.copytree(kept / output, place, symlinks=True, copy_function=put)
         else:
             put(kept / output, place)

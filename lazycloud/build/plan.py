@@ -30,7 +30,8 @@ class Plan:
     folders of the tree. `found` are sentences for the log. `data_from` is "production", "parent" or "empty",
     `on_commit` "announce", "build" or "start". `build_inputs` are the files that the build reads, as patterns with
     their fingerprints, none for all. `secrets` are names. `writable`: the app may change committed files.
-    `workers` serve it at a time; `background` are commands of other processes, by name.
+    `workers` serve it at a time; `background` are commands of other processes, by name. `build_network`: its build
+    command may use the network.
     """
 
     runtime: str
@@ -45,6 +46,7 @@ class Plan:
     build_outputs: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     writable: bool = False
+    build_network: bool = False
     release: str | None = None
     after: str | None = None
     health: str | None = None
@@ -110,6 +112,7 @@ def make_plan(tree: Tree) -> Plan:
         build_outputs=settings.build_outputs,
         secrets=settings.secrets,
         writable=settings.writable,
+        build_network=settings.network,
         release=release,
         after=settings.after,
         health=settings.health,

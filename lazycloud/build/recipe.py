@@ -132,7 +132,9 @@ def _build(
         files["outputs"] = " ".join(plan.build_outputs)
     # Only a build that reads the commit's id depends on it; all others are shared by commits of one tree.
     reads = {"commit": commit.id} if plan.build_reads_commit else {}
-    inputs = {"platform": PLATFORM, "command": plan.build, **files, **reads, **dict(_env(plan))}
+    # What a command finds in the network is no input; whether it may look is, as it may end in something else.
+    network = {"network": "yes"} if plan.build_network else {}
+    inputs = {"platform": PLATFORM, "command": plan.build, **files, **reads, **network, **dict(_env(plan))}
     return Stage("build", {**inputs, **_keys(dependencies), **said})
 
 

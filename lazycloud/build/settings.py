@@ -45,6 +45,8 @@ timeout = 900
 # dependencies_output = "vendor"
 # Secrets of the server that builds and installs get as environment variables; see docs/settings.md.
 # secrets = ["NPM_TOKEN"]
+# true: the command may use the network. Where lazycloud has walls it has none otherwise; installs always have it.
+network = false
 # false: flake.nix and shell.nix are for development only.
 nix = true
 
@@ -99,6 +101,7 @@ class Settings:
     dependencies_inputs: tuple[str, ...] = ()
     dependencies_output: str = ""
     secrets: tuple[str, ...] = ()
+    network: bool = False
     nix: bool = True
     run_command: str | None = None
     release: str | None = None
@@ -196,6 +199,7 @@ KNOWN: dict[tuple[str, str], tuple[str, Check]] = {
     ("build", "dependencies_inputs"): ("dependencies_inputs", _places),
     ("build", "dependencies_output"): ("dependencies_output", _inner),
     ("build", "secrets"): ("secrets", _variables),
+    ("build", "network"): ("network", _true_or_false),
     ("build", "nix"): ("nix", _true_or_false),
     ("run", "command"): ("run_command", _command),
     ("run", "release"): ("release", _command),

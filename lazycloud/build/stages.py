@@ -52,8 +52,17 @@ from lazycloud.build.variables import Variables
 from lazycloud.errors import StepFailed
 from lazycloud.processes import Output, modes_count, unheard
 from lazycloud.walls.machine import installation
+from lazycloud.walls.sandbox import Sandbox
 
 TREE, SOURCE_MARKER, RELEASE_MARKER, MARKER = "tree", "source.json", "release.json", "complete.json"
+CACHES = (
+    "uv",
+    "npm",
+    "corepack",
+    "xdg",
+    "pnpm",
+    "yarn",
+)  # that builds write to, as environment.py names them
 RELEASES, ENVIRONMENTS, BUILDS = "releases", "environments", "builds"
 PACKAGE = Path(__file__).parents[1]  # ours, whose server serves static sites
 NEIGHBOURS = 3  # releases that unchanged files are looked for in: the newest are nearest
@@ -126,24 +135,12 @@ class Release:
     @property
     def shown(self) -> tuple[Path, ...]:
         """All that its processes read: files, environments, and the programs that those lead to."""
-        tools = [each.tool for each in self.recipe.environments]
-        return (
-            self.folder.parent,
-            *(each.folder for each in self.recipe.environments if not each.local),
-            *(tool.stand_in for tool in tools if tool.stand_in),
-            *(place for tool in tools if tool.path for place in installation(Path(tool.path))),
-            *((PACKAGE,) if self.plan.roots else ()),
-        )
+        return (self.folder.parent, *_shown(self.recipe), *((PACKAGE,) if self.plan.roots else ()))
 
     @property
     def own(self) -> tuple[Path, ...]:
         """Folders in shared environments that tools keep something in: each worker has them for itself."""
-        return tuple(
-            each.folder / place
-            for each in self.recipe.environments
-            if not each.local
-            for place in each.runtime.writable
-        )
+        return _kept(self.recipe)
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,10 @@ class Made:
 
 
 class Stages:
-    """Makes releases in `folder`; `cache` is shared by all apps, `build_environment` is all that commands get."""
+    """Makes releases in `folder`; `cache` is shared by all apps, `build_environment` is all that commands get.
+
+    Behind `walls` a command sees what it works with; without any, all that the server does.
+    """
 
     def __init__(
         self,
@@ -167,12 +167,15 @@ class Stages:
         secrets: Secrets | None = None,
         depot: Depot | None = None,
         limits: Limits | None = None,
+        walls: Sandbox | None = None,
     ) -> None:
         self._repository = repository
         self._folder = folder
         self._environment = dict(build_environment)
         self._timeouts = timeouts or Timeouts()
-        self._limits = replace(limits or Limits(), homes=Path(build_environment["HOME"]))
+        caches = tuple(cache / name for name in CACHES)
+        homes = Path(build_environment["HOME"])
+        self._limits = replace(limits or Limits(), homes=homes, walls=walls, write=caches)
         self._secrets = secrets or Secrets(folder / "secrets.env")
         self._tools = Toolchain(self._environment, cache / "tools")
         self._executions = Executions()
@@ -406,6 +409,7 @@ class Stages:
         variables = self._variables(source).install(environment)
         place, others = environment.folder, self._sealed(dependencies.kind)
         limits = self._limits.of(self._timeouts.dependencies, source.folder if dependencies.local else place)
+        limits = limits.seeing((inputs, *_shown(source.recipe)), (place,))
         return Installing(dependencies, environment.tool, place, inputs, variables, output, limits, others)
 
     def _sealed(self, kind: str) -> tuple[Path, ...]:
@@ -486,6 +490,7 @@ class Stages:
         assert source.plan.build is not None
         variables = replace(self._variables(source), tree=folder).build(source.commit.id)
         limits = self._limits.of(source.plan.build_timeout, folder)
+        limits = limits.seeing(_shown(source.recipe), _kept(source.recipe), source.plan.build_network)
         await run_tool(source.plan.build, folder, variables, output, limits, "The build failed")
 
     async def _finish(self, release: Release, environment: Environment, output: Output) -> None:
@@ -494,13 +499,36 @@ class Stages:
         if facts is None or facts.get("sealed"):
             return
         with suppress(StepFailed):  # what could not be finished serves as it is
-            await runtime.finish(environment.place(release.folder), release.environment, output)
+            limits = self._limits.seeing(_shown(release.recipe), (folder,), network=False)
+            await runtime.finish(environment.place(release.folder), release.environment, output, limits)
         await asyncio.to_thread(seal, folder, runtime.writable)
         await asyncio.to_thread(settle_marker, folder / MARKER, sealed=True)
 
     def _variables(self, source: Source) -> Variables:
         secrets = self._secrets.values(source.plan.secrets)
         return Variables(self._environment, source.plan, source.recipe, source.folder, secrets)
+
+
+def _shown(recipe: Recipe) -> tuple[Path, ...]:
+    """What commands read beside the files: environments, those of the release too, and what leads on from them."""
+    tools = [each.tool for each in recipe.environments]
+    return (
+        *(each.folder for each in recipe.environments),
+        *(tool.stand_in for tool in tools if tool.stand_in),
+        *(place for tool in tools if tool.path for place in installation(Path(tool.path))),
+    )
+
+
+def _kept(recipe: Recipe) -> tuple[Path, ...]:
+    """Folders of shared environments that tools keep something in, as far as they are there."""
+    shared = [each for each in recipe.environments if not each.local]
+    places = [(each.folder, each.folder / place) for each in shared for place in each.runtime.writable]
+    return tuple(place for folder, place in places if place.is_dir() and _is_own(folder, place))
+
+
+def _is_own(folder: Path, place: Path) -> bool:
+    """Whether no link on the way leads out of the folder, which others may have filled."""
+    return place.resolve() == folder.resolve() / place.relative_to(folder)
 
 
 def _mark(path: Path, stage: Stage, began: float, facts: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ from lazycloud.hosts import app_name, is_app_name
 from lazycloud.store import Store
 from lazycloud.walls import sandbox
 from lazycloud.walls.sandbox import Sandbox
-from lazycloud.workers.engine import Engine, Processes, Sandboxed
+from lazycloud.workers.engine import Processes, Sandboxed
 
 LAST_ANSWERS = 5.0  # seconds for requests that this control has still to answer when it leaves
 
@@ -99,9 +99,9 @@ class Control:
         self._closing.push_async_callback(self.events.close)
         self._closing.callback(lambda: self.events.append(ServerStopped()))
         self._keep_workers = True  # until the start is complete: a start that fails stops nobody's worker
-        self.fleet = Fleet(
-            config, self.events, self._store, await self._engine(), self._environ.get("TZ", "")
-        )
+        self._walls = await self._make_walls()
+        engine = Sandboxed(self._walls) if self._walls else Processes()
+        self.fleet = Fleet(config, self.events, self._store, engine, self._environ.get("TZ", ""))
         self.production = Production(config, self.fleet, self.events, self._store)
         scratch = config.cache_folder / "artifacts"
         self.depot = Depot(read_place(config.artifacts, config.artifact_key_file, scratch))
@@ -121,20 +121,20 @@ class Control:
         self.disk.start()
         self.rest.start()
 
-    async def _engine(self) -> Engine:
+    async def _make_walls(self) -> Sandbox | None:
         """What `isolation` asks for. Raises BadInput when that cannot be had, and no other will do."""
         wanted = self.config.isolation
         if wanted == "none":
-            return Processes()
+            return None
         why = await asyncio.to_thread(sandbox.missing)
         if why and wanted == "sandbox":
             advice = f'{sandbox.advice()} Or do without walls: isolation = "none".'
             raise BadInput(f"isolation: {why[0].lower()}{why[1:]}", advice)
         if why:
             self.unwalled = why
-            return Processes()
+            return None
         environ = build_environment(self._environ, self.config.home, self.config.cache_folder)
-        return Sandboxed(Sandbox(self.config.home, environ))
+        return Sandbox(self.config.home, environ)
 
     async def _close_fleet(self) -> None:
         await self.fleet.close(keep_workers=self._keep_workers)
@@ -240,7 +240,7 @@ class Control:
         cache = self.config.cache_folder
         environment = build_environment(self._environ, folder / "build-home", cache)
         limits, depot = self._limits(), self.depot
-        stages = Stages(repository, folder, cache, environment, depot=depot, limits=limits)
+        stages = Stages(repository, folder, cache, environment, depot=depot, limits=limits, walls=self._walls)
         stages.in_use = lambda release: is_held(self.fleet, name, release)
         versions = Versions(folder / "data")
         stages.clear_leftovers()

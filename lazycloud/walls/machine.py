@@ -75,19 +75,21 @@ def system() -> Iterator[str]:
             yield from ("--ro-bind", str(place), str(place))
 
 
-def etc(folder: Path, own: Mapping[str, str]) -> Path:
+def etc(folder: Path, own: Mapping[str, str], more: Iterable[Path] = ()) -> Path:
     """A folder to be shown as /etc, below `folder`: made when it is not there, or the machine's has changed.
 
-    A copy, as each of its entries would be a mount for every process. `own` are files of ours, by name.
+    A copy, as each of its entries would be a mount for every process. `own` are files of ours, by name; `more`
+    are paths of /etc that are shown, too.
     """
-    found = sorted(_below(Path("/etc", name)) for name in ETC)
+    names = [*ETC, *(str(place.relative_to("/etc")) for place in more)]
+    found = [_below(Path("/etc", name)) for name in names]
     facts = hashlib.sha256(json.dumps([found, dict(own)]).encode()).hexdigest()[:12]
     place = folder / f"etc-{facts}"
     if not place.is_dir():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(dir=folder, prefix=".etc-"))
         making.chmod(0o755)
-        for name in ETC:
+        for name in names:
             _copy(Path("/etc", name), making / name)
         for name, text in own.items():
             (making / name).write_text(text)
@@ -110,6 +112,8 @@ def _below(place: Path) -> list[list[object]]:
 
 def _copy(source: Path, target: Path) -> None:
     """A file, the one that a link leads to, or a folder with its links as they are; nothing for what is not there."""
+    if target.exists():
+        return  # a part of what was copied before
     target.parent.mkdir(parents=True, exist_ok=True)
     with suppress(OSError):
         if source.is_dir():

@@ -38,6 +38,7 @@ TOLD = (
     "LAZYCLOUD_BUILD",
     "PORT",
 )  # what processes are known again by (processes.end_strays)
+TEMPORARY = "/tmp"  # noqa: S108 - inside
 PACKED = "LAZYCLOUD_ENVIRONMENT"
 FILTER = 9  # the descriptor by which bwrap reads the filter: it is opened anew at each start
 # A shell opens the filter, and later another puts on the app's environment: 0.5 ms each.
@@ -113,7 +114,7 @@ class Sandbox:
 
     def _files(self, view: View) -> Iterator[str]:
         yield from _system()
-        yield from ("--ro-bind", str(self._etc), "/etc")
+        yield from ("--ro-bind", str(self._etc_of_installs if view.settings else self._etc), "/etc")
         for name in LIVE:
             if Path("/etc", name).is_file():
                 yield from ("--ro-bind", f"/etc/{name}", f"/etc/{name}")
@@ -126,7 +127,7 @@ class Sandbox:
 
     def _shown(self, view: View) -> Iterator[tuple[str, ...]]:
         own = _outside(view.home, self._tools + (self._settings if view.settings else ()))
-        for place in dict.fromkeys((*own, *view.read)):
+        for place in dict.fromkeys((*(one for one in own if not one.is_relative_to("/etc")), *view.read)):
             yield from _bind("--ro-bind-try", place)
         for place in view.write:
             yield from _bind("--bind", place)
@@ -134,10 +135,10 @@ class Sandbox:
             yield ("--bind", str(source), str(place))
         if view.scratch:
             yield from _bind("--bind", view.scratch)
-            yield ("--bind", str(view.scratch), "/tmp")  # noqa: S108 - inside
-            yield ("--bind", str(view.scratch), "/var/tmp")  # noqa: S108
-        else:
-            yield ("--tmpfs", "/tmp")  # noqa: S108
+        if view.scratch and not view.home.resolve().is_relative_to(TEMPORARY):
+            yield from (("--bind", str(view.scratch), place) for place in (TEMPORARY, f"/var{TEMPORARY}"))
+        else:  # what is mounted in it must not be led elsewhere by what a process left there before
+            yield from (("--tmpfs", place) for place in (TEMPORARY, f"/var{TEMPORARY}"))
 
     @cached_property
     def _tools(self) -> tuple[Path, ...]:
@@ -154,10 +155,12 @@ class Sandbox:
 
     @cached_property
     def _etc(self) -> Path:
-        """Other users are nobody's business, but many programs look up their own."""
-        user, group = identity()
-        users = f"{NAME}:x:{user}:{group}::/tmp:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n"
-        return etc(self.home / FOLDER, {"passwd": users, "group": f"{NAME}:x:{group}:\nnogroup:x:65534:\n"})
+        return etc(self.home / FOLDER, _names())
+
+    @cached_property
+    def _etc_of_installs(self) -> Path:
+        more = (place for place in (*self._tools, *self._settings) if place.is_relative_to("/etc"))
+        return etc(self.home / FOLDER, _names(), more)
 
     def _kept(self, name: str, content: bytes) -> Path:
         """A small file of ours, made when it is not there."""
@@ -178,6 +181,13 @@ def packed(environment: Mapping[str, str]) -> dict[str, str]:
         f"export {name}={shlex.quote(value)}" for name, value in environment.items() if _NAMES.fullmatch(name)
     )
     return {**told, "PATH": SYSTEM_PATH, PACKED: "\n".join(["unset PATH", *exports])}
+
+
+def _names() -> dict[str, str]:
+    """Other users are nobody's business, but many programs look up their own."""
+    user, group = identity()
+    users = f"{NAME}:x:{user}:{group}::/tmp:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n"
+    return {"passwd": users, "group": f"{NAME}:x:{group}:\nnogroup:x:65534:\n"}
 
 
 def identity() -> tuple[int, int]:

@@ -104,12 +104,16 @@ class Python(Runtime):
         """The interpreter may have been removed, or have moved, in an upgrade of the machine."""
         return (place.folder / VENV / "bin/python").exists()
 
-    async def finish(self, place: Place, variables: Mapping[str, str], output: Output) -> None:
+    async def finish(
+        self, place: Place, variables: Mapping[str, str], output: Output, limits: Limits
+    ) -> None:
         """Compile all modules: nothing can be added to the environment once it is sealed."""
         python, packages = place.folder / VENV / "bin/python", place.folder / VENV / "lib"
         words = [str(python), "-I", "-m", "compileall", "-q", str(packages)]
         failed = "Not every module of the packages could be compiled"
-        await run_tool(words, place.folder, variables, output, Limits(FINISH_TIMEOUT), failed)
+        await run_tool(
+            words, place.folder, variables, output, limits.of(FINISH_TIMEOUT, place.folder), failed
+        )
 
     def path(self, place: Place) -> list[Path]:
         return [place.folder / VENV / "bin"]
@@ -120,7 +124,8 @@ class Python(Runtime):
 
 async def _look_for(request: str, tools: Toolchain) -> Tool | None:
     try:
-        flags = ("--no-python-downloads", "--no-project", "--system")
+        # Not from uv's cache: builds may write to that, and what is found here is run without walls.
+        flags = ("--no-python-downloads", "--no-project", "--system", "--no-cache")
         path = await tools.ask([uv.find_uv_bin(), "python", "find", *flags, "--", request])
         return Tool(await tools.ask([path, "-I", "-c", _VERSION_OF]), path)
     except CommandFailed:

@@ -139,7 +139,9 @@ class Runtime:
         """Whether what an environment leads to, outside of it, is still there."""
         return True
 
-    async def finish(self, place: Place, variables: Mapping[str, str], output: Output) -> None:
+    async def finish(
+        self, place: Place, variables: Mapping[str, str], output: Output, limits: Limits
+    ) -> None:
         """What makes later starts faster, done when nobody waits. Raises StepFailed; it then serves as it is."""
 
     def links(self, dependencies: Dependencies) -> str:
