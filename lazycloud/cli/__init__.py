@@ -38,6 +38,8 @@ VERBS = {
     "promote": "production:promote",
     "rollback": "production:rollback",
     "artifacts": "artifacts:artifacts",
+    "account": "account:account",
+    "token": "token:token",
     "disk": "disk:disk",
     "prune": "disk:prune",
     "pin": "pins:pin",

@@ -63,6 +63,17 @@ class UnixConnection(HTTPConnection):
             time.sleep(0.05)
 
 
+class LoopbackConnection(HTTPConnection):
+    """To a name under localhost: it is this machine's (RFC 6761), which not every resolver knows."""
+
+    def connect(self) -> None:
+        self.sock = socket.create_connection(("localhost", self.port), self.timeout)
+
+
+def _is_local(host: str) -> bool:
+    return host.lower().rstrip(".").endswith(".localhost")
+
+
 def _goes_on(generation: Path) -> bool:
     """Whether the server's process, which notes itself there, is alive."""
     try:
@@ -96,7 +107,7 @@ class Client:
         if not (token.isascii() and token.isprintable()):
             raise BadInput("The token has characters that no token has.", "Copy it again.")
         unreachable = Unreachable(f"No lazycloud server answers at {url}.", "Look at --server.")
-        kind = HTTPSConnection if secure else HTTPConnection
+        kind = HTTPSConnection if secure else LoopbackConnection if _is_local(host) else HTTPConnection
         return cls(lambda timeout: kind(host, port, timeout=timeout), unreachable, token)
 
     def patient(self, seconds: float) -> Client:

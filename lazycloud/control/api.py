@@ -6,7 +6,6 @@ Documented route by route in docs/protocols.md.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -17,6 +16,8 @@ from lazycloud.config import Config
 from lazycloud.control import logs
 from lazycloud.control.artifacts import ArtifactViews
 from lazycloud.control.auth import Auth
+from lazycloud.control.bodies import json_body as _body
+from lazycloud.control.bodies import text_of as _text
 from lazycloud.control.guard import Route
 from lazycloud.control.hook import HookCalls
 from lazycloud.control.identity import Identity, Kind, Role
@@ -377,23 +378,3 @@ def me_view(identity: Identity) -> dict[str, Any]:
 async def _each(lines: list[dict[str, Any]]) -> AsyncGenerator[dict[str, Any], None]:
     for line in lines:
         yield line
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        body = json.loads(await request.read() or b"{}")
-    except (ValueError, RecursionError) as problem:
-        raise BadInput(f"The request's body is not valid JSON: {problem}.") from problem
-    if not isinstance(body, dict):
-        raise BadInput("The request's body must be a JSON object.")
-    return body
-
-
-def _text(body: dict[str, Any], name: str) -> str:
-    value = body.get(name)
-    if value is None:
-        return ""
-    line = " ".join(value.split()) if isinstance(value, str) else "\n"
-    if len(line) > 1000 or not line.isprintable():
-        raise BadInput(f"`{name}` must be a text of at most 1000 printable letters.")
-    return line

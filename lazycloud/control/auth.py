@@ -72,6 +72,10 @@ class Auth:
         another origin, or of which nobody knows.
         """
         identity = self.identify(request)
+        if identity is None and "Authorization" in request.headers:
+            raise Unauthorised(
+                "This token is not one of this server, or it has ended.", "An owner makes another one."
+            )
         if identity is None:
             raise Unauthorised("Log in first.", "`lazycloud open --control` prints a link that does.")
         upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
@@ -169,10 +173,10 @@ class Auth:
             secure = name.startswith("__Host-")
             response.del_cookie(name, path="/", secure=secure, httponly=True, samesite="Lax")
 
-    def end_sessions(self, holder: Holder, why: str, who: str) -> int:
-        """All of somebody, also those that a link would begin."""
+    def end_sessions(self, holder: Holder, why: str, who: str, keep: Session | None = None) -> int:
+        """All of somebody but `keep`, also those that a link would begin."""
         self.forget_tickets(holder)
-        return self.sessions.end(lambda one: one.holder == holder, holder.name, why, who)
+        return self.sessions.end(lambda one: one.holder == holder and one is not keep, holder.name, why, who)
 
     def entry(self, host: str) -> str:
         """What takes a logged-in browser over to the preview at `host`, once it is there."""

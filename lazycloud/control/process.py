@@ -37,6 +37,7 @@ from lazycloud.control.link import Link
 from lazycloud.control.logins import Logins
 from lazycloud.control.pages import Pages
 from lazycloud.control.passwords import Passwords
+from lazycloud.control.people import People
 from lazycloud.control.progress import Progress
 from lazycloud.control.resolver import Resolver
 from lazycloud.control.sessions import Sessions
@@ -170,10 +171,18 @@ class Control:
             pins,
         )
         api.hook_calls.expected = resolver.expect
-        logins = Logins(self.auth, Passwords(), Clients(config.trusted_proxies), pages, self.events)
+        passwords = Passwords()
+        logins = Logins(self.auth, passwords, Clients(config.trusted_proxies), pages, self.events)
+        people = People(config, self.fleet, self.auth, passwords)
         guard = Guard(self.auth, self.events)
         application = make_application(
-            config, self.auth, logins, pages, resolver, visits, lambda router: guard.add(router, [api])
+            config,
+            self.auth,
+            logins,
+            pages,
+            resolver,
+            visits,
+            lambda router: guard.add(router, [api, people]),
         )
         unanswered = Unanswered(application)
         runner = web.AppRunner(
