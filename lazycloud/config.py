@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lazycloud.allowance import Allowance, read_allowance
+from lazycloud.container import Container, read_container
 from lazycloud.errors import BadInput
 from lazycloud.hosts import Addresses, app_name, is_app_name
 from lazycloud.workforce import Workforce, read_workforce
@@ -72,6 +73,7 @@ class Config:
     disk: Allowance = field(default_factory=Allowance)
     workers: Workforce = field(default_factory=Workforce)
     isolation: str = "auto"  # the walls around apps: one of ISOLATIONS
+    container: Container = field(default_factory=Container)
     trusted_proxies: tuple[str, ...] = ()  # networks of fronts whose X-Forwarded-* are believed
     builds: int = field(default_factory=lambda: max(2, cores()))  # deploys at work at a time
     build_time: float = 0.0  # longest that a command of a build may take; 0: as long as the app allows it
@@ -195,6 +197,7 @@ class Config:
                 "tls_key": tuple(data["tls_key"]),
                 "disk": Allowance.from_dict(data["disk"]),
                 "workers": Workforce.from_dict(data["workers"]),
+                "container": Container.from_dict(data["container"]),
             }
         )
 
@@ -234,6 +237,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     _spread_builds(settings)
     disk = read_allowance(settings.pop("disk", {}))
     workers = read_workforce(settings.pop("workers", {}))
+    container = read_container(settings.pop("container", {}), environ)
     for name in SETTINGS:
         if (text := environ.get(f"LAZYCLOUD_{name.upper()}")) is not None:
             settings[name] = text
@@ -242,7 +246,13 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     values = {name: SETTINGS[name](name, value) for name, value in settings.items()}
     if url := values.get("public_url"):
         values.setdefault("domain", urlsplit(url).hostname or "")
-    tables: dict[str, Any] = {"router": router, "artifacts": artifacts, "disk": disk, "workers": workers}
+    tables: dict[str, Any] = {
+        "router": router,
+        "artifacts": artifacts,
+        "disk": disk,
+        "workers": workers,
+        "container": container,
+    }
     config = Config(home=home, apps=_joined([*sources, *apps]), **tables, **values)
     _demand_sense_of_tls(config)
     return config
@@ -471,5 +481,6 @@ TABLES = {
     "artifacts": "`[artifacts]`",
     "disk": "`[disk]`",
     "workers": "`[workers]`",
+    "container": "`[container]`",
 }
 """The tables of config.toml, and how their heading is written."""

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import pytest
 import uvloop
+
+from tests.dockerd import Dockerd, dockerd_running
+
+
+@pytest.fixture(scope="session")
+def dockerd() -> Iterator[Dockerd]:
+    """One container engine for all tests that leave it as it was."""
+    with dockerd_running() as running:
+        yield running
 
 
 def pytest_asyncio_loop_factories(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lazycloud
-from lazycloud import allowance, events, workforce
+from lazycloud import allowance, container, events, workforce
 from lazycloud.config import SETTINGS
 from lazycloud.control.api import Api
 from lazycloud.control.identity import Role
@@ -27,14 +27,15 @@ MAY_KNOW = {
     "events": {"allowance"},
     "findings": set(),
     "workforce": {"allowance", "errors"},
-    "config": {"allowance", "errors", "hosts", "workforce"},
+    "container": {"errors"},
+    "config": {"allowance", "container", "errors", "hosts", "workforce"},
     "certificates": {"errors"},
     "processes": {"errors"},
     "walls": {"errors", "findings", "processes", "workforce"},
     "store": {"errors", "events"},
     "router": {"certificates", "errors", "hosts"},
     "build": {"errors", "hosts", "processes", "walls"},
-    "workers": {"errors", "findings", "processes", "walls", "workforce"},
+    "workers": {"container", "errors", "findings", "processes", "walls", "workforce"},
     "data": {"errors", "processes"},
     "deployments": {
         "build",
@@ -151,5 +152,7 @@ def test_every_event_every_route_and_every_setting_is_documented() -> None:
         assert f"`{method} {shown}" in protocols, path
     settings = (DOCS / "settings.md").read_text()
     assert [
-        name for name in (*SETTINGS, *allowance.SETTINGS, *workforce.SETTINGS) if f"`{name}`" not in settings
+        name
+        for name in (*SETTINGS, *allowance.SETTINGS, *container.SETTINGS, *workforce.SETTINGS)
+        if f"`{name}`" not in settings
     ] == []

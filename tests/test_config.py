@@ -42,6 +42,9 @@ def test_apps_of_the_file_come_after_those_of_the_command_line(tmp_path: Path) -
         ('tls_cert = "a.pem"\npublic_url = "http://a.org"', "visitors of http://a.org see no https"),
         ("router = 5", "Write `[router]` on a line of its own"),
         ("disk = 5", "Write `[disk]` on a line of its own"),
+        ("[container]\nsoket = 1", "[container] has no setting `soket`. Did you mean `socket`?"),
+        ("[container]\nimage = 1", "[container] `image` cannot be 1. It is a string."),
+        ('[container]\nmounts = ["opt"]', 'Give a list of folders, such as ["/opt/tools"].'),
         ("[disk]\nlimt = 1", "[disk] has no setting `limt`. Did you mean `limit`?"),
         ('[disk]\nlimit = "lots"', "`limit` cannot be 'lots'. Give a size such as"),
         ("[disk]\nlimit = 0", "`limit` must be more than 0"),
@@ -169,3 +172,12 @@ def test_the_memory_there_is_is_the_containers_where_that_has_less(tmp_path: Pat
     for text, there_is in (("max\n", machine), ("64000000\n", 64_000_000), (f"{2**63}\n", machine)):
         limit.write_text(text)
         assert memory(limit) == there_is
+
+
+def test_an_engine_of_containers_is_looked_for_where_docker_host_says(tmp_path: Path) -> None:
+    environ = {"DOCKER_HOST": "unix:///run/other.sock"}
+    assert load({"home": tmp_path}, environ).container.socket == "/run/other.sock"
+    (tmp_path / "config.toml").write_text('[container]\nsocket = "/run/own.sock"\nmounts = ["/opt/tools"]\n')
+    config = load({"home": tmp_path}, environ)
+    assert (config.container.socket, config.container.mounts) == ("/run/own.sock", ("/opt/tools",))
+    assert Config.from_json(config.to_json()) == config

@@ -60,7 +60,7 @@ from lazycloud.hosts import app_name, is_app_name
 from lazycloud.store import Store
 from lazycloud.walls import sandbox
 from lazycloud.walls.sandbox import Sandbox
-from lazycloud.workers.engine import Processes, Sandboxed
+from lazycloud.workers.engine import Engine, Processes, Sandboxed
 
 LAST_ANSWERS = 5.0  # seconds for requests that this control has still to answer when it leaves
 
@@ -101,7 +101,8 @@ class Control:
         self._closing.callback(lambda: self.events.append(ServerStopped()))
         self._keep_workers = True  # until the start is complete: a start that fails stops nobody's worker
         self._walls = await self._make_walls()
-        engine = Sandboxed(self._walls) if self._walls else Processes()
+        engine = await open_engine(config, self._walls)
+        self._closing.push_async_callback(engine.close)
         self.fleet = Fleet(config, self.events, self._store, engine, self._environ.get("TZ", ""))
         self.production = Production(config, self.fleet, self.events, self._store)
         scratch = config.cache_folder / "artifacts"
@@ -289,6 +290,17 @@ class Control:
         stem = wish.name or app_name(Path(wish.source.rstrip("/").removesuffix("/.git")).stem)
         names = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
         return next(name for name in names if name not in taken)
+
+
+async def open_engine(config: Config, walls: Sandbox | None) -> Engine:
+    """What the setting `isolation` asks for. Raises BadInput if it cannot be had."""
+    if config.isolation != "container":
+        return Sandboxed(walls) if walls else Processes()
+    from lazycloud.workers.containers.engine import Containers  # takes a tenth of a second, and few need it
+
+    containers = Containers(config.container, config.home)
+    await containers.open()
+    return containers
 
 
 async def tell(events: EventLog, after: int) -> None:

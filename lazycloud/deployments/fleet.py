@@ -300,6 +300,7 @@ class Fleet:
         known = [state.value for state in (State.READY, *PASSING)]
         rows = await asyncio.to_thread(self._store.unfinished, known)
         cut_off = [row for row in rows if row["app"] in self.apps and not await self._adopted(row)]
+        await self._engine.restored()
         await asyncio.to_thread(self._end_strays)
         self._clear_scratch()
         for app in self.apps.values():

@@ -30,6 +30,9 @@ class Engine(Protocol):
     async def adopt(self, record: Record) -> Worker | None:
         """Find a worker again that an earlier control started; None if that very one does not run any more."""
 
+    async def restored(self) -> None:
+        """All that is to be found again was asked for: what else an earlier control left running is ended."""
+
     async def run(self, launch: Launch, command: str, output: Output, timeout: float) -> None:
         """Run another command to its end where the worker of `launch` would run. Raises StepFailed."""
 
@@ -60,6 +63,9 @@ class Processes:
 
     async def adopt(self, record: Record) -> Worker | None:
         return await ProcessWorker.adopt(record, self._ports)
+
+    async def restored(self) -> None:
+        """The fleet looks for stray processes."""
 
     async def run(self, launch: Launch, command: str, output: Output, timeout: float) -> None:
         before = processes.heeding_modes()

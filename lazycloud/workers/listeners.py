@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-TABLES = ((socket.AF_INET, Path("/proc/net/tcp")), (socket.AF_INET6, Path("/proc/net/tcp6")))
+NET = Path("/proc/net")  # our network's
+TABLES = ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6"))
 LISTENING = "0A"
 SOCK_DIAG, SOCK_DIAG_BY_FAMILY, DUMP = 4, 20, 0x301  # linux/netlink.h, linux/sock_diag.h
 DONE, FAILED = 3, 2  # kinds of netlink messages
@@ -55,7 +56,7 @@ def listeners(port: int = 0) -> list[Listener]:
             kernel.settimeout(ANSWER_PATIENCE)
             return [one for family, _ in TABLES for one in _asked(kernel, family, port)]
     except OSError:
-        return [one for one in _listed() if port in (0, one.port)]
+        return [one for one in listed() if port in (0, one.port)]
 
 
 def _asked(kernel: socket.socket, family: socket.AddressFamily, port: int) -> Iterator[Listener]:
@@ -81,9 +82,10 @@ def _listener(family: socket.AddressFamily, told: memoryview) -> Listener:
     return Listener(_address(host[:4] if family is socket.AF_INET else host), port, inode)
 
 
-def _listed() -> Iterator[Listener]:
+def listed(net: Path = NET) -> Iterator[Listener]:
+    """As the tables of a network list them: of ours, or of a process's. Raises OSError if they may not be read."""
     for _, table in TABLES:
-        with contextlib.suppress(FileNotFoundError), table.open() as lines:  # no IPv6: no table
+        with contextlib.suppress(FileNotFoundError), (net / table).open() as lines:  # no IPv6: no table
             next(lines, None)
             for line in lines:
                 fields = line.split()

@@ -11,13 +11,14 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
+from typing import Protocol
 from urllib.parse import quote
 
 from lazycloud.errors import StepFailed
-from lazycloud.processes import LAST_LINES, Ending, Output, ending_in_words, members
+from lazycloud.processes import LAST_LINES, Output, ending_in_words, members
 from lazycloud.workers.listeners import Listener, descendants, listeners, owned_by
 from lazycloud.workers.logs import last_lines
-from lazycloud.workers.record import Record
+from lazycloud.workers.record import HOST, Record
 
 # Seconds between two looks at the worker's port. A look takes some 0.05 ms, 0.2 ms with its turn of the event loop:
 # a twentieth of a core at the longest pause, and more than that only for the first quarter of a second.
@@ -48,10 +49,21 @@ class NotReady(StepFailed):
         self.why = why
 
 
+class Ends(Protocol):
+    """What ends, as `processes.Ending` does."""
+
+    def look(self) -> bool: ...
+
+    async def wait(self) -> int | None: ...
+
+
 class Readiness:
     """One wait for one worker. `say` takes lines for whoever watches the deploy."""
 
-    def __init__(self, record: Record, ending: Ending, say: Output) -> None:
+    longest_pause = LONGEST_PAUSE
+    host_given = HOST
+
+    def __init__(self, record: Record, ending: Ends, say: Output) -> None:
         self._record = record
         self._ending = ending
         self._say = say
@@ -69,7 +81,7 @@ class Readiness:
             passed = self._now() - began
             if self._now() >= self._deadline:
                 raise self._silent()
-            longest = LONGEST_PAUSE if passed < SLOW_AFTER else SLOW_PAUSE
+            longest = self.longest_pause if passed < SLOW_AFTER else SLOW_PAUSE
             await asyncio.sleep(max(SHORTEST_PAUSE, min(passed / PAUSES, longest)))
         if self._record.health:
             await self._wait_healthy(address)
@@ -111,6 +123,9 @@ class Readiness:
         """Said early, as nobody should wait a minute for an app that has long been up on port 5000."""
         own = owned_by(members(self._record.pid))
         self._elsewhere = [one for one in found if one.inode in own]
+        self._be_patient_elsewhere()
+
+    def _be_patient_elsewhere(self) -> None:
         if not self._elsewhere:
             self._elsewhere_since = None
             return
@@ -174,7 +189,9 @@ class Readiness:
             )
         places = " and ".join(str(one) for one in self._elsewhere)
         if any(one.port == port for one in self._elsewhere):
-            sentence = f"The app listens on {places}, not on the host it was given in HOST (127.0.0.1)."
+            sentence = (
+                f"The app listens on {places}, not on the host it was given in HOST ({self.host_given})."
+            )
             return NotReady(Why.ELSEWHERE, sentence, "Let it listen on $HOST.", last)
         sentence = f"The app listens on {places}, not on the port it was given in PORT ({port})."
         return NotReady(Why.ELSEWHERE, sentence, "Let it listen on $PORT.", last)

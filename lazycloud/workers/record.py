@@ -9,6 +9,8 @@ from typing import Any
 
 from lazycloud.processes import Identity
 
+HOST = "127.0.0.1"
+
 
 @dataclass(frozen=True)
 class Record:
@@ -18,6 +20,7 @@ class Record:
     `log_start` is the byte of the log at which this worker's own lines begin. `preloaded`: it is a
     fork of a process that had imported what it needs. `listens`: False for a background process; it has no port.
     `walled`: its process is bwrap's, the app is a child of that.
+    `engine` is the name of what started it; of a container, `pid` is its first process, `container` the engine's id.
     """
 
     pid: int
@@ -35,6 +38,8 @@ class Record:
     stop_timeout: float = 10
     preloaded: bool = False
     walled: bool = False
+    engine: str = "none"
+    container: str = ""
 
     @property
     def identity(self) -> Identity:

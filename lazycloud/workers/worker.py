@@ -10,11 +10,11 @@ from typing import Protocol
 from lazycloud.processes import LAST_LINES, Output
 from lazycloud.walls.view import View
 from lazycloud.workers.preload.start import Venv
-from lazycloud.workers.record import Record
+from lazycloud.workers.record import HOST, Record
 from lazycloud.workers.usage import Usage
 from lazycloud.workforce import Limits
 
-HOST = "127.0.0.1"
+__all__ = ["HOST", "Ended", "Launch", "Worker"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,309 @@
+"""The engine of isolation = "container"."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lazycloud.container import Container
+from lazycloud.errors import StepFailed
+from lazycloud.processes import CommandFailed, Identity, Output, Tail, boot_id, identify, is_running
+from lazycloud.workers.command import shell
+from lazycloud.workers.containers import machine
+from lazycloud.workers.containers.daemon import NOT_THERE, Away, Daemon, Refused
+from lazycloud.workers.containers.ending import how_it_ended
+from lazycloud.workers.containers.recipe import SERVER, WORKER, Recipe, view_of
+from lazycloud.workers.containers.root import make_root
+from lazycloud.workers.containers.worker import ContainerWorker, remove
+from lazycloud.workers.logs import open_log
+from lazycloud.workers.ports import Ports
+from lazycloud.workers.process import ProcessWorker
+from lazycloud.workers.record import Record
+from lazycloud.workers.worker import HOST, Launch, Worker
+
+ENGINE_RESTART = 15.0  # seconds that a start waits for an engine that is being started again
+ENGINE_POLL = 0.2  # seconds
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - of the container's own network
+NETWORK_OPTIONS = {"com.docker.network.bridge.enable_icc": "false"}  # containers do not reach each other
+
+
+class Containers:
+    """Workers that are containers of a Docker-compatible engine. `home` is the server's folder.
+
+    Each server has a network of its own, on which containers do not reach each other. Routers dial a container at
+    its own address: a published port goes through a process that copies every byte, which took three times as long.
+    """
+
+    name = "container"
+
+    def __init__(self, settings: Container, home: Path) -> None:
+        self._settings = settings
+        self._server = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+        self._daemon = Daemon(settings.socket)
+        self._ports = Ports()
+        self._found: set[str] = set()  # containers of an earlier control that nobody has claimed yet
+        self._image = settings.image
+
+    async def open(self) -> None:
+        """Raises BadInput when there is no engine that can be used."""
+        await self._daemon.open()
+        try:
+            await self._prepare_engine()
+            self._found = await self._ours()
+        except BaseException:
+            await self._daemon.close()
+            raise
+
+    async def start(self, launch: Launch, say: Output) -> Worker:
+        """Raises StepFailed, Away for an engine that does not come back, Busy without a port."""
+        port = self._ports.take() if launch.listens else 0
+        try:
+            return await self._start(launch, port, say)
+        except BaseException:
+            self._ports.give_back(port)
+            raise
+
+    async def adopt(self, record: Record) -> Worker | None:
+        """What an earlier control started without containers is ended: it would run on without walls."""
+        if record.engine != self.name:
+            if stranger := await ProcessWorker.adopt(record, self._ports):
+                await stranger.stop()
+            return None
+        self._found.discard(record.container)
+        if not is_running(record.identity):
+            with suppress(StepFailed):
+                await remove(self._daemon, record.container)
+            return None
+        self._ports.hold(record.port)
+        return self._worker(record)
+
+    async def restored(self) -> None:
+        """What of an earlier control nobody has claimed is removed."""
+        strays, self._found = self._found, set()
+        await asyncio.gather(*(remove(self._daemon, each) for each in strays))
+
+    async def run(self, launch: Launch, command: str, output: Output, timeout: float) -> None:
+        # One stream of both: of two, nobody could tell which line came first.
+        joined = ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh", *shell(command)]
+        recipe = replace(self._recipe(launch, joined, 0), log=True)
+        tail = Tail(output)
+        try:
+            async with asyncio.timeout(timeout):
+                status, words = await self._run(recipe, launch.name, tail, output)
+        except TimeoutError:
+            raise CommandFailed(command, None, tail.lines(), timeout) from None
+        if status:
+            raise ContainerCommandFailed(command, status, tail.lines(), words)
+
+    def prepare(self, launch: Launch) -> None: ...
+
+    def adopted(self, worker: Worker) -> None: ...
+
+    async def leave(self, folder: Path) -> None: ...
+
+    async def close(self) -> None:
+        """The network goes if nothing is left in it."""
+        if not self._daemon.is_open:
+            return
+        with suppress(StepFailed):
+            async with self._daemon.asked("to remove a network"):
+                await (await self._daemon.client.networks.get(self._network)).delete()
+        await self._daemon.close()
+
+    @property
+    def _network(self) -> str:
+        return f"lazycloud-{self._server}"
+
+    @property
+    def _user(self) -> str:
+        """Ours, so that files of data keep their owner; the root of an engine without root is who runs it."""
+        return "0:0" if self._daemon.is_rootless else f"{os.getuid()}:{os.getgid()}"
+
+    def _labels(self, name: str) -> dict[str, str]:
+        return {SERVER: self._server, WORKER: name}
+
+    async def _ours(self) -> set[str]:
+        filters = json.dumps({"label": [f"{SERVER}={self._server}"]})
+        async with self._daemon.asked("for its containers"):
+            return {each.id for each in await self._daemon.client.containers.list(all=True, filters=filters)}
+
+    async def _prepare_engine(self) -> None:
+        """What all containers need: the network, and the image for this machine's programs."""
+        await self._make_network()
+        if not self._settings.image:
+            uid, gid = (int(part) for part in self._user.split(":"))
+            root = make_root(uid, gid)
+            if not await self._has_image(root.tag):
+                await self._build_image(root.context, {"t": root.tag, "networkmode": "none"})
+            self._image = root.tag
+        elif not await self._has_image(self._image):
+            raise StepFailed(
+                f"The container engine has no image {self._image}.", f"docker pull {self._image}"
+            )
+
+    async def _make_network(self) -> None:
+        wish = {
+            "Name": self._network,
+            "Driver": "bridge",
+            "CheckDuplicate": True,
+            "Options": NETWORK_OPTIONS,
+            "Labels": {SERVER: self._server},
+        }
+        with suppress(Refused):
+            async with self._daemon.asked("for a network"):
+                await self._daemon.client.networks.get(self._network)
+                return
+        async with self._daemon.asked("to make a network"):
+            await self._daemon.client.networks.create(wish)
+
+    async def _has_image(self, tag: str) -> bool:
+        try:
+            async with self._daemon.asked("for an image"):
+                await self._daemon.client.images.inspect(tag)
+        except Refused as problem:
+            if problem.code != NOT_THERE:
+                raise
+            return False
+        return True
+
+    async def _build_image(self, context: bytes, parameters: Mapping[str, str]) -> None:
+        async for message in self._daemon.build(io.BytesIO(context), parameters):
+            if error := message.get("error"):
+                raise StepFailed(f"The container engine could not build {parameters['t']}: {error}")
+
+    async def _start(self, launch: Launch, port: int, say: Output) -> Worker:
+        with open_log(launch.log) as log:
+            log_start = os.fstat(log.fileno()).st_size
+        # The file, not the engine, takes what it writes: so it does while control, or the engine, is away.
+        written = ["/bin/sh", "-c", 'exec "$@" >>"$0" 2>&1', str(launch.log), *shell(launch.command)]
+        recipe = self._recipe(launch, written, port)
+        recipe = replace(recipe, write=[*recipe.write, launch.log])
+        container = await self._begin(recipe, launch.name, say)
+        try:
+            async with self._daemon.asked("about a container"):
+                told = await self._daemon.client.containers.container(container).show()
+            return self._worker(self._record(launch, told, port, log_start))
+        except BaseException:
+            await asyncio.shield(self._drop(container))
+            raise
+
+    def _recipe(self, launch: Launch, command: Sequence[str], port: int) -> Recipe:
+        view = view_of(launch.view, launch.folder)
+        read = [*view.read, *machine.toolchains(launch.command, launch.environment, view)]
+        if not self._settings.image:
+            read += machine.system()
+        read += map(Path, self._settings.mounts)
+        listening = {"HOST": EVERYWHERE, "PORT": str(port)} if port else {}
+        return Recipe(
+            image=self._image,
+            command=command,
+            folder=launch.folder,
+            environment={**launch.environment, **listening},
+            user=self._user,
+            network=self._network if view.network else "none",
+            labels=self._labels(launch.name),
+            read=machine.with_inner(dict.fromkeys(read)),
+            write=[place for place in view.write if place.exists()],
+            limits=launch.limits,
+            port=port if self._daemon.is_rootless else 0,
+        )
+
+    async def _begin(self, recipe: Recipe, name: str, say: Output) -> str:
+        """Create and start; the id. Waits for an engine that is away, and makes again what it has lost."""
+        deadline = asyncio.get_running_loop().time() + ENGINE_RESTART
+        said, again = False, True
+        while True:
+            try:
+                return await self._create(recipe, name)
+            except Away as problem:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                if not said:
+                    say(f"{problem.sentence} Waiting for it.\n")
+                    said = True
+                await asyncio.sleep(ENGINE_POLL)
+            except Refused as problem:
+                if problem.code != NOT_THERE or not again:
+                    raise
+                again = False
+                await self._prepare_engine()
+
+    async def _create(self, recipe: Recipe, name: str) -> str:
+        """Nothing is left of a container that could not be started."""
+        called = f"lazycloud-{_slug(name)}-{secrets.token_hex(4)}"
+        containers = self._daemon.client.containers
+        try:
+            async with self._daemon.asked("to start a container"):
+                container = await containers.create(recipe.configuration(), name=called)
+                await container.start()
+        except BaseException:
+            await asyncio.shield(self._drop(called))
+            raise
+        return str(container.id)
+
+    async def _drop(self, container: str) -> None:
+        with suppress(StepFailed):
+            await remove(self._daemon, container)
+
+    async def _run(self, recipe: Recipe, name: str, tail: Tail, say: Output) -> tuple[int | None, str]:
+        id_ = await self._begin(recipe, name, say)
+        container = self._daemon.client.containers.container(id_)
+        try:
+            async with self._daemon.asked("to run a command"):
+                async for text in container.log(stdout=True, stderr=True, follow=True):
+                    tail.feed(text.encode())
+                await container.wait()
+                return how_it_ended((await container.show())["State"])
+        finally:
+            tail.end()
+            await asyncio.shield(self._drop(id_))
+
+    def _record(self, launch: Launch, told: Mapping[str, Any], port: int, log_start: int) -> Record:
+        identity = identify(told["State"]["Pid"]) or Identity(0, 0, boot_id())  # it has ended already
+        host = (
+            HOST
+            if self._daemon.is_rootless
+            else told["NetworkSettings"]["Networks"][self._network]["IPAddress"]
+        )
+        return Record(
+            pid=identity.pid,
+            started=identity.started,
+            boot=identity.boot,
+            address=f"{host or HOST}:{port}",
+            log=str(launch.log),
+            log_start=log_start,
+            health=launch.health,
+            health_interval=launch.health_interval,
+            health_timeout=launch.health_timeout,
+            listens=launch.listens,
+            health_host=launch.health_host,
+            ready_timeout=launch.ready_timeout,
+            stop_timeout=launch.stop_timeout,
+            engine=self.name,
+            container=told["Id"],
+        )
+
+    def _worker(self, record: Record) -> ContainerWorker:
+        return ContainerWorker(record, self._daemon, lambda: self._ports.give_back(record.port))
+
+
+class ContainerCommandFailed(CommandFailed):
+    """One whose end has other words than a status: the memory limit."""
+
+    def __init__(self, command: str, status: int, last: Sequence[str], words: str) -> None:
+        super().__init__(command, status, last)
+        self.sentence = f"`{command}` {words}."
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9_.-]+", "-", name)[:60].strip("-.") or "one-off"

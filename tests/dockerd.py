@@ -1,0 +1,130 @@
+"""A container engine of the tests' own: in a temporary folder, and gone with them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+PATIENCE = 60.0
+
+
+class Dockerd:
+    """`start` and `kill` as often as is liked; what ran in it ends with it, as it does by default."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "docker.sock"
+        (folder / "settings.json").write_text("{}")  # not the machine's own
+
+    def start(self) -> Dockerd:
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    "dockerd",
+                    f"--data-root={self.folder / 'data'}",
+                    f"--exec-root={self.folder / 'exec'}",
+                    f"--pidfile={self.folder / 'pid'}",
+                    f"--config-file={self.folder / 'settings.json'}",
+                    f"--host=unix://{self.socket}",
+                    "--bridge=none",  # the usual one may be another engine's
+                ],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C is for the tests, which end it after its containers
+            )
+        _until(lambda: self._process.poll() is not None or self._answers(), "engine")
+        assert self._process.poll() is None, (self.folder / "log").read_text()[-4000:]
+        return self
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def docker(self, *words: str, stdin: bytes = b"") -> str:
+        """What the docker command answers."""
+        done = subprocess.run(
+            ["docker", *words],
+            env=os.environ | {"DOCKER_HOST": self.url, "DOCKER_BUILDKIT": "0"},
+            input=stdin,
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode().strip()
+
+    def containers(self) -> list[str]:
+        """The ids of all, running or not."""
+        return self.docker("ps", "-aq", "--no-trunc").split()
+
+    def kill(self) -> None:
+        """As a crash of all of it does; what runs in containers is not told."""
+        family = psutil.Process(self._process.pid).children()
+        self._process.kill()
+        self._process.wait()
+        for one in family:  # its containerd, for which the next would wait
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(family, PATIENCE)
+
+    def stop(self) -> None:
+        """With all that it made in this machine."""
+        if self._process.poll() is not None:
+            self.start()  # only an engine removes its containers whole
+        for container in self.containers():
+            self.docker("rm", "-f", container)
+        for network in self.docker("network", "ls", "-q", "--filter", "type=custom").split():
+            self.docker("network", "rm", network)
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(PATIENCE)
+        _until(lambda: not self._processes(), "end of what the engine started")
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            if (place := line.split()[4]).startswith(f"{self.folder}/"):
+                subprocess.run(["umount", place], check=True)
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.socket))
+            client.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 OK" in client.recv(100)
+        return False
+
+    def _processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if any(str(self.folder) in word for word in process.cmdline()):
+                    found.append(process)
+        return found
+
+
+@contextmanager
+def dockerd_running() -> Iterator[Dockerd]:
+    """In a folder with a short name: sockets are made below it."""
+    if others := [one for one in psutil.process_iter(["name"]) if one.info["name"] == "dockerd"]:
+        # Two engines on one network would take each other's packet filters away.
+        pytest.skip(f"another container engine runs here ({others[0]})")
+    folder = Path(tempfile.mkdtemp(prefix="dockerd-"))
+    daemon = Dockerd(folder)
+    try:
+        yield daemon.start()
+    finally:
+        daemon.stop()
+        shutil.rmtree(folder)
+
+
+def _until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {PATIENCE} s"
+        time.sleep(0.05)

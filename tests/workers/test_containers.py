@@ -1,0 +1,270 @@
+"""Workers in containers of a real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lazycloud.container import Container
+from lazycloud.errors import BadInput, StepFailed
+from lazycloud.processes import CommandFailed
+from lazycloud.walls.view import View
+from lazycloud.workers.containers.engine import Containers
+from lazycloud.workers.containers.worker import ContainerWorker
+from lazycloud.workers.readiness import NotReady
+from lazycloud.workers.record import Record
+from lazycloud.workers.worker import Launch
+from lazycloud.workforce import Limits
+from tests.dockerd import Dockerd
+from tests.tools import needs
+
+from .conftest import APPS, launch, until
+
+pytestmark = [needs("dockerd", "docker"), pytest.mark.slow]
+
+Begin = Callable[..., Awaitable[ContainerWorker]]
+
+
+class Home:
+    """A server's folder, with apps in it that see only what they are given of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for name in ("data", "scratch", "others"):
+            (path / name).mkdir(parents=True)
+        (path / "token").write_text("the server's")
+
+    def launch(self, command: str, **options: Any) -> Launch:
+        view = View(self.path, (APPS,), (self.path / "data", self.path / "scratch"))
+        return launch(self.path, command, **{"view": view, "name": "shop.3f2a", **options})
+
+    async def engine(self, dockerd: Dockerd, **settings: Any) -> Containers:
+        containers = Containers(Container(socket=str(dockerd.socket), **settings), self.path)
+        await containers.open()
+        return containers
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+async def engine(dockerd: Dockerd, home: Home) -> AsyncIterator[Containers]:
+    """It must leave nothing."""
+    containers = await home.engine(dockerd)
+    yield containers
+    await containers.restored()
+    await containers.close()
+    assert dockerd.containers() == []
+    assert dockerd.docker("network", "ls", "-q", "--filter", "type=custom") == ""
+
+
+@pytest.fixture
+async def start(engine: Containers, home: Home) -> AsyncIterator[Begin]:
+    started: list[ContainerWorker] = []
+
+    async def begin(command: str, **options: Any) -> ContainerWorker:
+        worker = await engine.start(home.launch(command, **options), lambda _: None)
+        assert isinstance(worker, ContainerWorker)
+        started.append(worker)
+        return worker
+
+    yield begin
+    for worker in started:
+        await worker.stop()
+
+
+async def get(worker: ContainerWorker) -> Any:
+    """What ok.py answers: its environment."""
+
+    def ask() -> Any:
+        with urllib.request.urlopen(f"http://{worker.address}/", timeout=10) as answer:
+            return json.load(answer)
+
+    return await asyncio.to_thread(ask)
+
+
+async def lines(engine: Containers, launched: Launch, command: str, timeout: float = 30) -> list[str]:
+    """What a command wrote."""
+    said: list[str] = []
+    await engine.run(launched, command, said.append, timeout)
+    return "".join(said).splitlines()
+
+
+async def test_a_worker_answers_at_its_address_with_its_environment_and_is_found_again(
+    start: Begin, engine: Containers, home: Home, dockerd: Dockerd
+) -> None:
+    worker = await start("ok.py", health="/")
+    await worker.ready()
+    environment = await get(worker)
+    assert environment["COMMIT_ID"] == "3f2a9c1d0b"
+    assert environment["HOST"] == "0.0.0.0" and worker.address.endswith(f":{environment['PORT']}")
+    assert worker.last_lines()[0] == "up"
+    usage = await asyncio.to_thread(worker.usage)
+    assert usage.memory > 1_000_000 and usage.processes == 2  # the app, and the init before it
+
+    stored = Record.from_dict(json.loads(json.dumps(worker.record.as_dict())))
+    worker.leave()
+    later = await home.engine(dockerd)
+    assert len(later._found) == 1
+    again = await later.adopt(stored)
+    assert again and (await get(worker))["COMMIT_ID"] == "3f2a9c1d0b"
+    await later.restored()
+    assert len(dockerd.containers()) == 1
+    os.kill(again.record.pid, signal.SIGKILL)
+    assert (await again.ended()).status == -9
+    assert again.how_it_ended == "was ended by SIGKILL"
+    assert await later.adopt(stored) is None  # and what is left of it goes
+    assert dockerd.containers() == []
+    await later.close()
+
+
+async def test_what_an_earlier_control_did_not_write_down_is_removed(
+    start: Begin, home: Home, dockerd: Dockerd
+) -> None:
+    worker = await start("ok.py")
+    later = await home.engine(dockerd)
+    await later.restored()
+    assert dockerd.containers() == []
+    assert not worker.is_running
+    await later.close()
+
+
+async def test_it_sees_its_own_files_and_nothing_else_of_the_server(engine: Containers, home: Home) -> None:
+    launched = home.launch("ok.py")
+    look = await lines(engine, launched, f"ls {home.path}; touch {home.path}/data/new && echo made")
+    assert look == ["data", "scratch", "made"]
+    assert (home.path / "data/new").stat().st_uid == os.getuid()
+    forbidden = (
+        f"touch {APPS}/new",
+        f"cat {home.path}/token",
+        "touch /usr/new",
+        "touch /new",
+        "cat /etc/shadow",
+        "mount -t tmpfs none /mnt",
+        f"kill -0 {os.getpid()}",
+        "mknod /tmp/disk b 8 0",
+    )
+    tried = "; ".join(f"({command}) 2>/dev/null && echo {number}" for number, command in enumerate(forbidden))
+    assert await lines(engine, launched, f"{tried}; echo all") == ["all"]
+    status = await lines(engine, launched, "cat /proc/self/status")
+    assert {"NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "Seccomp:\t2"} <= set(
+        status
+    )
+
+
+async def test_it_does_not_reach_another_worker(start: Begin, engine: Containers, home: Home) -> None:
+    worker = await start("ok.py")
+    await worker.ready()
+    await get(worker)
+    host, _, port = worker.address.rpartition(":")
+    knock = f"import socket; socket.create_connection(('{host}', {port}), 1)"
+    with pytest.raises(CommandFailed) as caught:
+        await lines(engine, home.launch("ok.py"), f'python3 -c "{knock}"')
+    assert "TimeoutError" in caught.value.last[-1]
+
+
+async def test_the_memory_limit_ends_it_and_is_named(start: Begin, engine: Containers, home: Home) -> None:
+    limits = Limits(memory=50_000_000, cpu=0.5, processes=20, files=64)
+    hog = 'python3 -c "x = [bytearray(1000000) for _ in range(1000)]"'
+    worker = await start(hog, limits=limits)
+    with pytest.raises(NotReady, match="The app was ended by the memory limit before it was ready"):
+        await worker.ready()
+    assert (await worker.ended()).words == "was ended by the memory limit"
+    with pytest.raises(CommandFailed, match="was ended by the memory limit"):
+        await lines(engine, home.launch("ok.py", limits=limits), hog)
+    bomb = 'python3 -c "import os\nwhile True: os.fork()"'
+    with pytest.raises(CommandFailed) as caught:
+        await lines(engine, home.launch("ok.py", limits=limits), bomb)
+    assert any("temporarily unavailable" in line for line in caught.value.last)
+    assert await lines(engine, home.launch("ok.py", limits=limits), "ulimit -n") == ["64"]
+
+
+async def test_one_that_does_not_hear_term_is_killed_after_its_timeout(
+    start: Begin, dockerd: Dockerd
+) -> None:
+    worker = await start("deaf.py", stop_timeout=0.5)
+    await until(lambda: worker.last_lines() == ["deaf"])
+    await asyncio.gather(worker.stop(), worker.stop())
+    assert dockerd.containers() == []
+    assert worker.how_it_ended == "was ended by SIGKILL"
+
+
+async def test_one_that_is_not_ready_says_why(start: Begin) -> None:
+    with pytest.raises(NotReady, match="ended with exit status 1 before it was ready"):
+        await (await start("crashing.py")).ready()
+    worker = await start("ok.py 0 127.0.0.1", ready_timeout=2)
+    with pytest.raises(
+        NotReady, match=r"listens on 127.0.0.1:\d+, not on the host it was given in HOST \(0.0.0.0\)"
+    ):
+        await worker.ready()
+    with pytest.raises(NotReady, match=r"was not found \(exit status 127\) before"):
+        await (await start("nothing-of-that-name")).ready()
+
+
+async def test_a_command_is_streamed_and_ends_at_its_timeout_and_when_it_is_cancelled(
+    engine: Containers, home: Home, dockerd: Dockerd
+) -> None:
+    launched = home.launch("ok.py")
+    assert await lines(engine, launched, "echo größer; echo oops >&2; pwd") == [
+        "größer",
+        "oops",
+        str(home.path),
+    ]
+    with pytest.raises(CommandFailed, match="ended with exit status 3") as caught:
+        await lines(engine, launched, "echo last; exit 3")
+    assert caught.value.last == ("last",)
+    with pytest.raises(CommandFailed, match="did not end within 1 s"):
+        await lines(engine, launched, "sleep 600", timeout=1)
+    said: list[str] = []
+    task = asyncio.create_task(engine.run(launched, "echo on; sleep 600", said.append, 60))
+    await until(lambda: said)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert dockerd.containers() == []
+
+
+async def test_an_engine_that_dies_takes_its_workers_along_and_starts_them_when_it_is_back(
+    start: Begin, dockerd: Dockerd, engine: Containers, home: Home
+) -> None:
+    first, second = await start("ok.py"), await start("ok.py")
+    await first.ready()
+    await second.ready()
+    dockerd.kill()
+    assert first.is_running, "the kernel knows nothing of an engine"
+    await second.stop()
+    assert not second.is_running
+    assert second.how_it_ended == "ended with the container engine, which does not answer"
+    said: list[str] = []
+    starting = asyncio.create_task(engine.start(home.launch("ok.py"), said.append))
+    await until(lambda: said)
+    assert "does not answer" in said[0] and "Waiting for it" in said[0]
+    await asyncio.to_thread(dockerd.start)
+    again = await starting
+    await again.ready()
+    await asyncio.wait_for(first.ended(), 20)
+    await again.stop()
+
+
+async def test_no_engine_is_said_with_what_to_do(home: Home, tmp_path: Path) -> None:
+    engine = Containers(Container(socket=str(tmp_path / "nothing.sock")), home.path)
+    with pytest.raises(BadInput, match=r"nothing\.sock does not answer"):
+        await engine.open()
+    engine = Containers(Container(socket="tcp://elsewhere:2375"), home.path)
+    with pytest.raises(BadInput, match="data lie on this machine"):
+        await engine.open()
+
+
+async def test_an_image_of_the_settings_is_used_and_must_be_there(home: Home, dockerd: Dockerd) -> None:
+    with pytest.raises(StepFailed, match="has no image nowhere:1"):
+        await home.engine(dockerd, image="nowhere:1")
