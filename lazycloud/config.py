@@ -180,6 +180,11 @@ class Config:
         """HOME and TMPDIR of a deployment's worker. Short: programs put unix sockets there, 107 bytes at most."""
         return self.home / "scratch" / hashlib.sha256(deployment.encode()).hexdigest()[:12]
 
+    def scratch_folders(self, deployment: str) -> list[Path]:
+        """That one, and the copies of its release that it may change."""
+        own = self.scratch_folder(deployment)
+        return [own, *own.parent.glob(f"{own.name}.*")]
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)
 

@@ -576,9 +576,19 @@ def _link(recipe: Recipe, tree: Path) -> None:
     for environment in recipe.environments:
         link = environment.runtime.links(environment.dependencies)
         if link and not environment.local:
+            _demand_inside(tree, link)
             (tree / link).parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 (tree / link).symlink_to(environment.folder / link)
+
+
+def _demand_inside(tree: Path, link: str) -> None:
+    """Raises StepFailed where a link that was committed would have us write somewhere else."""
+    if not (tree / link).parent.resolve().is_relative_to(tree.resolve()):
+        raise StepFailed(
+            f"{link}, where packages belong, lies behind a link that leads out of the repository.",
+            "Name a folder of the repository itself.",
+        )
 
 
 def _write_inputs(folder: Path, files: tuple[tuple[str, bytes], ...]) -> None:

@@ -22,7 +22,7 @@ from typing import TypeVar
 from lazycloud.data import durable, sqlite
 from lazycloud.data.files import Copy
 from lazycloud.data.names import PRODUCTION, REHEARSAL, check_snapshot, check_version, new_snapshot
-from lazycloud.errors import Conflict, DiskFull, NotFound
+from lazycloud.errors import Conflict, DiskFull, NotFound, StepFailed
 
 Result = TypeVar("Result")
 
@@ -147,6 +147,9 @@ class Versions:
 
     def _fill(self, making: Path, origin: Path | None) -> None:
         database, files = making / DATABASE, making / FILES
+        if origin:
+            _demand_own(origin, DATABASE)
+            _demand_own(origin, FILES)
         if origin and _has_content(origin / DATABASE):
             _demand_space(origin / DATABASE, making)
             sqlite.copy(origin / DATABASE, database, self._patience, use_wal=True)
@@ -190,6 +193,16 @@ def _whole(place: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
+
+
+def _demand_own(origin: Path, name: str) -> None:
+    """An app may put a link in place of what it was given; the server would follow it to what the app cannot see."""
+    real, place = origin.resolve(), origin / name
+    if not place.resolve().is_relative_to(real):
+        raise StepFailed(
+            f"{name} of the data of {origin.name[:40]} is a link that leads out of that data: it is not copied.",
+            f"Let the app keep a {'folder' if name == FILES else 'database'} of its own there.",
+        )
 
 
 def _has_content(database: Path) -> bool:

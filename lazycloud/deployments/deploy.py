@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -208,7 +210,7 @@ class Deploy:
 
     async def _command(self, release: Release, command: str, output: Output) -> None:
         output(f"$ {command}\n")
-        self._make_scratch()
+        await asyncio.to_thread(self._make_scratch, release)
         launch = self._launch(release)
         launch = replace(launch, environment={**launch.environment, "FORCE_COLOR": "1"})
         await self.engine.run(launch, command, output, release.plan.release_timeout)
@@ -222,7 +224,7 @@ class Deploy:
         return worker
 
     async def _spawn(self, release: Release, name: str, output: Output) -> Worker:
-        self._make_scratch()
+        await asyncio.to_thread(self._make_scratch, release)
         return await self.engine.start(self._launch(release, name), output)
 
     def _tell_start(self, name: str, worker: Worker) -> None:
@@ -259,8 +261,18 @@ class Deploy:
 
     def _view(self, release: Release) -> View:
         """Its release, and its own data; nothing else of the server's folder."""
-        data = self.app.versions.place(self.deployment.key.version)
-        return View(self.home, release.shown, (data,), scratch=self.scratch, fresh=release.own)
+        data, copy = self.app.versions.place(self.deployment.key.version), self._own_copy(release)
+        copies = ((copy, release.folder),) if copy else ()
+        return View(self.home, release.shown, (data,), scratch=self.scratch, fresh=release.own, copies=copies)
+
+    def _own_copy(self, release: Release) -> Path | None:
+        """Where the files are that this deployment may change, and no other sees; None where it may not.
+
+        Beside its scratch folder and not in it: what is written there decides nothing about what is shown.
+        """
+        if not release.plan.writable or self.engine.name == "none":
+            return None
+        return self.scratch.with_name(f"{self.scratch.name}.{release.key[:12]}")
 
     @contextmanager
     def _step(self, name: StepName) -> Iterator[tuple[Step, Output]]:
@@ -281,8 +293,14 @@ class Deploy:
         }
         return worker_environment(release.environment, contract, self.scratch, self.timezone)
 
-    def _make_scratch(self) -> None:
+    def _make_scratch(self, release: Release) -> None:
         self.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+        copy = self._own_copy(release)
+        if copy and not copy.exists():
+            making = Path(tempfile.mkdtemp(dir=copy.parent, prefix=f"{copy.name}."))
+            shutil.copytree(release.folder, making, symlinks=True, dirs_exist_ok=True)
+            with suppress(OSError):  # another worker of this deployment was faster
+                making.rename(copy)
 
 
 def _shared_venv(release: Release) -> Venv | None:

@@ -565,11 +565,13 @@ class Fleet:
         task.add_done_callback(self._tasks.discard)
 
     def _scratch(self, deployment: Deployment) -> None:
-        shutil.rmtree(self._config.scratch_folder(deployment.id), ignore_errors=True)
+        for folder in self._config.scratch_folders(deployment.id):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _clear_scratch(self) -> None:
         """What workers that are gone left in their temporary folders."""
-        live = {self._config.scratch_folder(one.id) for one in self.known() if one.workers}
+        workers = [one for one in self.known() if one.workers]
+        live = {folder for one in workers for folder in self._config.scratch_folders(one.id)}
         for folder in (self._config.home / "scratch").glob("*"):
             if folder not in live:
                 shutil.rmtree(folder, ignore_errors=True)

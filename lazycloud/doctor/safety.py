@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from lazycloud.config import Config
 from lazycloud.findings import Finding, Weight
+from lazycloud.walls import sandbox
 
 TRY_SECONDS = 5.0
 ENGINE_SOCKET = Path("/var/run/docker.sock")
@@ -23,14 +22,13 @@ def walls(config: Config) -> Iterator[Finding]:
         yield from _container()
     elif config.isolation == "none":
         yield _no_walls(config, "`isolation` is none", "Set it to auto.")
-    elif trouble := sandbox_trouble():
-        advice = "Install bubblewrap, and allow user namespaces."
+    elif trouble := sandbox.missing():
         if config.isolation == "sandbox":
-            yield Finding(Weight.BROKEN, "sandbox", f"No app starts: {trouble}.", advice)
+            yield Finding(Weight.BROKEN, "sandbox", f"The server does not start: {trouble}", sandbox.advice())
         else:
-            yield _no_walls(config, trouble, advice)
+            yield _no_walls(config, trouble, sandbox.advice())
     else:
-        yield Finding(Weight.FINE, "sandbox", "bubblewrap works here.")
+        yield from sandbox.findings()
 
 
 def limits(config: Config) -> Iterator[Finding]:
@@ -60,19 +58,6 @@ def reach(config: Config) -> Iterator[Finding]:
 
 
 LOOKS = (walls, reach, user, limits)
-
-
-def sandbox_trouble() -> str:
-    """Why bubblewrap does not work here; "" if it does."""
-    if shutil.which("bwrap") is None:
-        return "there is no bubblewrap (bwrap) on PATH"
-    words = ("bwrap", "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "true")
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=TRY_SECONDS)
-    except (OSError, subprocess.SubprocessError) as problem:
-        return f"bubblewrap does not run ({problem})"
-    said = done.stderr.strip().partition("\n")[0]
-    return f"bubblewrap fails ({said})" if done.returncode else ""
 
 
 def control_groups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> str:
@@ -114,5 +99,5 @@ def _container() -> Iterator[Finding]:
 
 def _no_walls(config: Config, why: str, advice: str) -> Finding:
     who = "Whoever gets code into an app" if config.is_public else "Every app"
-    sentence = f"There are no walls around apps: {why}. {who} may do what lazycloud’s user may."
+    sentence = f"There are no walls around apps: {why.rstrip('.')}. {who} may do what lazycloud’s user may."
     return Finding(Weight.UNSAFE, "sandbox", sentence, advice)

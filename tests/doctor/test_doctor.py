@@ -11,6 +11,7 @@ import pytest
 from lazycloud.config import Config, Listen, load
 from lazycloud.doctor import examination, examine, machine, network, safety, tools
 from lazycloud.findings import Finding, Weight
+from lazycloud.walls import sandbox
 
 
 def weights(found: Iterable[Finding]) -> dict[str, str]:
@@ -149,14 +150,13 @@ def test_walls_that_were_asked_for_and_do_not_stand_are_broken(
     def walls(isolation: str) -> dict[str, str]:
         return weights(safety.walls(Config(home=tmp_path, isolation=isolation)))
 
+    monkeypatch.setattr(sandbox, "missing", lambda: "It cannot be.")
     assert walls("auto") == {"sandbox": "UNSAFE"}
     assert walls("sandbox") == {"sandbox": "BROKEN"}
     assert walls("container") == {"container": "BROKEN"}
-    program(path, "bwrap", "", status=1)
-    assert walls("sandbox") == {"sandbox": "BROKEN"}
-    assert safety.sandbox_trouble() == "bubblewrap fails (oh no)"
-    program(path, "bwrap", "")
-    assert walls("auto") == walls("sandbox") == {"sandbox": "FINE"}
+    monkeypatch.setattr(sandbox, "missing", lambda: "")
+    assert set(walls("auto").values()) <= {"FINE", "LIMITED"}
+    assert walls("auto") == walls("sandbox")
     assert walls("none") == {"sandbox": "UNSAFE"}
     with socket.socket(socket.AF_UNIX) as engine:
         engine.bind(str(tmp_path / "docker.sock"))

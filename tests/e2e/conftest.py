@@ -32,4 +32,4 @@ def up(tmp_path: Path) -> Iterator[Up]:
     for server in servers:
         server.stop()
     for server in servers:
-        assert not server.workers(), server.output
+        assert not server.inmates(), server.output

@@ -20,6 +20,7 @@ ENVIRONMENT = {
 COUNTER = """
 import http.server, json, os, sqlite3
 NAME = "{name}"
+BORN = os.urandom(8).hex()
 DATABASE = os.environ["DATABASE_URL"].removeprefix("sqlite:///")
 
 def database():
@@ -34,7 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with database() as db:
             notes = [row[0] for row in db.execute("SELECT text FROM notes ORDER BY rowid")]
         self.answer(200, dict(name=NAME, notes=notes, path=self.path, host=self.headers["Host"],
-                              environment=dict(os.environ), pid=os.getpid()))
+                              environment=dict(os.environ), pid=os.getpid(), born=BORN))
     def do_POST(self):
         text = self.rfile.read(int(self.headers["Content-Length"])).decode()
         with database() as db:
@@ -56,7 +57,10 @@ class Server(http.server.ThreadingHTTPServer):
 
 Server((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 """
-"""Keeps notes in its database; tells its name, its notes and its environment as JSON, or a page."""
+"""Keeps notes in its database; tells its name, its notes and its environment as JSON, or a page.
+
+`born` tells one process from another; behind walls, `pid` is one of few.
+"""
 
 
 def counter(name: str, **files: str) -> dict[str, str]:

@@ -132,7 +132,11 @@ class Server:
         return found
 
     def workers(self) -> list[psutil.Process]:
-        """Whatever runs with this home's data and is none of lazycloud's own processes."""
+        """Whatever runs with this home's data and is none of lazycloud's own processes, nor of their walls."""
+        return [process for process in self.inmates() if process.name() != "bwrap"]
+
+    def inmates(self) -> list[psutil.Process]:
+        """The same with what keeps the walls around it."""
         found = []
         for process in psutil.process_iter():
             try:

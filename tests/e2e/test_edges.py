@@ -196,7 +196,8 @@ async def test_a_worker_that_was_being_stopped_when_control_was_killed_is_ended(
     good = checkout.commit(counter("good"))
     commit = checkout.commit(deaf(stop_timeout=6))
     server = up(checkout.path, "--production", good)
-    pid = (await server.get(commit)).json["pid"]
+    assert (await server.get(commit)).status == 200
+    (pid,) = [row["pid"] for row in await server.api("ps") if row["version"] == commit]
     stopping = asyncio.create_task(server.verb("stop", commit, folder=checkout.path, code=None))
     await server.reaches(commit, "stopping")
     await new_control(server)

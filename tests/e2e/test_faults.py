@@ -114,7 +114,8 @@ async def test_whatever_is_killed_under_load_every_request_is_answered_or_accoun
     preview = checkout.commit(files(seen))
     checkout.commit({"more.txt": "production"})
     server = up(checkout.path, "--routers", "2")
-    pid = int((await server.get(path="/pid")).text)
+    assert (await server.get(path="/pid")).status == 200
+    (pid,) = {worker.pid for worker in server.workers()}
     await server.get(preview, "/pid")
     production, beside = Load(server.port, server.host()), Load(server.port, server.host(preview))
     async with production.going_on(), beside.going_on(3):

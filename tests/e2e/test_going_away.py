@@ -57,17 +57,18 @@ async def test_workers_go_on_serving_when_control_is_killed_and_are_found_again(
     first = checkout.commit(counter("first"))
     checkout.commit(counter("second"))
     server = up(checkout.path)
-    production, preview = (await server.get()).json["pid"], (await server.get(first)).json["pid"]
+    production, preview = (await server.get()).json["born"], (await server.get(first)).json["born"]
+    known = {row["pid"] for row in ps(server)}
     control = server.children()["control"]
     control.send_signal(signal.SIGSTOP)
-    assert (await server.get()).json["pid"] == production
-    assert (await server.get(first)).json["pid"] == preview
+    assert (await server.get()).json["born"] == production
+    assert (await server.get(first)).json["born"] == preview
     control.kill()
-    assert (await server.get(first)).json["pid"] == preview
+    assert (await server.get(first)).json["born"] == preview
     server.wait(lambda: server.children().get("control") not in (None, control), "new control")
-    server.wait(lambda: {row["pid"] for row in ps(server)} == {production, preview}, "adopted workers")
-    assert (await server.get(first)).json["pid"] == preview
-    assert (await server.get()).json["pid"] == production
+    server.wait(lambda: {row["pid"] for row in ps(server)} == known, "adopted workers")
+    assert (await server.get(first)).json["born"] == preview
+    assert (await server.get()).json["born"] == production
 
 
 def ps(server: Server) -> list[dict]:
@@ -104,7 +105,7 @@ async def test_workers_outlive_a_parent_that_is_killed_and_the_next_server_finds
 ) -> None:
     checkout.commit(counter("one"))
     server = up(checkout.path)
-    pid = (await server.get()).json["pid"]
+    born, (pid,) = (await server.get()).json["born"], [row["pid"] for row in ps(server)]
     children = server.children().values()
     server.process.kill()
     server.process.wait()
@@ -112,7 +113,8 @@ async def test_workers_outlive_a_parent_that_is_killed_and_the_next_server_finds
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert psutil.pid_exists(pid)
     again = up(home=server.home)
-    assert (await again.get()).json["pid"] == pid
+    assert (await again.get()).json["born"] == born
+    assert [row["pid"] for row in ps(again)] == [pid]
 
 
 async def test_two_servers_cannot_share_a_home(up: Up, checkout: Checkout) -> None:
