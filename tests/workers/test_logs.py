@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lazycloud.workers.logs import BLOCK, ROTATE_AT, follow, last_lines, open_log
+from lazycloud.workers import logs
+from lazycloud.workers.logs import BLOCK, ROTATE_AT, cut, follow, last_lines, open_log
 
 
 async def heard(following: AsyncIterator[str], text: str) -> None:
@@ -110,3 +111,70 @@ async def test_following_begins_again_after_a_truncation(tmp_path: Path) -> None
         await heard(following, "a long line that was there before\n")
         log.write_bytes(b"short\n")
         await heard(following, "short\n")
+
+
+async def test_a_log_that_takes_too_much_lets_go_of_its_beginning_while_others_write(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    writer = open_log(log)  # a worker's, which is open all the time
+    for number in range(50_000):
+        writer.write(b"line %06d ............................................................\n" % number)
+    size = log.stat().st_size
+    assert cut(log, 10_000_000) == 0
+    assert cut(log, 1_000_000) > 1_000_000
+    assert log.stat().st_blocks * 512 <= 600_000
+    assert log.stat().st_size == size  # what comes next, and where the newest worker's lines begin, stays
+    writer.write(b"the last\n")
+    assert last_lines(log, 2) == [last_lines(log, 3)[1], "the last"]
+    assert last_lines(log, 1_000_000)[0].startswith("line ")
+    async with aclosing(follow(log, 2)) as following:
+        assert (await anext(following)).endswith("\nthe last\n")
+    async with aclosing(follow(log, 1_000_000)) as following:
+        assert "\0" not in await anext(following)
+    writer.close()
+
+
+async def test_who_follows_more_slowly_than_a_log_is_let_go_of_is_told_what_is_left_out(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    append(log, b"first\n")
+    async with aclosing(follow(log, 1)) as following:
+        await heard(following, "first\n")
+        append(log, b"".join(b"%07d\n" % number for number in range(200_000)))
+        read = await anext(following)
+        cut(log, 800_000)
+        gap = await anext(following)
+        assert gap.strip().startswith("… ") and gap.strip().endswith(" bytes were not kept …")
+        missing = int(gap.split()[1].replace(",", ""))
+        rest = ""
+        async with asyncio.timeout(10):
+            while not rest.endswith("0199999\n"):
+                rest += await anext(following)
+    assert 6 + len(read) - 6 + missing + len(rest) == log.stat().st_size - 6
+    assert "\0" not in read + rest
+
+
+def test_the_last_lines_of_one_that_wrote_too_much_are_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    append(log, b"an earlier worker's\n" * 100_000)
+    since = log.stat().st_size
+    append(log, b"its own\n")
+    cut(log, 100_000)
+    assert last_lines(log, 5, since) == ["its own"]
+
+
+def test_a_log_where_nothing_can_be_let_go_of_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    monkeypatch.setattr(logs, "_punch", lambda file, end: False)
+    with open_log(log) as writer:
+        writer.write(b"x" * 1_000_000)
+        assert cut(log, 500_000) >= 1_000_000
+        writer.write(b"new\n")
+    assert log.read_bytes() == b"new\n"
+
+
+def test_a_log_that_is_not_there_is_left_alone(tmp_path: Path) -> None:
+    assert cut(tmp_path / "log", 1) == 0
+    assert not (tmp_path / "log").exists()
