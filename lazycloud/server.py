@@ -41,6 +41,7 @@ from lazycloud.handover import CHECK, SIGNALS, Handover, command, signals_wait
 from lazycloud.listeners import Listener, open_listeners, try_listens
 from lazycloud.processes import end_strays, ending_in_words
 from lazycloud.router.settings import read_limits
+from lazycloud.walls.groups import Groups
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 ROUTER_GRACE = 35.0  # seconds: a router drains for 30
@@ -386,6 +387,9 @@ class Server:
         self._control.send(signal.SIGTERM)
         await gone([self._control], CONTROL_GRACE)
         end_strays(self.config.home / "apps", set())  # of a control that could not end its workers
+        groups = Groups(self.config.home)
+        groups.end_others()
+        groups.close()
         shutil.rmtree(self.config.run_folder, ignore_errors=True)
 
 

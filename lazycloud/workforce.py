@@ -15,7 +15,8 @@ from lazycloud.errors import BadInput
 class Limits:
     """Of one worker, with all its processes together. Bytes, `cpu` in cores; 0 is no limit.
 
-    `files` are open files of each process; `disk` is what its version's data may take.
+    `files` are open files of each process; `disk` is what its version's data may take, `log` what is kept of
+    what it writes.
     """
 
     memory: int = 0
@@ -23,6 +24,12 @@ class Limits:
     processes: int = 1024
     files: int = 16_384
     disk: int = 0
+    log: int = 32_000_000
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Limits:
+        """Fields that another lazycloud wrote and this one does not know are left out."""
+        return cls(**{one.name: stored[one.name] for one in fields(cls) if one.name in stored})
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def read_workforce(table: Mapping[str, Any]) -> Workforce:
     for name, value in table.items():
         if name == "reserve":
             values[name] = read_amount("workers", name, value)
-        elif name in ("memory", "disk"):
+        elif name in ("memory", "disk", "log"):
             limits[name] = read_amount("workers", name, value).bytes
         elif name in _LIMITS:
             limits[name] = _number(name, value, whole=name != "cpu")

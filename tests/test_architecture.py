@@ -93,6 +93,7 @@ MAY_KNOW = {
         "handover",
         "listeners",
         "processes",
+        "walls",
     }
     | {"router"},  # only router.settings: their limits
     "cli": {"announcement", "config", "doctor", "errors", "findings", "hosts", "server", "build"},

@@ -59,8 +59,12 @@ from lazycloud.events import AppAdded, Asked, EventLog, Output, ServerStarted, S
 from lazycloud.hosts import app_name, is_app_name
 from lazycloud.store import Store
 from lazycloud.walls import sandbox
+from lazycloud.walls.groups import Groups
+from lazycloud.walls.ports import Wall
 from lazycloud.walls.sandbox import Sandbox
+from lazycloud.workers.bounds import Bounds
 from lazycloud.workers.engine import Engine, Processes, Sandboxed
+from lazycloud.workers.ports import RANGE
 
 LAST_ANSWERS = 5.0  # seconds for requests that this control has still to answer when it leaves
 
@@ -295,7 +299,9 @@ class Control:
 async def open_engine(config: Config, walls: Sandbox | None) -> Engine:
     """What the setting `isolation` asks for. Raises BadInput if it cannot be had."""
     if config.isolation != "container":
-        return Sandboxed(walls) if walls else Processes()
+        kept = tuple(listen.port for listen in config.listen if listen.port)
+        bounds = Bounds(Groups(config.home), Wall(RANGE, kept), config.workers.limits)
+        return Sandboxed(walls, bounds) if walls else Processes(bounds)
     from lazycloud.workers.containers.engine import Containers  # takes a tenth of a second, and few need it
 
     containers = Containers(config.container, config.home)

@@ -257,6 +257,7 @@ class Deploy:
             name=f"{self.deployment.id}.{name}.{secrets.token_hex(4)}",
             view=self._view(release),
             limits=self.limits,
+            data=(self.app.versions.place(self.deployment.key.version), self.scratch),
         )
 
     def _view(self, release: Release) -> View:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from lazycloud.config import Config
 from lazycloud.findings import Finding, Weight
-from lazycloud.walls import sandbox
+from lazycloud.walls import groups, ports, sandbox
 
 TRY_SECONDS = 5.0
 ENGINE_SOCKET = Path("/var/run/docker.sock")
-CONTROLLERS = ("memory", "cpu", "pids")
 
 
 def walls(config: Config) -> Iterator[Finding]:
@@ -32,14 +31,10 @@ def walls(config: Config) -> Iterator[Finding]:
 
 
 def limits(config: Config) -> Iterator[Finding]:
-    """What holds the limits of workers."""
-    holds = control_groups()
-    if holds:
-        yield Finding(Weight.FINE, "limits", f"{holds} can hold the limits of workers.")
-        return
-    sentence = "No control group can be made here: limits are of single processes, not of a whole app."
-    advice = "Let the service have its own: `Delegate=yes` in its unit, or run as root."
-    yield Finding(Weight.LIMITED, "limits", sentence, advice)
+    """What holds the limits of workers, and keeps them from each other's ports. The engine sees to its containers."""
+    if config.isolation != "container":
+        yield from groups.findings(config.home)
+        yield from ports.findings(config.home)
 
 
 def user(config: Config) -> Iterator[Finding]:
@@ -58,31 +53,6 @@ def reach(config: Config) -> Iterator[Finding]:
 
 
 LOOKS = (walls, reach, user, limits)
-
-
-def control_groups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> str:
-    """Which control groups this process may make groups in; "" for none."""
-    try:
-        places = dict(line.split(":", 2)[1:] for line in own.read_text().splitlines())
-    except (OSError, ValueError):
-        return ""
-    unified = root / places.get("", "/").lstrip("/")
-    if (unified / "cgroup.controllers").is_file() and os.access(unified, os.W_OK):
-        offered = (unified / "cgroup.controllers").read_text().split()
-        if all(name in offered for name in CONTROLLERS):
-            return "Control groups of version 2"
-    folders = [_of_version_1(name, places, root) for name in CONTROLLERS]
-    if all(folder and os.access(folder, os.W_OK) for folder in folders):
-        return "Control groups of version 1"
-    return ""
-
-
-def _of_version_1(controller: str, places: dict[str, str], root: Path) -> Path | None:
-    for names, place in places.items():
-        if controller in names.split(","):
-            folder = root / names / place.lstrip("/")
-            return folder if folder.is_dir() else None
-    return None
 
 
 def _container() -> Iterator[Finding]:

@@ -5,17 +5,22 @@ There is one engine for each kind of surroundings; `none` is plain processes, wh
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from lazycloud import processes
+from lazycloud.errors import StepFailed
 from lazycloud.processes import Output
 from lazycloud.walls.sandbox import Sandbox
+from lazycloud.workers.bounds import NO_BOUNDS, Bounds
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.preload.parents import Parents
 from lazycloud.workers.process import ProcessWorker, prepare, prepare_again
 from lazycloud.workers.record import Record
+from lazycloud.workers.watch import Watch, memory_reason
 from lazycloud.workers.worker import Launch, Worker
 
 
@@ -54,25 +59,71 @@ class Processes:
 
     name = "none"
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds = NO_BOUNDS) -> None:
+        self._bounds = bounds
+        self._watch = Watch()
         self._ports = Ports()
-        self._parents = Parents()
+        self._parents = Parents(bounds=bounds)
+        self._adopted: set[str] = set()
+        self._hastening: set[asyncio.Task[None]] = set()
 
     async def start(self, launch: Launch, say: Output) -> Worker:
-        return await ProcessWorker.start(self._seen(launch), self._ports, self._parents, say)
+        return await self._start(launch, say, self._parents)
+
+    async def _start(
+        self, launch: Launch, say: Output, parents: Parents | None, walls: Sandbox | None = None
+    ) -> Worker:
+        worker = await ProcessWorker.start(self._seen(launch), self._ports, parents, say, walls, self._bounds)
+        self._bounds.entered()
+        self._watch.add(worker)
+        return worker
 
     async def adopt(self, record: Record) -> Worker | None:
-        return await ProcessWorker.adopt(record, self._ports)
+        worker = await ProcessWorker.adopt(record, self._ports, self._bounds)
+        if worker:
+            self._adopted.add(worker.bound.name)
+            self._watch.add(worker)
+        return worker
 
     async def restored(self) -> None:
-        """The fleet looks for stray processes."""
+        await self._bounds.end_others(self._adopted)
 
     async def run(self, launch: Launch, command: str, output: Output, timeout: float) -> None:
-        before = processes.heeding_modes()
-        await processes.run(command, launch.folder, launch.environment, output, timeout, before=before)
+        await self._run(launch, command, output, timeout, processes.heeding_modes(), launch.environment)
+
+    async def _run(
+        self,
+        launch: Launch,
+        command: str,
+        output: Output,
+        timeout: float,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        relayed: bool = False,
+    ) -> None:
+        """`words` come before the command, and after those that put it within its bounds."""
+        bound = await self._bounds.make(f"{launch.name} command", launch.limits)
+        before = [*bound.words, *words]
+        try:
+            await processes.run(
+                command, launch.folder, environment, output, timeout, before=before, relayed=relayed
+            )
+        except processes.CommandFailed as problem:
+            if not bound.memory_ended():
+                raise
+            raise StepFailed(
+                f"`{command}` was ended because {memory_reason(bound.limits)}.",
+                "Let it use less, or raise the limits of the server ([workers] in docs/settings.md).",
+                problem.last,
+            ) from problem
+        finally:
+            await asyncio.shield(self._bounds.end(bound))
 
     def prepare(self, launch: Launch) -> None:
         prepare(self._seen(launch), self._parents)
+        task = asyncio.create_task(self._bounds.hasten(), name="hasten")
+        self._hastening.add(task)
+        task.add_done_callback(self._hastening.discard)
 
     def adopted(self, worker: Worker) -> None:
         if isinstance(worker, ProcessWorker):
@@ -82,7 +133,9 @@ class Processes:
         await self._parents.leave(folder)
 
     async def close(self) -> None:
+        await self._watch.close()
         await self._parents.close()
+        await self._bounds.close()
 
     def _seen(self, launch: Launch) -> Launch:
         return replace(launch, view=None)
@@ -93,21 +146,19 @@ class Sandboxed(Processes):
 
     name = "sandbox"
 
-    def __init__(self, walls: Sandbox) -> None:
-        super().__init__()
+    def __init__(self, walls: Sandbox, bounds: Bounds = NO_BOUNDS) -> None:
+        super().__init__(bounds)
         self._walls = walls
 
     async def start(self, launch: Launch, say: Output) -> Worker:
-        return await ProcessWorker.start(self._seen(launch), self._ports, None, say, self._walls)
+        return await self._start(launch, say, None, self._walls)
 
     async def run(self, launch: Launch, command: str, output: Output, timeout: float) -> None:
         if launch.view is None:
             await super().run(launch, command, output, timeout)
             return
         enclosed = self._walls.enclose(launch.view, launch.folder, launch.environment)
-        await processes.run(
-            command, launch.folder, enclosed.environment, output, timeout, before=enclosed.words, relayed=True
-        )
+        await self._run(launch, command, output, timeout, enclosed.words, enclosed.environment, relayed=True)
 
     def _seen(self, launch: Launch) -> Launch:
         return replace(launch, venv=None)

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,10 +28,12 @@ from lazycloud.processes import (
     identify,
     identity_of_child,
     is_running,
+    kill_session,
     members,
     unheard,
 )
 from lazycloud.walls.sandbox import Sandbox
+from lazycloud.workers.bounds import NO_BOUNDS, Bound, Bounds
 from lazycloud.workers.command import shell, shell_arguments
 from lazycloud.workers.logs import last_lines, open_log
 from lazycloud.workers.ports import Ports
@@ -41,7 +43,9 @@ from lazycloud.workers.preload.unsuitable import Unsuitable
 from lazycloud.workers.readiness import NotReady, Readiness, Why
 from lazycloud.workers.record import Record
 from lazycloud.workers.usage import Meter, Usage
+from lazycloud.workers.watch import memory_reason
 from lazycloud.workers.worker import HOST, Ended, Launch
+from lazycloud.workforce import Limits
 
 STAYS = 1.0  # seconds after which a background process counts as running
 ATTEMPTS = 3  # ports that are tried when somebody else takes the one that was free a moment ago
@@ -58,16 +62,20 @@ class ProcessWorker:
         parents: Parents | None = None,
         begun: Begun | None = None,
         walls: Sandbox | None = None,
+        bounds: Bounds = NO_BOUNDS,
     ) -> None:
         self._ports = ports
         self._walls = walls
         self._launch = launch
         self._parents = parents
         self._begun = begun
+        self._bounds = bounds
         self._stopping = asyncio.Lock()
         self._record = record
         self._ending = _watch(record, begun)
-        self._meter = Meter(record.pid)
+        self._bound = begun.bound if begun else bounds.find(record.group, Limits.from_dict(record.limits))
+        self._meter = self._make_meter()
+        self._why = ""
 
     def __repr__(self) -> str:
         how = "running" if self.is_running else self.how_it_ended
@@ -81,17 +89,18 @@ class ProcessWorker:
         parents: Parents | None = None,
         say: Output | None = None,
         walls: Sandbox | None = None,
+        bounds: Bounds = NO_BOUNDS,
     ) -> ProcessWorker:
         """Start the process; it is not ready yet. Raises StepFailed if it cannot be started, Busy without a port.
 
         A fork of one of `parents` where that is the same as a plain start, and faster; `say` is told what was done.
         Behind `walls` it sees the view of its launch, without any it sees all.
         """
-        begun = await _begin_on_port(launch, ports, parents, say or unheard, walls)
-        return cls(begun.record, ports, launch, parents, begun, walls)
+        begun = await _begin_on_port(launch, ports, parents, say or unheard, walls, bounds)
+        return cls(begun.record, ports, launch, parents, begun, walls, bounds)
 
     @classmethod
-    async def adopt(cls, record: Record, ports: Ports) -> ProcessWorker | None:
+    async def adopt(cls, record: Record, ports: Ports, bounds: Bounds = NO_BOUNDS) -> ProcessWorker | None:
         """Find a worker again that an earlier control started; None if that very process does not run any more.
 
         What such a process left of its session is ended: it would hold on to its port and its data.
@@ -100,7 +109,7 @@ class ProcessWorker:
             _end_orphans(record)
             return None
         ports.hold(record.port)
-        return cls(record, ports)
+        return cls(record, ports, bounds=bounds)
 
     @property
     def record(self) -> Record:
@@ -122,8 +131,19 @@ class ProcessWorker:
         """To follow its name in a sentence: "was ended by SIGKILL", "ended with exit status 3", "is gone"."""
         if not self._ending.look():
             return "runs"
-        status = self._ending.status
-        return "is gone" if status is None else ending_in_words(status)
+        return self._how(self._ending.status)
+
+    @property
+    def bound(self) -> Bound:
+        """What holds it."""
+        return self._bound
+
+    def end_because(self, why: str) -> None:
+        """End all of it at once, for having gone beyond a limit. `why` follows "was ended because"."""
+        if not self._ending.look():
+            self._why = why
+            self._bounds.kill(self._bound)
+            kill_session(self._record.pid)
 
     async def ready(self, say: Output | None = None) -> None:
         """Wait until it listens and, if it has a health path, answers. Raises NotReady; it is not stopped then.
@@ -135,7 +155,7 @@ class ProcessWorker:
             return
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                address = await Readiness(self._record, self._ending, say or unheard).wait()
+                address = await Readiness(self._record, self._ending, say or unheard, self._how).wait()
             except NotReady as problem:
                 if problem.why is not Why.PORT_TAKEN or not self._launch or attempt == ATTEMPTS:
                     raise
@@ -154,6 +174,8 @@ class ProcessWorker:
         """End its whole session: TERM, then KILL after `stop_timeout`. Idempotent; takes 5 s longer at most."""
         async with self._stopping:  # a second TERM would tell many a server to drop its requests
             await end_group(self._ending, [(signal.SIGTERM, self._record.stop_timeout)])
+            self._remember_why()
+            await self._bounds.end(self._bound)  # daemons, which have left the session
             self._ports.give_back(self._record.port)
 
     def leave(self) -> None:
@@ -176,16 +198,32 @@ class ProcessWorker:
             sentence = f"The process {self.how_it_ended} at once."
             raise NotReady(Why.EXITED, sentence, last=self.last_lines())
 
+    def _how(self, status: int | None) -> str:
+        """In words that follow its name."""
+        self._remember_why()
+        if self._why:
+            return f"was ended because {self._why}"
+        return "is gone" if status is None else ending_in_words(status)
+
+    def _remember_why(self) -> None:
+        """What its group tells, as long as there is one."""
+        if not self._why and self._bound.memory_ended():
+            self._why = memory_reason(self._bound.limits)
+
+    def _make_meter(self) -> Meter:
+        group = self._bound.group
+        return Meter(self._record.pid, group.pids if group else None)
+
     def _learn(self) -> None:
         if self._parents and self._begun and self._begun.start:
             self._parents.learn(self._begun.start)
 
     async def _move(self, launch: Launch, say: Output) -> None:
         await self.stop()
-        self._begun = await _begin_on_port(launch, self._ports, self._parents, say, self._walls)
-        self._record = self._begun.record
+        self._begun = await _begin_on_port(launch, self._ports, self._parents, say, self._walls, self._bounds)
+        self._record, self._bound = self._begun.record, self._begun.bound
         self._ending = _watch(self._record, self._begun)
-        self._meter = Meter(self._record.pid)
+        self._meter = self._make_meter()
 
 
 @dataclass(frozen=True)
@@ -193,6 +231,7 @@ class Begun:
     """A process that was started. `start` and `report` are those of a fork."""
 
     record: Record
+    bound: Bound
     start: Start | None = None
     report: int = -1
 
@@ -204,20 +243,41 @@ def _watch(record: Record, begun: Begun | None) -> Ending:
 
 
 async def _begin_on_port(
-    launch: Launch, ports: Ports, parents: Parents | None, say: Output, walls: Sandbox | None
+    launch: Launch,
+    ports: Ports,
+    parents: Parents | None,
+    say: Output,
+    walls: Sandbox | None,
+    bounds: Bounds,
 ) -> Begun:
     if not launch.listens:
-        return await _begin(launch, 0, parents, say, walls)
+        return await _begin_bound(launch, 0, parents, say, walls, bounds)
     port = ports.take()
     try:
-        return await _begin(launch, port, parents, say, walls)
+        return await _begin_bound(launch, port, parents, say, walls, bounds)
     except BaseException:
         ports.give_back(port)
         raise
 
 
+async def _begin_bound(
+    launch: Launch,
+    port: int,
+    parents: Parents | None,
+    say: Output,
+    walls: Sandbox | None,
+    bounds: Bounds,
+) -> Begun:
+    bound = await bounds.make(launch.name, launch.limits, port)
+    try:
+        return await _begin(launch, port, parents, say, walls, bound)
+    except BaseException:
+        bounds.end_soon(bound)
+        raise
+
+
 async def _begin(
-    launch: Launch, port: int, parents: Parents | None, say: Output, walls: Sandbox | None
+    launch: Launch, port: int, parents: Parents | None, say: Output, walls: Sandbox | None, bound: Bound
 ) -> Begun:
     environment = _complete(launch, port)
     with open_log(launch.log) as log:
@@ -225,15 +285,15 @@ async def _begin(
             log_start = os.fstat(log.fileno()).st_size
             try:
                 start = make_start(launch.command, environment, launch.folder, launch.venv)
-                fork = await parents.fork(start, log.fileno())
+                fork = await parents.fork(start, log.fileno(), bound.doors)
             except Unsuitable as reason:
                 say(f"Started without preloading: {reason}.\n")
             else:
                 if fork.modules:
                     say(f"Preloaded: {fork.modules} modules had been imported ahead.\n")
-                record = _record(launch, fork.identity, port, log_start, preloaded=bool(fork.modules))
-                return Begun(record, start, fork.report)
-        return Begun(_spawn(launch, port, environment, log, walls))
+                record = _record(launch, fork.identity, port, log_start, bound, preloaded=bool(fork.modules))
+                return Begun(record, bound, start, fork.report)
+        return Begun(_spawn(launch, port, environment, log, walls, bound), bound)
 
 
 def prepare(launch: Launch, parents: Parents) -> None:
@@ -262,7 +322,12 @@ def _complete(launch: Launch, port: int) -> dict[str, str]:
 
 
 def _spawn(
-    launch: Launch, port: int, environment: Mapping[str, str], log: BinaryIO, walls: Sandbox | None
+    launch: Launch,
+    port: int,
+    environment: Mapping[str, str],
+    log: BinaryIO,
+    walls: Sandbox | None,
+    bound: Bound,
 ) -> Record:
     log_start = os.fstat(log.fileno()).st_size
     arguments, walled = shell_arguments(launch.command), False
@@ -271,7 +336,7 @@ def _spawn(
         arguments, environment = [*enclosed.words, *shell(launch.command)], enclosed.environment
     try:
         process = subprocess.Popen(
-            arguments,
+            [*bound.words, *arguments],
             cwd=launch.folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -285,7 +350,7 @@ def _spawn(
         ) from problem
     process.returncode = 0  # Ending reaps it; Popen's own clean-up would take the status away
     identity = identity_of_child(process.pid)
-    return _record(launch, identity, port, log_start, walled=walled)
+    return _record(launch, identity, port, log_start, bound, walled=walled)
 
 
 def _record(
@@ -293,6 +358,7 @@ def _record(
     identity: Identity,
     port: int,
     log_start: int,
+    bound: Bound,
     preloaded: bool = False,
     walled: bool = False,
 ) -> Record:
@@ -312,6 +378,9 @@ def _record(
         stop_timeout=launch.stop_timeout,
         preloaded=preloaded,
         walled=walled,
+        group=bound.name,
+        limits=asdict(bound.limits),
+        data=tuple(map(str, launch.data)),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Protocol
@@ -58,15 +58,18 @@ class Ends(Protocol):
 
 
 class Readiness:
-    """One wait for one worker. `say` takes lines for whoever watches the deploy."""
+    """One wait for one worker. `say` takes lines for whoever watches the deploy, `how` puts a status into words."""
 
     longest_pause = LONGEST_PAUSE
     host_given = HOST
 
-    def __init__(self, record: Record, ending: Ends, say: Output) -> None:
+    def __init__(
+        self, record: Record, ending: Ends, say: Output, how: Callable[[int | None], str] | None = None
+    ) -> None:
         self._record = record
         self._ending = ending
         self._say = say
+        self._how = how or _in_words
         self._now = asyncio.get_running_loop().time
         self._deadline = self._now() + record.ready_timeout
         self._stranger_since: float | None = None
@@ -170,11 +173,13 @@ class Readiness:
         return any(one.inode not in own for one in listeners(self._record.port))
 
     def _exited(self, status: int | None) -> NotReady:
-        how = "is gone" if status is None else ending_in_words(status)
+        how = self._how(status)
         advice = {
             0: "Its command must stay in the foreground, and not start something in the background and end.",
             -9: "Nobody here sent that; perhaps the machine ran out of memory.",
         }.get(status if status is not None else 1, "")
+        if how.startswith("was ended because"):
+            advice = "Let it use less, or raise the limits of the server ([workers] in docs/settings.md)."
         return NotReady(Why.EXITED, f"The app {how} before it was ready.", advice, self._last_lines())
 
     def _silent(self) -> NotReady:
@@ -229,6 +234,10 @@ async def ask_health(record: Record, patience: float) -> str:
     except ValueError:
         return "did not answer with HTTP"
     return "" if status < 400 else f"answered {status}"
+
+
+def _in_words(status: int | None) -> str:
+    return "is gone" if status is None else ending_in_words(status)
 
 
 async def _get_status(address: str, host: str, path: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ class Record:
     fork of a process that had imported what it needs. `listens`: False for a background process; it has no port.
     `walled`: its process is bwrap's, the app is a child of that.
     `engine` is the name of what started it; of a container, `pid` is its first process, `container` the engine's id.
+    `group` names its control group, "" for none; `limits` are those that it was started with, by name, and `data`
+    the folders whose size they bound.
     """
 
     pid: int
@@ -40,6 +42,9 @@ class Record:
     walled: bool = False
     engine: str = "none"
     container: str = ""
+    group: str = ""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
 
     @property
     def identity(self) -> Identity:
@@ -64,4 +69,5 @@ class Record:
     def from_dict(cls, stored: Mapping[str, Any]) -> Record:
         """Fields that another lazycloud wrote and this one does not know are left out."""
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in stored.items() if name in known})
+        values = {name: value for name, value in stored.items() if name in known}
+        return cls(**values | {"data": tuple(values.get("data", ()))})

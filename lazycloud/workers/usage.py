@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import psutil
@@ -22,10 +23,14 @@ class Usage:
 
 
 class Meter:
-    """Measures a session. `cpu` is since the reading before, the first time since the start. Thread-safe."""
+    """Measures a session, or whatever processes `pids` names.
 
-    def __init__(self, session: int) -> None:
+    `cpu` is since the reading before, the first time since the start. Thread-safe.
+    """
+
+    def __init__(self, session: int, pids: Callable[[], Iterable[int]] | None = None) -> None:
         self._session = session
+        self._pids = pids or (lambda: members(session))
         self._lock = threading.Lock()
         self._spent, self._at = 0.0, 0.0
 
@@ -42,7 +47,7 @@ class Meter:
 
     def _processes(self) -> list[psutil.Process]:
         found = []
-        for pid in members(self._session):
+        for pid in self._pids():
             with contextlib.suppress(psutil.Error):
                 found.append(psutil.Process(pid))
         return found

@@ -25,6 +25,7 @@ class Launch:
     for (an app may answer only to its own). Times are seconds. `venv`: the Python environment that it may be
     preloaded from, None for a plain start. `name` tells this worker from all others that the server ever starts.
     `view`: what it may see, None for everything. `listens`: False for a background process: it is given no port.
+    `data`: folders whose size `limits.disk` bounds.
     """
 
     command: str
@@ -42,6 +43,7 @@ class Launch:
     view: View | None = None
     limits: Limits = field(default_factory=Limits)
     listens: bool = True
+    data: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -164,21 +164,6 @@ def test_walls_that_were_asked_for_and_do_not_stand_are_broken(
         assert walls("container") == {"container": "FINE"}
 
 
-def test_which_control_groups_can_be_made_is_seen(tmp_path: Path) -> None:
-    own = tmp_path / "cgroup"
-    own.write_text("4:memory:/here\n3:cpu,cpuacct:/here\n2:pids:/here\n1:name=systemd:/\n0::/unit\n")
-    assert safety.control_groups(own, tmp_path) == ""
-    for name in ("memory", "cpu,cpuacct", "pids"):
-        (tmp_path / name / "here").mkdir(parents=True)
-    assert safety.control_groups(own, tmp_path) == "Control groups of version 1"
-    (tmp_path / "unit").mkdir()
-    (tmp_path / "unit" / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
-    assert safety.control_groups(own, tmp_path) == "Control groups of version 2"
-    (tmp_path / "unit" / "cgroup.controllers").write_text("cpu\n")
-    assert safety.control_groups(own, tmp_path) == "Control groups of version 1"
-    assert safety.control_groups(tmp_path / "nowhere", tmp_path) == ""
-
-
 def test_nothing_is_left_in_the_home(config: Config) -> None:
     config.home.mkdir()
     examine(config, serves=False)

@@ -10,12 +10,14 @@ import os
 import select
 import socket
 import subprocess
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from lazycloud.processes import Ending, Identity, boot_id, heeding_modes, identity_of_child, kill_session
+from lazycloud.workers.bounds import NO_BOUNDS, Bound, Bounds
 from lazycloud.workers.logs import open_log
 from lazycloud.workers.preload.start import VERSION, Start
 from lazycloud.workers.preload.unsuitable import Unsuitable
@@ -54,8 +56,15 @@ class Parent:
     """Made by `spawn`. `modules` is how many it has imported for its workers; 0: it is a bare Python."""
 
     def __init__(
-        self, key: str, memory: Path, process: subprocess.Popen[bytes], control: socket.socket
+        self,
+        key: str,
+        memory: Path,
+        process: subprocess.Popen[bytes],
+        control: socket.socket,
+        bounds: Bounds,
+        bound: Bound,
     ) -> None:
+        self._bounds, self._bound = bounds, bound
         self.key = key
         self.memory = memory
         self.phase = Phase.STARTING
@@ -74,8 +83,11 @@ class Parent:
         return f"<Parent {self.pid} {self.phase.value}, {self.modules} modules>"
 
     @classmethod
-    def spawn(cls, start: Start, notes: list[Path]) -> Parent:
-        """A bare Python for starts with that key. `notes` are files that name modules. Raises OSError."""
+    def spawn(cls, start: Start, notes: list[Path], bounds: Bounds = NO_BOUNDS) -> Parent:
+        """A bare Python for starts with that key. `notes` are files that name modules.
+
+        What it imports may be anybody's: it is held as a worker is. Raises OSError, and StepFailed if it cannot be.
+        """
         memory = start.venv.memory
         memory.mkdir(parents=True, exist_ok=True)
         settings = {
@@ -87,12 +99,14 @@ class Parent:
         }
         # HOME: by it whoever finds this process later without its control knows that it may be ended.
         variables = {**start.given, "HOME": str(memory), ROOM: "-" * VARIABLE_ROOM}
+        bound = bounds.make_now(f"waits {start.key}", bounds.limits)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, open_log(memory / "parent.log") as log:
             try:
                 number = str(theirs.fileno())
                 process = subprocess.Popen(
                     [
+                        *bound.words,
                         *heeding_modes(),
                         start.venv.path / "bin" / "python",
                         *start.invocation.options,
@@ -111,9 +125,10 @@ class Parent:
                 )
             except BaseException:
                 ours.close()
+                bounds.end_soon(bound)
                 raise
         process.returncode = 0  # Ending reaps it
-        return cls(start.key, memory, process, ours)
+        return cls(start.key, memory, process, ours, bounds, bound)
 
     @property
     def is_gone(self) -> bool:
@@ -126,8 +141,11 @@ class Parent:
             if self.phase is Phase.WAITING:
                 self.phase = Phase.IMPORTING
 
-    async def fork(self, start: Start, log: int, record: Path | None) -> Fork:
-        """Start a worker that writes to `log`, a descriptor. Raises Unsuitable, and then nothing was started."""
+    async def fork(self, start: Start, log: int, record: Path | None, doors: Sequence[Path] = ()) -> Fork:
+        """Start a worker that writes to `log`, a descriptor, and enters by `doors` before anything of the app runs.
+
+        Raises Unsuitable, and then nothing was started.
+        """
         await self._up()
         if self._doubt:
             raise Unsuitable("the Python that waits for it does not answer just now")
@@ -138,7 +156,8 @@ class Parent:
             os.set_blocking(permit, False)
             os.write(their_permit, b"1")
             try:
-                self._send(start.order(record), [log, their_report, permit])
+                with _opened(doors) as entries:
+                    self._send(start.order(record), [log, their_report, permit, *entries])
             finally:
                 os.close(their_report)
                 os.close(their_permit)
@@ -252,6 +271,17 @@ class Parent:
             asyncio.get_running_loop().remove_reader(self._control.fileno())
             self._control.close()
             self._changed.set()
+            self._bounds.end_soon(self._bound)
+
+
+@contextlib.contextmanager
+def _opened(doors: Sequence[Path]) -> Iterator[list[int]]:
+    """Opened here: a fork need not see the files, nor have the right to write them. Raises Unsuitable."""
+    with contextlib.ExitStack() as stack:
+        try:
+            yield [stack.enter_context(door.open("wb", buffering=0)).fileno() for door in doors]
+        except OSError as problem:
+            raise Unsuitable(f"its control group could not be opened: {problem.strerror}") from problem
 
 
 async def _line(report: int) -> str:

@@ -7,8 +7,11 @@ import contextlib
 import shutil
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
+from lazycloud.errors import StepFailed
+from lazycloud.workers.bounds import NO_BOUNDS, Bounds
 from lazycloud.workers.preload.parent import NOTES, Fork, Parent
 from lazycloud.workers.preload.start import Start, Venv
 from lazycloud.workers.preload.unsuitable import Unsuitable
@@ -26,7 +29,8 @@ LEARNED = "learned"  # the mark in an environment's memory: a worker became read
 class Parents:
     """Nothing is started before it is asked for. Belongs to one event loop."""
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int = LIMIT, bounds: Bounds = NO_BOUNDS) -> None:
+        self._bounds = bounds
         self._limit = limit
         self._parents: OrderedDict[str, Parent] = OrderedDict()
         self._retired: set[Parent] = set()  # that still have workers
@@ -40,13 +44,14 @@ class Parents:
     def prepare(self, start: Start) -> None:
         """See to it that a parent is there, or will be, that has imported what is known of the environment."""
         if not self._closed and self._alive(start.key) is None and not self._has_failed(start.key):
-            with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL in a variable
+            with contextlib.suppress(OSError, ValueError, StepFailed):  # ValueError: a NUL in a variable
                 self._begin(start)
 
-    async def fork(self, start: Start, log: int) -> Fork:
-        """Start the worker, which writes to `log`, a descriptor. Raises Unsuitable: then it is to be started plainly.
+    async def fork(self, start: Start, log: int, doors: Sequence[Path] = ()) -> Fork:
+        """Start the worker, which writes to `log`, a descriptor, and enters by `doors`, of a control group.
 
-        The first worker of an environment is the fork of a bare Python, and notes what it imports.
+        Raises Unsuitable: then it is to be started plainly. The first worker of an environment is the fork of a
+        bare Python, and notes what it imports.
         """
         if self._has_failed(start.key):
             raise Unsuitable(f"forks failed {TRIES} times, one after the other")
@@ -61,7 +66,7 @@ class Parents:
             raise Unsuitable("its environment's Python could not be started")
         self._use(parent)
         try:
-            fork = await parent.fork(start, log, None if learned else start.venv.memory / NOTES)
+            fork = await parent.fork(start, log, None if learned else start.venv.memory / NOTES, doors)
         except Unsuitable:
             self.prepare(start)  # unless it is only slow
             raise
@@ -108,7 +113,7 @@ class Parents:
 
     def _begin(self, start: Start) -> None:
         notes = _notes(start.venv)
-        parent = self._parents[start.key] = Parent.spawn(start, notes)
+        parent = self._parents[start.key] = Parent.spawn(start, notes, self._bounds)
         self._use(parent)
         if (start.venv.memory / LEARNED).exists():
             parent.preload()

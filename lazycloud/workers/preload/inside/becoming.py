@@ -19,9 +19,10 @@ else:
 
 
 class Order:
-    """What a worker is to be, as control says it. `log`, `report`, `permit`: descriptors."""
+    """What a worker is to be, as control says it. `log`, `report`, `permit`: descriptors; so are `doors`, of the
+    control group that it is to be in."""
 
-    def __init__(self, message: dict[str, Any], log: int, report: int, permit: int) -> None:
+    def __init__(self, message: dict[str, Any], log: int, report: int, permit: int, *doors: int) -> None:
         self.program: str = message["program"]  # what sys.executable will be
         self.arguments: list[str] = message["arguments"]  # the whole line, sys.orig_argv
         self.module: str | None = message["module"]
@@ -31,7 +32,7 @@ class Order:
         self.folder: str = message["folder"]
         self.environment: dict[str, str] = message["environment"]
         self.record: str | None = message["record"]
-        self.log, self.report, self.permit = log, report, permit
+        self.log, self.report, self.permit, self.doors = log, report, permit, doors
 
     @property
     def file(self) -> str:
@@ -73,6 +74,8 @@ def become(order: Order, room: Room, main: dict[str, Any]) -> None:
 
 def _settle(order: Order, room: Room) -> None:
     """As a process: its session, output, folder, variables."""
+    for door in order.doors:
+        os.write(door, b"0")
     os.setsid()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

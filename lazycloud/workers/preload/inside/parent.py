@@ -50,6 +50,7 @@ else:
     for name in ("becoming", "recording", "title", "trial"):
         del sys.modules[name]  # the app may have modules called so
 
+DESCRIPTORS = 16  # that come with a message, at most: three, and a door for each hierarchy of control groups
 LARGEST = 1 << 18  # bytes of a message; more than the socket takes
 PATCHERS = frozenset({"gevent.monkey", "eventlet.patcher"})  # they change what is to be imported after them
 NEVER = frozenset({"__main__", "antigravity", "this", "sitecustomize", "usercustomize"})
@@ -126,8 +127,8 @@ class Parent:
                     return order
             finally:
                 if os.getpid() == self._pid:
-                    os.close(order.log)
-                    os.close(order.permit)
+                    for number in (order.log, order.permit, *order.doors):
+                        os.close(number)
                     if order.report not in self._children.values():
                         os.close(order.report)
         return None
@@ -249,7 +250,7 @@ class Parent:
 
     def _receive(self) -> tuple[bytes, list[int]]:
         descriptors = array.array("i")
-        room = socket.CMSG_SPACE(3 * descriptors.itemsize)
+        room = socket.CMSG_SPACE(DESCRIPTORS * descriptors.itemsize)
         try:
             message, extra, _, _ = self._control.recvmsg(LARGEST, room, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:

@@ -1,0 +1,167 @@
+"""The watch over all workers of a server: what no control group bounds, and who reached a limit.
+
+It looks a few times a second. Its look costs microseconds for each worker; the size of data is asked for more
+rarely, the longer that takes. A worker that goes beyond its limits is ended, and says why from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Protocol
+
+from lazycloud.walls.space import taken
+from lazycloud.workers.bounds import Bound
+from lazycloud.workers.logs import cut
+from lazycloud.workers.record import Record
+from lazycloud.workers.usage import Usage
+from lazycloud.workforce import Limits
+
+log = logging.getLogger(__name__)
+
+PAUSE = 0.25  # seconds between looks
+SIZE_PAUSE = 1.0  # seconds between looks at the size of data, or
+IDLE = 20  # times as long as the look took: a watch costs at most a twentieth of a core
+USAGE_PAUSE = 1.0  # seconds between looks at what processes use, where no group counts it
+FORKING_FOR = 2.0  # seconds for which a worker may fork in vain before that counts as a fork bomb
+FORKING_QUIET = 1.0  # seconds without such a fork after which it counts no more
+
+
+class Watched(Protocol):
+    """A worker, as far as the watch knows it."""
+
+    @property
+    def record(self) -> Record: ...
+
+    @property
+    def bound(self) -> Bound: ...
+
+    @property
+    def is_running(self) -> bool: ...
+
+    def usage(self) -> Usage: ...
+
+    def end_because(self, why: str) -> None:
+        """End all of it at once. `why` follows "was ended because"."""
+
+
+class Watch:
+    """Nothing runs before the first worker is added. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._looks: dict[Watched, Look] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Watch over {len(self._looks)}>"
+
+    def add(self, worker: Watched) -> None:
+        self._looks[worker] = Look(worker)
+        if self._task is None:
+            self._task = asyncio.create_task(self._watch(), name="watch over workers")
+
+    async def close(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(PAUSE)
+            for worker, look in list(self._looks.items()):
+                is_over = not worker.is_running  # asked first: what it wrote last is looked at all the same
+                if is_over:
+                    del self._looks[worker]
+                try:
+                    why = await asyncio.to_thread(look.log if is_over else look.now)
+                except OSError as problem:
+                    log.warning("%r could not be watched: %s", worker, problem)
+                    continue
+                if why:
+                    worker.end_because(why)
+
+
+class Look:
+    """What is remembered of one worker between two looks."""
+
+    def __init__(self, worker: Watched) -> None:
+        self._worker = worker
+        self._next_size = self._next_usage = 0.0
+        self._refused = 0
+        self._forking_since = self._refused_at = 0.0
+
+    @property
+    def _bound(self) -> Bound:
+        return self._worker.bound
+
+    @property
+    def _limits(self) -> Limits:
+        return self._bound.limits
+
+    def now(self) -> str:
+        """Why it is to be ended, "" for not at all. Blocks."""
+        return self.log() or self._memory() or self._forks() or self._use() or self._size()
+
+    def log(self) -> str:
+        """Let go of what it wrote too much; that is no reason to end it."""
+        if self._limits.log:
+            cut(self._worker.record.log_path, self._limits.log)
+        return ""
+
+    def _memory(self) -> str:
+        """The kernel ends one process only where it cannot end the group: a server whose child went is no server."""
+        return memory_reason(self._limits) if self._bound.memory_ended() else ""
+
+    def _forks(self) -> str:
+        """Forks that fail all the time: once may be an accident, and the app may come to terms with it."""
+        group, now = self._bound.group, time.monotonic()
+        if group is None or not self._limits.processes:
+            return ""
+        refused = group.processes_refused()
+        if refused > self._refused:
+            self._refused, self._refused_at = refused, now
+            self._forking_since = self._forking_since or now
+        elif now - self._refused_at > FORKING_QUIET:
+            self._forking_since = 0.0
+        if self._forking_since and now - self._forking_since >= FORKING_FOR:
+            return f"it went on forking at its limit of {self._limits.processes:,} processes"
+        return ""
+
+    def _use(self) -> str:
+        """Where the kernel does not count."""
+        group, limits, now = self._bound.group, self._limits, time.monotonic()
+        memory = limits.memory and not (group and group.bounds("memory"))
+        processes = limits.processes and not (group and group.bounds("pids"))
+        if not (memory or processes) or now < self._next_usage:
+            return ""
+        usage = self._worker.usage()
+        self._next_usage = now + max(USAGE_PAUSE, IDLE * (time.monotonic() - now))
+        if memory and usage.memory > limits.memory:
+            return memory_reason(limits)
+        if processes and usage.processes > limits.processes:
+            return f"it had more than its limit of {limits.processes:,} processes"
+        return ""
+
+    def _size(self) -> str:
+        limit, now = self._limits.disk, time.monotonic()
+        data = tuple(map(Path, self._worker.record.data))
+        if not limit or not data or now < self._next_size:
+            return ""
+        size = taken(data)
+        self._next_size = now + max(SIZE_PAUSE, IDLE * (time.monotonic() - now))
+        return f"its data took more than {shown(limit)}" if size > limit else ""
+
+
+def memory_reason(limits: Limits) -> str:
+    return f"it reached its limit of memory ({shown(limits.memory)})"
+
+
+def shown(size: float) -> str:
+    """As settings say it: 512 MB, 1 GB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:,.1f}".removesuffix(".0") + f" {name}"
+    return f"{size:,.0f} bytes"
