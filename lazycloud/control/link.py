@@ -186,10 +186,11 @@ class Link:
             self._drain_number += 1
             event = router.drains[self._drain_number] = asyncio.Event()
             router.send(router.moving(deployment, addresses) | {"drain": self._drain_number})
-            drained.append(event.wait())
-        if drained:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.gather(*drained), self._drain_timeout)
+            drained.append(event)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_timeout):
+                for event in drained:
+                    await event.wait()
 
     def _know(self, deployment: str, addresses: Sequence[str]) -> None:
         """What new routers are told of it."""
