@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -93,12 +93,14 @@ class Crew:
                 if post.worker:
                     await self._replace(post, post.worker, "was restarted")
 
-    async def staff(self, wanted: Iterable[str]) -> None:
-        """Have a worker at each of these posts, and at no other."""
-        wanted = list(wanted)
+    async def staff(self, wanted: Callable[[], Sequence[str]]) -> None:
+        """Have a worker at each of the wanted posts, and at no other."""
         async with self._changing:
-            await asyncio.gather(*(self._drop(post) for post in self._posts() if post.name not in wanted))
-            for name in wanted:
+            names = wanted()
+            await asyncio.gather(*(self._drop(post) for post in self._posts() if post.name not in names))
+            for name in names:
+                if name not in wanted():
+                    continue
                 post = self._deployment.posts.setdefault(name, Post(name))
                 if post.worker or name in self._mending or self._deployment.state is not State.READY:
                     continue

@@ -167,6 +167,10 @@ class Deployment:
             self._settled.set()
         self._tell_state(before, cause.value)
 
+    def found_down(self, before: State) -> None:
+        """What the store says of it, and of its workers, is not so any more."""
+        self._tell_state(before, "lazycloud was away")
+
     def moved_up(self, ahead: int) -> None:
         if ahead == self.ahead:
             return

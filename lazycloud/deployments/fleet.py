@@ -83,6 +83,7 @@ class Fleet:
         self._engine = engine
         self._deployments: dict[str, Deployment] = {}
         self._crews: dict[str, Crew] = {}
+        self._handing_over: dict[str, asyncio.Lock] = {}  # by app
         self._crashes: dict[str, int] = {}  # in a row, by deployment
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -214,16 +215,17 @@ class Fleet:
 
     async def hand_over(self, app: App) -> None:
         """The pointer has moved: what only production runs ends where it was, and then begins where it is."""
-        others = [
-            one
-            for one in self.known()
-            if one.key.app == app.name and one.key.is_production and not self.is_production(one)
-        ]
-        await asyncio.gather(
-            *(self._crew(one).dismiss("was stopped: production moved on", web=False) for one in others)
-        )
+        async with self._handing_over.setdefault(app.name, asyncio.Lock()):
+            others = [
+                one
+                for one in self.known()
+                if one.key.app == app.name and one.key.is_production and not self.is_production(one)
+            ]
+            await asyncio.gather(
+                *(self._crew(one).dismiss("was stopped: production moved on", web=False) for one in others)
+            )
         if deployment := self.production(app):
-            await self._staff(deployment)
+            await self._bring_to_number(deployment)
 
     def _counts(self, deployment: Deployment, plan: Plan) -> dict[str, int]:
         """How many workers of each kind it is to have."""
@@ -243,9 +245,16 @@ class Fleet:
 
     async def _staff(self, deployment: Deployment) -> None:
         """As many workers as it is to have, also of those that requests do not go to."""
+        if self.is_production(deployment):
+            await self.hand_over(self.app(deployment.key.app))
+        else:
+            await self._bring_to_number(deployment)
+
+    async def _bring_to_number(self, deployment: Deployment) -> None:
+        """Production may move on meanwhile, so that other numbers hold: they are looked up when they count."""
         if deployment.state is State.READY:
-            counts = self._counts(deployment, await self._plan(deployment))
-            await self._crew(deployment).staff(names(counts))
+            plan = await self._plan(deployment)
+            await self._crew(deployment).staff(lambda: names(self._counts(deployment, plan)))
 
     def _crew(self, deployment: Deployment) -> Crew:
         crew = self._crews.get(deployment.id)
@@ -299,12 +308,23 @@ class Fleet:
         """Find the workers again that an earlier control left running; go on with deploys that it did not end."""
         known = [state.value for state in (State.READY, *PASSING)]
         rows = await asyncio.to_thread(self._store.unfinished, known)
-        cut_off = [row for row in rows if row["app"] in self.apps and not await self._adopted(row)]
+        rows = [
+            row for row in rows if row["app"] in self.apps and (row["state"] in known or _has_worker(row))
+        ]
+        cut_off = [row for row in rows if not await self._adopted(row)]
         await self._engine.restored()
         await asyncio.to_thread(self._end_strays)
         self._clear_scratch()
         for app in self.apps.values():
             await app.versions.clear_rehearsals()
+        # Not before: what an earlier control had begun to start may run yet, or be taken for what this one starts.
+        for deployment in self.known():
+            if deployment.state is State.READY:
+                self._crew(deployment).take_up()
+                if not deployment.key.is_production:
+                    self._later(deployment, self._staff(deployment))
+                elif self.is_production(deployment):
+                    self._later(deployment, self._staff_all(deployment))
         for row in cut_off:
             self._go_on(row)
 
@@ -331,13 +351,23 @@ class Fleet:
         if row["state"] != State.READY.value:  # nobody saw it become ready, or it was being stopped
             self._begin_stop(deployment, Cause.STOP)
             return False
-        crew.take_up()
-        self._later(deployment, self._staff(deployment))
         return True
+
+    async def _staff_all(self, production: Deployment) -> None:
+        """Production, and then those on its data that are kept warm."""
+        await self._staff(production)
+        for one in self.known():
+            key = one.key
+            if key.is_production and key.app == production.key.app and one is not production:
+                await self._staff(one)
 
     def _go_on(self, row: dict[str, Any]) -> None:
         """A deploy that was cut off begins again; one whose worker ended meanwhile waits to be asked for."""
         deployment = self.get(self.apps[row["app"]], row["commit"], row["version"])
+        if deployment.state is not State.STOPPING:
+            deployment.found_down(State(row["state"]))
+        if State(row["state"]) not in (State.READY, *PASSING):
+            return  # only what was left of it ran
         if not self._is_wanted(deployment):
             self._events.append(
                 PromoteFailed(
@@ -575,6 +605,10 @@ class Fleet:
         for folder in (self._config.home / "scratch").glob("*"):
             if folder not in live:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_worker(row: Mapping[str, Any]) -> bool:
+    return any(record_in(each) for each in rows_of(row["worker"]).values())
 
 
 def in_seconds(seconds: float) -> str:

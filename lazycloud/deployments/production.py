@@ -238,10 +238,12 @@ class Production:
 
     async def _let_go(self, app: App, before: str, older: list[Deployment]) -> None:
         """New requests go to the new one; the one before stays warm for a rollback, older ones stop."""
-        await self._fleet.hand_over(app)
         if not before or before == app.production:
+            await self._fleet.hand_over(app)
             return
-        await self._fleet.retire(self._fleet.get(app, before, PRODUCTION))
+        await asyncio.gather(
+            self._fleet.retire(self._fleet.get(app, before, PRODUCTION)), self._fleet.hand_over(app)
+        )
         for old in older:
             # Another promote may have come meanwhile, and may want just that one.
             if app.name not in self._promoting and self._fleet.production(app) is not old:
