@@ -405,11 +405,10 @@ async def _server(folder: Path) -> AsyncIterator[tuple[Server, Checkout, dict[st
 
 async def chaos(folder: Path, seed: int, seconds: float, told: Callable[[str], None]) -> list[str]:
     """Do it in an empty folder. What must not be and is, in sentences."""
-    groups = remains.groups()
     async with _server(folder) as (server, checkout, commits):
         run = Chaos(server, checkout, commits, seed, told)
         await run.run(schedule(seed, seconds))
-    return run.wrongs + remains.of(server.home, folder / "tmp", groups)
+    return run.wrongs + remains.of(server.home, folder / "tmp")
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -31,9 +32,10 @@ def processes(*words: str) -> list[psutil.Process]:
     return found
 
 
-def groups() -> set[str]:
-    """All control groups there are."""
-    return {folder for folder, _, _ in os.walk(GROUPS)}
+def groups(home: Path) -> list[str]:
+    """The control groups of a server; others may run beside it."""
+    name = f"lazycloud-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
+    return [folder for folder, _, _ in os.walk(GROUPS) if name in folder]
 
 
 def temporary(folder: Path) -> Iterator[Path]:
@@ -42,13 +44,13 @@ def temporary(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in (*folders, *names) if _TEMPORARY.fullmatch(name))
 
 
-def of(home: Path, temporaries: Path, groups_before: set[str]) -> list[str]:
+def of(home: Path, temporaries: Path) -> list[str]:
     """Sentences. `temporaries` is the TMPDIR that the server had for itself."""
     found = [f"{one} still runs: {one.cmdline()}" for one in processes(str(home), str(temporaries))]
     for table in ("/proc/mounts", "/proc/net/unix"):
         lines = Path(table).read_text().splitlines()
         found += [f"{table}: {line}" for line in lines if str(home) in line or str(temporaries) in line]
-    found += [f"The control group {one} is left." for one in groups() - groups_before if "lazycloud" in one]
+    found += [f"The control group {one} is left." for one in groups(home)]
     found += [f"{place} is left." for place in temporaries.iterdir()]
     found += [f"{place} is left." for place in temporary(home)]
     found += [
