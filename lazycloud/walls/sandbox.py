@@ -30,6 +30,7 @@ from lazycloud.walls.view import View
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 TRY_TIMEOUT = 30.0
+TRIAL = "lazycloud-walls-"
 FOLDER = "walls"  # of the home: what every sandbox is shown of ours
 USER, NAME = 1000, "app"  # who a server's root is inside
 TOLD = (
@@ -245,7 +246,8 @@ def _has(option: str) -> bool:
 def _missing() -> str:
     if _bwrap() is None:
         return "bwrap is not on this machine, by which workers and builds are walled off."
-    with tempfile.TemporaryDirectory(prefix="lazycloud-walls-") as folder:
+    _clear_trials()
+    with tempfile.TemporaryDirectory(prefix=f"{TRIAL}{os.getpid()}-") as folder:
         sandbox, view = Sandbox(Path(folder), {}), View(Path(folder))
         words = [*sandbox.words(view, Path("/")), "/bin/true"]
         try:
@@ -262,6 +264,14 @@ def _missing() -> str:
             return f"bwrap, by which workers and builds are walled off, does not work here: {problem}."
     last = (tried.stderr.strip().splitlines() or [f"exit status {tried.returncode}"])[-1]
     return "" if tried.returncode == 0 else f"Workers and builds cannot be walled off: {last.rstrip('.')}."
+
+
+def _clear_trials() -> None:
+    """Folders of processes that were killed while they tried it."""
+    for left in Path(tempfile.gettempdir()).glob(f"{TRIAL}*"):
+        pid = left.name.removeprefix(TRIAL).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _restricted_by_apparmor() -> bool:

@@ -295,3 +295,16 @@ def test_tools_that_hold_the_server_s_folder_are_not_shown(home: Path, view: Vie
     words = " ".join(walls.arguments(view, Path("/")))
     assert f"--ro-bind-try {home.parent} " not in words
     assert f"--ro-bind-try {home}/apps " not in words
+
+
+def test_what_a_process_left_that_was_killed_while_it_tried_the_sandbox_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox.tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for pid in (ended.pid, os.getpid()):
+        (tmp_path / f"{sandbox.TRIAL}{pid}-x").mkdir()
+    sandbox._missing.cache_clear()
+    sandbox.missing()
+    assert [place.name for place in tmp_path.iterdir()] == [f"{sandbox.TRIAL}{os.getpid()}-x"]
