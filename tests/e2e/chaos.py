@@ -95,7 +95,7 @@ class Chaos:
         self._visitors = Visitors(server.port, commits, self._random)
         self._wishes: set[asyncio.Task[None]] = set()
         self._hanging: dict[int, psutil.Process] = {}
-        self._hangs: list[tuple[float, float]] = []  # unix times
+        self._hangs: list[tuple[float, float]] = []  # also when control was not there; unix times
         self._falls: deque[float] = deque()
 
     async def run(self, acts: Sequence[Act]) -> None:
@@ -131,12 +131,15 @@ class Chaos:
         if act.what == "upgrade":
             self.server.process.send_signal(signal.SIGHUP)
             self._told(f"{act.at:6.1f} s  upgrade")
+            self._own(self._absence())
         elif not victims:
             self._told(f"{act.at:6.1f} s  {act.what}: nobody")
         else:
             victim = victims[int(act.choice * len(victims))]
             self._told(f"{act.at:6.1f} s  {act.what} {_describe(victim)}")
             self._hit(verb, victim, act.seconds)
+            if act.what == "kill control":
+                self._own(self._absence())
 
     def _victims(self, kind: str) -> list[psutil.Process]:
         if kind == "worker":
@@ -209,6 +212,25 @@ class Chaos:
         except (OSError, aiohttp.ClientError):
             return None
 
+    async def _absence(self) -> None:
+        """Note until when control is away."""
+        began = time.time()
+        with contextlib.suppress(TimeoutError):
+            await self.server.until(self._control_answers)
+        self._hangs.append((began, time.time()))
+
+    async def _control_answers(self) -> bool:
+        connector = aiohttp.UnixConnector(str(self.server.home / "run/api"))
+        timeout = aiohttp.ClientTimeout(total=2)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                session.get("http://control/api/server") as answer,
+            ):
+                return answer.status == 200
+        except (OSError, TimeoutError, aiohttp.ClientError):
+            return False
+
     async def _until_promoted(self, number: int) -> None:
         """Until it ended, well or not, or control did."""
         with contextlib.suppress(OSError, aiohttp.ClientError):
@@ -245,11 +267,7 @@ class Chaos:
         down = [(after.ended - before.ended, before.ended) for before, after in itertools.pairwise(good)]
         for seconds, at in sorted(down, reverse=True)[:3]:
             self._told(f"production gave no good answer for {seconds:.1f} s")
-            hung = sum(
-                min(at + seconds, end) - max(at, begin)
-                for begin, end in self._hangs
-                if begin < at + seconds and end > at
-            )
+            hung = _covered(self._hangs, at, at + seconds)
             if seconds > RESTART + hung:
                 self.wrongs.append(f"Production gave no good answer for {seconds:.1f} s.")
         spans = self._spans()
@@ -338,6 +356,15 @@ class Chaos:
                     f"The server says “{word}”:\n{said[max(0, said.index(word) - 500) :][:3000]}"
                 )
                 break
+
+
+def _covered(spans: Iterable[tuple[float, float]], begin: float, end: float) -> float:
+    """How much of the time from `begin` to `end` lies in any of them."""
+    covered = 0.0
+    for since, until in sorted(spans):
+        covered += max(0.0, min(until, end) - max(since, begin))
+        begin = max(begin, until)
+    return covered
 
 
 def _in_short(answer: Answer | None) -> str:
