@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
+import sysconfig
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -128,3 +132,42 @@ def _until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"no {what} within {PATIENCE} s"
         time.sleep(0.05)
+
+
+def base_image(dockerd: Dockerd, name: str) -> None:
+    """A small image to build others from, made of this machine's shell and the Python that runs the tests."""
+    python = Path(sys.executable).resolve()
+    library = Path(sysconfig.get_path("stdlib")).resolve()
+    programs = [python, Path("/bin/sh"), *map(Path, filter(None, map(shutil.which, ("cat", "ls", "sleep"))))]
+    modules = sorted((library / "lib-dynload").glob("*.so"))
+    libraries = {word for program in (*programs, *modules) for word in _libraries(program)}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for place in (*programs[1:], *map(Path, sorted(libraries))):
+            archive.add(place.resolve(), str(place))
+        archive.add(python)
+        archive.add(library, filter=_wanted)
+        link = tarfile.TarInfo("/bin/python3")
+        link.type, link.linkname = tarfile.SYMTYPE, str(python)
+        archive.addfile(link)
+    dockerd.docker("import", "-", name, stdin=buffer.getvalue())
+
+
+def _libraries(program: Path) -> list[str]:
+    told = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
+    return [word for word in told.split() if word.startswith("/")]
+
+
+def _wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    left_out = (
+        "test",
+        "tests",
+        "site-packages",
+        "dist-packages",
+        "__pycache__",
+        "idlelib",
+        "ensurepip",
+        "lib2to3",
+    )
+    unwanted = Path(entry.name).name in left_out or "/config-" in entry.name
+    return None if unwanted else entry

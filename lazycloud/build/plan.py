@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from lazycloud.build.procfile import parse_procfile
 from lazycloud.build.runtimes.command import Command
+from lazycloud.build.runtimes.dockerfile import FILE as DOCKERFILE
 from lazycloud.build.runtimes.known import RUNTIMES
 from lazycloud.build.runtimes.runtime import Dependencies, Look, Use, Way
 from lazycloud.build.runtimes.static import serving
@@ -31,13 +32,15 @@ class Plan:
     `on_commit` "announce", "build" or "start". `build_inputs` are the files that the build reads, as patterns with
     their fingerprints, none for all. `secrets` are names. `writable`: the app may change committed files.
     `workers` serve it at a time; `background` are commands of other processes, by name. `build_network`: its build
-    command may use the network.
+    may use the network. With a `dockerfile`, all run in an image that is built of it, and `run` is "" for its own
+    command.
     """
 
     runtime: str
     found: tuple[str, ...]
     run: str
     roots: tuple[str, ...] = ()
+    dockerfile: str = ""
     dependencies: tuple[Dependencies, ...] = ()
     python_path: tuple[str, ...] = ()
     build: str | None = None
@@ -75,7 +78,7 @@ class Plan:
 
     def settled(self, is_folder: Callable[[str], bool]) -> Plan:
         """With `run` filled in, when the build is done. Raises StepFailed if it left none of `roots`."""
-        if self.run:
+        if self.run or self.dockerfile:
             return self
         for root in self.roots:
             if is_folder(root):
@@ -86,23 +89,24 @@ class Plan:
         )
 
 
-def make_plan(tree: Tree) -> Plan:
-    """The plan for a commit's files.
+def make_plan(tree: Tree, images: bool = False) -> Plan:
+    """The plan for a commit's files. `images`: images of Dockerfiles can be built here.
 
     Raises BadInput for a file that is wrong, StepFailed when no way to run is found.
     """
     settings = parse_settings(tree.read(SETTINGS_FILE))
-    look = Look(tree, settings, parse_procfile(tree.text("Procfile") or ""))
+    look = Look(tree, settings, parse_procfile(tree.text("Procfile") or ""), images)
     way = _way(look)
     release = settings.release or look.processes.get("release")
     commands = tuple(filter(None, (way.run, release, settings.build_command, settings.after)))
-    dependencies = _dependencies(look, Use(way, commands))
-    build = _build(look, dependencies)
+    dependencies = {} if way.dockerfile else _dependencies(look, Use(way, commands))
+    build = None if way.dockerfile else _build(look, dependencies)
     return Plan(
         runtime=_runtime(way, dependencies),
         found=(*way.found, *_notes(look, dependencies, build)),
         run=way.run,
         roots=way.roots,
+        dockerfile=way.dockerfile,
         dependencies=tuple(dependencies.values()),
         python_path=way.python_path,
         build=build,
@@ -112,7 +116,7 @@ def make_plan(tree: Tree) -> Plan:
         build_outputs=settings.build_outputs,
         secrets=settings.secrets,
         writable=settings.writable,
-        build_network=settings.network,
+        build_network=bool(settings.network) or bool(way.dockerfile and settings.network is None),
         release=release,
         after=settings.after,
         health=settings.health,
@@ -139,10 +143,17 @@ def _way(look: Look) -> Way:
     for runtime in RUNTIMES:
         if way := runtime.guess(look):
             return way
-    raise _no_way(look.processes)
+    raise _no_way(look)
 
 
-def _no_way(processes: Mapping[str, str]) -> StepFailed:
+def _no_way(look: Look) -> StepFailed:
+    if look.tree.exists(DOCKERFILE) and not look.images:
+        return StepFailed(
+            f"The commit has a {DOCKERFILE}, and no other way to run it was found; this server runs no containers.",
+            'Set isolation = "container" in the server\'s config.toml, which needs Docker or Podman; or say in '
+            f"{SETTINGS_FILE} or a Procfile how to run it without.",
+        )
+    processes = look.processes
     others = f" The Procfile has {', '.join(processes)}, but no web." if processes else ""
     return StepFailed(
         f"No way to run this commit was found.{others} Looked for: {SETTINGS_FILE} with a command, "

@@ -125,6 +125,8 @@ def _inputs(each: Dependencies, tool: Tool, said: Mapping[str, str], plan: Plan)
 def _build(
     commit: Commit, plan: Plan, dependencies: Mapping[str, Stage], said: Mapping[str, str]
 ) -> Stage | None:
+    if plan.dockerfile:
+        return Stage("build", {"platform": PLATFORM, "dockerfile": plan.dockerfile, "tree": commit.tree})
     if plan.build is None:
         return None
     files = {f"files {pattern}": found for pattern, found in plan.build_inputs} or {"tree": commit.tree}

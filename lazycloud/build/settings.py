@@ -45,8 +45,12 @@ timeout = 900
 # dependencies_output = "vendor"
 # Secrets of the server that builds and installs get as environment variables; see docs/settings.md.
 # secrets = ["NPM_TOKEN"]
-# true: the command may use the network. Where lazycloud has walls it has none otherwise; installs always have it.
-network = false
+# true: the command may use the network. Where lazycloud has walls it has none otherwise; installs always have it, and
+# what a Dockerfile runs has it unless this is false.
+# network = true
+# Where workers are containers, a commit's Dockerfile is built and its own command runs, unless [run] says another
+# way. Another file, or "" to use none.
+# dockerfile = "deploy/Dockerfile"
 # false: flake.nix and shell.nix are for development only.
 nix = true
 
@@ -90,7 +94,7 @@ from = "production"
 
 @dataclass(frozen=True)
 class Settings:
-    """Seconds for times; None where nothing is said. `build_command` may be "": explicitly none."""
+    """Seconds for times; None where nothing is said. `build_command` and `dockerfile` may be "": explicitly none."""
 
     on_commit: str = "announce"
     build_command: str | None = None
@@ -101,7 +105,8 @@ class Settings:
     dependencies_inputs: tuple[str, ...] = ()
     dependencies_output: str = ""
     secrets: tuple[str, ...] = ()
-    network: bool = False
+    network: bool | None = None
+    dockerfile: str | None = None
     nix: bool = True
     run_command: str | None = None
     release: str | None = None
@@ -173,6 +178,11 @@ def _inner(value: Any) -> str | None:
     return None if right else 'a folder of the repository, such as "vendor"'
 
 
+def _file_or_none(value: Any) -> str | None:
+    right = value == "" or _inner(value) is None
+    return None if right else 'a file of the repository, such as "deploy/Dockerfile", or ""'
+
+
 def _places(value: Any) -> str | None:
     right = isinstance(value, list) and value and all(_inner(each) is None for each in value)
     return (
@@ -200,6 +210,7 @@ KNOWN: dict[tuple[str, str], tuple[str, Check]] = {
     ("build", "dependencies_output"): ("dependencies_output", _inner),
     ("build", "secrets"): ("secrets", _variables),
     ("build", "network"): ("network", _true_or_false),
+    ("build", "dockerfile"): ("dockerfile", _file_or_none),
     ("build", "nix"): ("nix", _true_or_false),
     ("run", "command"): ("run_command", _command),
     ("run", "release"): ("release", _command),

@@ -26,6 +26,7 @@ from lazycloud.build.commands import run_tool
 from lazycloud.build.commit import Commit
 from lazycloud.build.disk import disk_watched
 from lazycloud.build.executions import Executions
+from lazycloud.build.images import Images, context
 from lazycloud.build.limits import Limits
 from lazycloud.build.marker import (
     TRASH,
@@ -120,7 +121,8 @@ class Release:
     """What a build leaves, complete and immutable: `plan.run` is to be run in `folder`.
 
     `environment` is what the release itself needs: PATH, VIRTUAL_ENV and the like, and the app's [env].
-    `skipped`: there is no build command.
+    `skipped`: there is no build command. `image`: what it is to be run in, as the engine of containers calls it;
+    "" for where releases are run anyway.
     """
 
     key: str
@@ -131,6 +133,7 @@ class Release:
     skipped: bool
     recipe: Recipe
     fetched: bool = False
+    image: str = ""
 
     @property
     def shown(self) -> tuple[Path, ...]:
@@ -168,6 +171,7 @@ class Stages:
         depot: Depot | None = None,
         limits: Limits | None = None,
         walls: Sandbox | None = None,
+        images: Images | None = None,
     ) -> None:
         self._repository = repository
         self._folder = folder
@@ -179,7 +183,8 @@ class Stages:
         self._secrets = secrets or Secrets(folder / "secrets.env")
         self._tools = Toolchain(self._environment, cache / "tools")
         self._executions = Executions()
-        self._plans = Plans(repository)
+        self._images = images
+        self._plans = Plans(repository, images is not None)
         self._depot = depot
         self.in_use: Callable[[Path], bool] = lambda release: (
             False
@@ -258,9 +263,20 @@ class Stages:
             fetched = await self._executions.share(f"build {source.key}", work, output)
         use_marker(marker)
         plan = _settled(source)
+        image, was_there = await self._ensure_image(source, output)
         environment = self._variables(source).run()
-        skipped = plan.build is None
-        return Release(source.key, source.folder, plan, environment, reused, skipped, recipe, fetched)
+        skipped = plan.build is None and not image
+        return Release(
+            source.key,
+            source.folder,
+            plan,
+            environment,
+            reused and was_there,
+            skipped,
+            recipe,
+            fetched,
+            image,
+        )
 
     async def settle(self, release: Release, output: Output = unheard) -> None:
         """What may come after the first answer: environments are finished and sealed, all of it is flushed."""
@@ -485,6 +501,27 @@ class Stages:
             await discard(folder)
             raise
         return False
+
+    async def _ensure_image(self, source: Source, output: Output) -> tuple[str, bool]:
+        """The image of a Dockerfile, and whether it was there. Nobody keeps others from removing it at the engine."""
+        if not source.plan.dockerfile:
+            return "", True
+        assert self._images is not None
+        app = self._folder.name
+        if await self._images.has(app, source.key):
+            return self._images.name(app, source.key), True
+        work = partial(self._build_image, source)
+        await self._executions.share(f"image {source.key}", work, output)
+        return self._images.name(app, source.key), False
+
+    async def _build_image(self, source: Source, output: Output) -> None:
+        assert self._images is not None
+        plan, app = source.plan, self._folder.name
+        seconds = self._limits.of(plan.build_timeout, source.folder).seconds
+        files = await asyncio.to_thread(context, source.folder, plan.dockerfile)
+        await self._images.build(
+            app, source.key, source.folder, files, plan.dockerfile, output, seconds, plan.build_network
+        )
 
     async def _run_build(self, source: Source, folder: Path, output: Output) -> None:
         assert source.plan.build is not None

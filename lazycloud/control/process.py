@@ -21,6 +21,7 @@ from lazycloud import __version__, store
 from lazycloud.build.artifacts.depot import Depot
 from lazycloud.build.artifacts.place import read_place
 from lazycloud.build.environment import build_environment
+from lazycloud.build.images import Images
 from lazycloud.build.limits import Limits
 from lazycloud.build.repository import Repository, shown_url
 from lazycloud.build.stages import Stages
@@ -105,7 +106,7 @@ class Control:
         self._closing.callback(lambda: self.events.append(ServerStopped()))
         self._keep_workers = True  # until the start is complete: a start that fails stops nobody's worker
         self._walls = await self._make_walls()
-        engine = await open_engine(config, self._walls)
+        engine, self._images = await open_engine(config, self._walls, self._environ)
         self._closing.push_async_callback(engine.close)
         self.fleet = Fleet(config, self.events, self._store, engine, self._environ.get("TZ", ""))
         self.production = Production(config, self.fleet, self.events, self._store)
@@ -254,7 +255,16 @@ class Control:
         cache = self.config.cache_folder
         environment = build_environment(self._environ, folder / "build-home", cache)
         limits, depot = self._limits(), self.depot
-        stages = Stages(repository, folder, cache, environment, depot=depot, limits=limits, walls=self._walls)
+        stages = Stages(
+            repository,
+            folder,
+            cache,
+            environment,
+            depot=depot,
+            limits=limits,
+            walls=self._walls,
+            images=self._images,
+        )
         stages.in_use = lambda release: is_held(self.fleet, name, release)
         versions = Versions(folder / "data")
         stages.clear_leftovers()
@@ -296,17 +306,23 @@ class Control:
         return next(name for name in names if name not in taken)
 
 
-async def open_engine(config: Config, walls: Sandbox | None) -> Engine:
-    """What the setting `isolation` asks for. Raises BadInput if it cannot be had."""
+async def open_engine(
+    config: Config, walls: Sandbox | None, environ: Mapping[str, str]
+) -> tuple[Engine, Images | None]:
+    """What the setting `isolation` asks for, and who builds images of Dockerfiles, if anybody does.
+
+    Raises BadInput if it cannot be had.
+    """
     if config.isolation != "container":
         kept = tuple(listen.port for listen in config.listen if listen.port)
         bounds = Bounds(Groups(config.home), Wall(RANGE, kept), config.workers.limits)
-        return Sandboxed(walls, bounds) if walls else Processes(bounds)
+        return (Sandboxed(walls, bounds) if walls else Processes(bounds)), None
     from lazycloud.workers.containers.engine import Containers  # takes a tenth of a second, and few need it
 
-    containers = Containers(config.container, config.home)
+    named = build_environment(environ, config.home, config.cache_folder)
+    containers = Containers(config.container, config.home, named)
     await containers.open()
-    return containers
+    return containers, containers.images
 
 
 async def tell(events: EventLog, after: int) -> None:

@@ -85,7 +85,7 @@ class Deploy:
             await self._release_command(release, step, output)
         self.deployment.advance(Cause.LAUNCHED)
         with self._step(StepName.START) as (step, output):
-            output(f"$ {release.plan.run}\n")
+            output(f"$ {release.plan.run or f'the command of {release.image}'}\n")
             workers = [(name, await self._start(release, name, output)) for name in posts]
         with self._step(StepName.READY) as (step, output):
             await asyncio.gather(*(worker.ready(output) for _, worker in workers))
@@ -258,6 +258,7 @@ class Deploy:
             view=self._view(release),
             limits=self.limits,
             data=(self.app.versions.place(self.deployment.key.version), self.scratch),
+            image=release.image,
         )
 
     def _view(self, release: Release) -> View:

@@ -23,6 +23,7 @@ class Record:
     `engine` is the name of what started it; of a container, `pid` is its first process, `container` the engine's id.
     `group` names its control group, "" for none; `limits` are those that it was started with, by name, and `data`
     the folders whose size they bound.
+    `copied`: the engine keeps what it writes, and control copies that into the log.
     """
 
     pid: int
@@ -45,6 +46,7 @@ class Record:
     group: str = ""
     limits: Mapping[str, float] = field(default_factory=dict)
     data: tuple[str, ...] = ()
+    copied: bool = False
 
     @property
     def identity(self) -> Identity:

@@ -26,6 +26,7 @@ class Launch:
     preloaded from, None for a plain start. `name` tells this worker from all others that the server ever starts.
     `view`: what it may see, None for everything. `listens`: False for a background process: it is given no port.
     `data`: folders whose size `limits.disk` bounds.
+    `image`: a container's, with all that it needs; its own command is run where `command` is "".
     """
 
     command: str
@@ -44,6 +45,7 @@ class Launch:
     limits: Limits = field(default_factory=Limits)
     listens: bool = True
     data: tuple[Path, ...] = ()
+    image: str = ""
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,38 @@ def test_no_way_says_what_was_looked_for_and_shows_a_lazycloud_toml() -> None:
     assert plan_of({"lazycloud.toml": example}).health == "/"
 
 
+def test_a_dockerfile_comes_first_where_images_can_be_built_unless_lazycloud_toml_says_how_to_run() -> None:
+    files = {
+        "Dockerfile": "FROM base",
+        "Procfile": "web: a\nworker: b\nrelease: c",
+        "requirements.txt": "flask",
+    }
+    made = make_plan(tree(files), images=True)
+    assert (made.runtime, made.dockerfile, made.run, made.dependencies) == (
+        "dockerfile",
+        "Dockerfile",
+        "",
+        (),
+    )
+    assert (made.release, made.background) == ("c", {"worker": "b"})
+    assert made.settled(lambda _: False) is made
+    assert plan_of(files).run == "a"
+    for said in ('[run]\ncommand = "a"', '[build]\ndockerfile = ""', '[run]\nroot = "public"'):
+        assert make_plan(tree(files | {"lazycloud.toml": said}), images=True).dockerfile == ""
+    named = {"lazycloud.toml": '[build]\ndockerfile = "deploy/Dockerfile"\ncommand = "make"'}
+    with pytest.raises(BadInput, match="names deploy/Dockerfile, which is not in the commit"):
+        plan_of(named)
+    made = make_plan(tree(named | {"deploy/Dockerfile": "FROM base"}), images=True)
+    assert (made.dockerfile, made.build) == ("deploy/Dockerfile", None)
+    assert "warning: `command` in [build] is not run: deploy/Dockerfile builds." in made.found
+
+
+def test_a_commit_that_has_only_a_dockerfile_says_what_to_set_where_there_are_no_containers() -> None:
+    with pytest.raises(StepFailed, match="this server runs no containers") as caught:
+        plan_of({"Dockerfile": "FROM base"})
+    assert 'isolation = "container"' in caught.value.advice
+
+
 def test_an_importable_folder_under_src_is_on_the_path() -> None:
     assert plan_of({"src/shop/__init__.py": FLASK}).python_path == ("src",)
     assert plan_of({"shop/__init__.py": FLASK}).python_path == ()

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.dockerd import Dockerd
+from tests.dockerd import Dockerd, base_image
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
 from tests.e2e.server import Server
@@ -60,6 +60,90 @@ async def test_python_node_and_static_sites_serve_from_containers(
     assert len(dockerd.containers()) == 4
     server.cli("stop", node, folder=checkout.path)
     assert len(dockerd.containers()) == 3
+
+
+DOCKERFILE = """
+FROM base
+ARG WORDS=built
+RUN echo $WORDS > /words; ls > /files
+COPY . /app
+WORKDIR /app
+ENV NAME=of-the-image
+CMD ["python3", "-u", "app.py"]
+"""
+
+IN_IMAGE = """
+import http.server, json, os, pathlib, sqlite3
+database = sqlite3.connect(os.environ["DATABASE_URL"].removeprefix("sqlite:///"))
+print("serves from", os.getcwd())
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        words = pathlib.Path("/words").read_text()
+        told = {"words": words, "files": sorted(os.listdir()), "name": os.environ["NAME"],
+                "notes": [row[0] for row in database.execute("SELECT text FROM notes")]}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(told).encode())
+
+http.server.HTTPServer(("0.0.0.0", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+MIGRATE = """
+import os, sqlite3
+with sqlite3.connect(os.environ["DATABASE_URL"].removeprefix("sqlite:///")) as database:
+    database.execute("CREATE TABLE IF NOT EXISTS notes (text TEXT)")
+    database.execute("INSERT INTO notes VALUES ('migrated')")
+"""
+
+
+async def test_a_dockerfile_is_built_and_its_image_goes_with_its_release(
+    contained: Callable[..., Server], checkout: Checkout, dockerd: Dockerd
+) -> None:
+    base_image(dockerd, "base")
+    files = {"Dockerfile": DOCKERFILE, ".dockerignore": "secret*\n!secret.not\n", "app.py": IN_IMAGE}
+    files |= {
+        "secret.txt": "",
+        "secret.not": "",
+        "migrate.py": MIGRATE,
+        "Procfile": "release: python3 migrate.py\n",
+    }
+    first = checkout.commit(files)
+    broken = checkout.commit({"Dockerfile": "FROM base\nRUN echo oh dear && exit 3\n"})
+    checkout.commit(
+        counter("other", Dockerfile=None, **dict.fromkeys(set(files) - {"Dockerfile", "app.py", "Procfile"}))
+    )
+    server = contained(checkout.path)
+    got = await server.get(first)
+    assert got.status == 200, got
+    answer = got.json
+    assert answer["files"] == [
+        ".dockerignore",
+        "Dockerfile",
+        "Procfile",
+        "app.py",
+        "migrate.py",
+        "secret.not",
+    ]
+    assert (answer["words"], answer["name"], answer["notes"]) == ("built\n", "of-the-image", ["migrated"])
+    log = server.cli("logs", first, folder=checkout.path)
+    assert " : RUN echo $WORDS" in log and "serves from /app" in log
+    failed = await server.get(broken)
+    assert failed.status == 502
+    assert "Dockerfile could not be built" in failed.text and "oh dear" in failed.text
+
+    server.children()["control"].kill()
+    before = dockerd.containers()
+    assert (await server.get(first)).json == answer
+    await server.reaches(first, "ready")
+    assert dockerd.containers() == before
+    log = server.cli("logs", first, folder=checkout.path)
+    assert log.count("serves from /app") == 1 and log.count("GET /") == 2
+
+    assert "lazycloud/" in dockerd.docker("images")
+    server.cli("stop", first, folder=checkout.path)
+    server.cli("prune", "--all", folder=checkout.path)
+    assert "lazycloud/" not in dockerd.docker("images")
 
 
 async def test_containers_go_on_serving_when_control_is_killed_and_are_found_again(

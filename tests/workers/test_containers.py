@@ -8,6 +8,7 @@ import os
 import signal
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,11 @@ class Home:
         (path / "token").write_text("the server's")
 
     def launch(self, command: str, **options: Any) -> Launch:
-        view = View(self.path, (APPS,), (self.path / "data", self.path / "scratch"))
+        view = View(self.path, (APPS,), (self.path / "data",), scratch=self.path / "scratch")
         return launch(self.path, command, **{"view": view, "name": "shop.3f2a", **options})
 
     async def engine(self, dockerd: Dockerd, **settings: Any) -> Containers:
-        containers = Containers(Container(socket=str(dockerd.socket), **settings), self.path)
+        containers = Containers(Container(socket=str(dockerd.socket), **settings), self.path, os.environ)
         await containers.open()
         return containers
 
@@ -141,6 +142,8 @@ async def test_what_an_earlier_control_did_not_write_down_is_removed(
 
 async def test_it_sees_its_own_files_and_nothing_else_of_the_server(engine: Containers, home: Home) -> None:
     launched = home.launch("ok.py")
+    path = f"{home.path}/others:{launched.environment['PATH']}"  # as a commit may say: it shows nothing more
+    launched = replace(launched, environment={**launched.environment, "PATH": path})
     look = await lines(engine, launched, f"ls {home.path}; touch {home.path}/data/new && echo made")
     assert look == ["data", "scratch", "made"]
     assert (home.path / "data/new").stat().st_uid == os.getuid()
@@ -257,10 +260,10 @@ async def test_an_engine_that_dies_takes_its_workers_along_and_starts_them_when_
 
 
 async def test_no_engine_is_said_with_what_to_do(home: Home, tmp_path: Path) -> None:
-    engine = Containers(Container(socket=str(tmp_path / "nothing.sock")), home.path)
+    engine = Containers(Container(socket=str(tmp_path / "nothing.sock")), home.path, os.environ)
     with pytest.raises(BadInput, match=r"nothing\.sock does not answer"):
         await engine.open()
-    engine = Containers(Container(socket="tcp://elsewhere:2375"), home.path)
+    engine = Containers(Container(socket="tcp://elsewhere:2375"), home.path, os.environ)
     with pytest.raises(BadInput, match="data lie on this machine"):
         await engine.open()
 

@@ -2,6 +2,7 @@
 
 runtime   what a runtime is, and how to write one
 nix       programs by flake.nix or shell.nix, for all others
+dockerfile  an image of the app's own, where workers are containers
 command   whatever has a start command, and packages by a command of its own
 python    with requirements (its lockfiles) and application (the object that a server runs)
 node      package.json and the lockfiles of npm, pnpm and yarn

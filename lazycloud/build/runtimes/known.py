@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lazycloud.build.runtimes.command import Command
+from lazycloud.build.runtimes.dockerfile import Dockerfile
 from lazycloud.build.runtimes.nix import Nix
 from lazycloud.build.runtimes.node import Node
 from lazycloud.build.runtimes.php import Php
@@ -10,5 +11,5 @@ from lazycloud.build.runtimes.python import Python
 from lazycloud.build.runtimes.runtime import Runtime
 from lazycloud.build.runtimes.static import Static
 
-RUNTIMES: tuple[Runtime, ...] = (Nix(), Command(), Python(), Node(), Php(), Static())
+RUNTIMES: tuple[Runtime, ...] = (Nix(), Dockerfile(), Command(), Python(), Node(), Php(), Static())
 BY_NAME = {runtime.name: runtime for runtime in RUNTIMES}

@@ -18,11 +18,15 @@ from lazycloud.processes import Output
 
 @dataclass(frozen=True)
 class Look:
-    """What planning sees of a commit. `processes` are the commands of its Procfile, by name."""
+    """What planning sees of a commit. `processes` are the commands of its Procfile, by name.
+
+    `images`: images of Dockerfiles can be built and run here.
+    """
 
     tree: Tree
     settings: Settings
     processes: Mapping[str, str]
+    images: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Way:
     """A way to run an app. `run` is a shell command, "" for a static site; `roots` are the folders that one may
     be served from.
 
-    `found` says in sentences what was seen; `python_path` are folders of the tree that imports start in.
+    `found` says in sentences what was seen; `python_path` are folders of the tree that imports start in. With a
+    `dockerfile`, by its path, an image is built of it that has all the app needs.
     """
 
     runtime: str
@@ -38,6 +43,7 @@ class Way:
     run: str = ""
     roots: tuple[str, ...] = ()
     python_path: tuple[str, ...] = ()
+    dockerfile: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lazycloud.errors import StepFailed
 from lazycloud.processes import Ending, Identity, ending_in_words
+from lazycloud.workers.containers.copying import Copying
 from lazycloud.workers.containers.daemon import Away, Daemon
 
 ENGINE_PATIENCE = 5.0  # seconds for the engine to see what the kernel has told us
@@ -19,11 +20,14 @@ BY_SIGNAL = 128  # a status above it is that and a signal, as shells have it
 class ContainerEnding:
     """What `processes.Ending` is for a process. `words` are to follow a name in a sentence."""
 
-    def __init__(self, identity: Identity, container: str, daemon: Daemon) -> None:
+    def __init__(
+        self, identity: Identity, container: str, daemon: Daemon, copying: Copying | None = None
+    ) -> None:
         self.words = "is gone"
         self.status: int | None = None
         self._container = container
         self._daemon = daemon
+        self._copying = copying
         self._process = Ending(identity)
         self._is_started = identity.pid > 0
         self._told = asyncio.Event()
@@ -44,6 +48,8 @@ class ContainerEnding:
 
     def close(self) -> None:
         self._process.close()
+        if self._copying:
+            self._copying.leave()
         if self._following:
             self._following.cancel()
 
@@ -57,8 +63,9 @@ class ContainerEnding:
             self.words = "ended with the container engine, which does not answer"
         except StepFailed:  # somebody removed it
             self.words = "is gone"
-        finally:
-            self._told.set()
+        if self._copying:
+            await self._copying.end()
+        self._told.set()
 
     async def _ask(self) -> tuple[int | None, str]:
         container = self._daemon.client.containers.container(self._container)

@@ -17,13 +17,15 @@ from typing import Any
 
 from lazycloud.container import Container
 from lazycloud.errors import StepFailed
-from lazycloud.processes import CommandFailed, Identity, Output, Tail, boot_id, identify, is_running
+from lazycloud.processes import CommandFailed, Identity, Output, Tail, boot_id, identify, is_running, unheard
+from lazycloud.walls.view import View
 from lazycloud.workers.command import shell
-from lazycloud.workers.containers import machine
 from lazycloud.workers.containers.daemon import NOT_THERE, Away, Daemon, Refused
 from lazycloud.workers.containers.ending import how_it_ended
+from lazycloud.workers.containers.images import Images
+from lazycloud.workers.containers.machine import Machine, shown
 from lazycloud.workers.containers.recipe import SERVER, WORKER, Recipe, view_of
-from lazycloud.workers.containers.root import make_root
+from lazycloud.workers.containers.root import make_root, users
 from lazycloud.workers.containers.worker import ContainerWorker, remove
 from lazycloud.workers.logs import open_log
 from lazycloud.workers.ports import Ports
@@ -38,7 +40,8 @@ NETWORK_OPTIONS = {"com.docker.network.bridge.enable_icc": "false"}  # container
 
 
 class Containers:
-    """Workers that are containers of a Docker-compatible engine. `home` is the server's folder.
+    """Workers that are containers of a Docker-compatible engine. `home` is the server's folder, `environ` what its
+    programs are found by.
 
     Each server has a network of its own, on which containers do not reach each other. Routers dial a container at
     its own address: a published port goes through a process that copies every byte, which took three times as long.
@@ -46,13 +49,16 @@ class Containers:
 
     name = "container"
 
-    def __init__(self, settings: Container, home: Path) -> None:
+    def __init__(self, settings: Container, home: Path, environ: Mapping[str, str]) -> None:
         self._settings = settings
+        self._environ = dict(environ)
         self._server = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
         self._daemon = Daemon(settings.socket)
         self._ports = Ports()
         self._found: set[str] = set()  # containers of an earlier control that nobody has claimed yet
         self._image = settings.image
+        self._home = home
+        self.images = Images(self._daemon, self._server, self._network)
 
     async def open(self) -> None:
         """Raises BadInput when there is no engine that can be used."""
@@ -85,12 +91,13 @@ class Containers:
                 await remove(self._daemon, record.container)
             return None
         self._ports.hold(record.port)
-        return self._worker(record)
+        return self._worker(record, _changed(record.log_path) if record.copied else 0)
 
     async def restored(self) -> None:
-        """What of an earlier control nobody has claimed is removed."""
+        """What of an earlier control nobody has claimed is removed, and images of releases that are gone."""
         strays, self._found = self._found, set()
         await asyncio.gather(*(remove(self._daemon, each) for each in strays))
+        await self.images.keep_only(self._home / "apps")
 
     async def run(self, launch: Launch, command: str, output: Output, timeout: float) -> None:
         # One stream of both: of two, nobody could tell which line came first.
@@ -109,7 +116,11 @@ class Containers:
 
     def adopted(self, worker: Worker) -> None: ...
 
-    async def leave(self, folder: Path) -> None: ...
+    async def leave(self, folder: Path) -> None:
+        """With a release its image goes."""
+        if folder.parent.name == "releases":
+            with suppress(StepFailed):
+                await self.images.remove(self.images.name(folder.parent.parent.name, folder.name))
 
     async def close(self) -> None:
         """The network goes if nothing is left in it."""
@@ -125,9 +136,9 @@ class Containers:
         return f"lazycloud-{self._server}"
 
     @property
-    def _user(self) -> str:
+    def _ids(self) -> tuple[int, int]:
         """Ours, so that files of data keep their owner; the root of an engine without root is who runs it."""
-        return "0:0" if self._daemon.is_rootless else f"{os.getuid()}:{os.getgid()}"
+        return (0, 0) if self._daemon.is_rootless else (os.getuid(), os.getgid())
 
     def _labels(self, name: str) -> dict[str, str]:
         return {SERVER: self._server, WORKER: name}
@@ -140,13 +151,15 @@ class Containers:
     async def _prepare_engine(self) -> None:
         """What all containers need: the network, and the image for this machine's programs."""
         await self._make_network()
+        self._machine = Machine(self._environ, self._home / "walls", users(*self._ids))
+        await asyncio.to_thread(lambda: (self._machine.system, self._machine.tools))
         if not self._settings.image:
-            uid, gid = (int(part) for part in self._user.split(":"))
-            root = make_root(uid, gid)
-            if not await self._has_image(root.tag):
-                await self._build_image(root.context, {"t": root.tag, "networkmode": "none"})
+            root = make_root()
+            if not await self.images.is_there(root.tag):
+                parameters = {"t": root.tag, "networkmode": "none"}
+                await self.images.make(io.BytesIO(root.context), parameters, Tail(unheard))
             self._image = root.tag
-        elif not await self._has_image(self._image):
+        elif not await self.images.is_there(self._image):
             raise StepFailed(
                 f"The container engine has no image {self._image}.", f"docker pull {self._image}"
             )
@@ -166,28 +179,16 @@ class Containers:
         async with self._daemon.asked("to make a network"):
             await self._daemon.client.networks.create(wish)
 
-    async def _has_image(self, tag: str) -> bool:
-        try:
-            async with self._daemon.asked("for an image"):
-                await self._daemon.client.images.inspect(tag)
-        except Refused as problem:
-            if problem.code != NOT_THERE:
-                raise
-            return False
-        return True
-
-    async def _build_image(self, context: bytes, parameters: Mapping[str, str]) -> None:
-        async for message in self._daemon.build(io.BytesIO(context), parameters):
-            if error := message.get("error"):
-                raise StepFailed(f"The container engine could not build {parameters['t']}: {error}")
-
     async def _start(self, launch: Launch, port: int, say: Output) -> Worker:
         with open_log(launch.log) as log:
             log_start = os.fstat(log.fileno()).st_size
-        # The file, not the engine, takes what it writes: so it does while control, or the engine, is away.
-        written = ["/bin/sh", "-c", 'exec "$@" >>"$0" 2>&1', str(launch.log), *shell(launch.command)]
-        recipe = self._recipe(launch, written, port)
-        recipe = replace(recipe, write=[*recipe.write, launch.log])
+        if launch.command:
+            # The file, not the engine, takes what it writes: so it does while control, or the engine, is away.
+            written = ["/bin/sh", "-c", 'exec "$@" >>"$0" 2>&1', str(launch.log), *shell(launch.command)]
+            recipe = self._recipe(launch, written, port)
+            recipe = replace(recipe, write=[*recipe.write, (launch.log, launch.log)])
+        else:  # an image's own command; there may be no shell in it
+            recipe = replace(self._recipe(launch, None, port), log=True)
         container = await self._begin(recipe, launch.name, say)
         try:
             async with self._daemon.asked("about a container"):
@@ -197,26 +198,37 @@ class Containers:
             await asyncio.shield(self._drop(container))
             raise
 
-    def _recipe(self, launch: Launch, command: Sequence[str], port: int) -> Recipe:
+    def _recipe(self, launch: Launch, command: Sequence[str] | None, port: int) -> Recipe:
+        """`command` None is the image's own."""
         view = view_of(launch.view, launch.folder)
-        read = [*view.read, *machine.toolchains(launch.command, launch.environment, view)]
-        if not self._settings.image:
-            read += machine.system()
-        read += map(Path, self._settings.mounts)
         listening = {"HOST": EVERYWHERE, "PORT": str(port)} if port else {}
+        environment = {**launch.environment, **listening}
+        write = (*view.write, *([view.scratch] if view.scratch else []))
+        if launch.image:  # it has its own programs
+            environment.pop("PATH", None)
         return Recipe(
-            image=self._image,
+            image=launch.image or self._image,
             command=command,
-            folder=launch.folder,
-            environment={**launch.environment, **listening},
-            user=self._user,
+            folder=None if launch.image else launch.folder,
+            environment=environment,
+            user="{}:{}".format(*self._ids),
             network=self._network if view.network else "none",
             labels=self._labels(launch.name),
-            read=machine.with_inner(dict.fromkeys(read)),
-            write=[place for place in view.write if place.exists()],
+            read=self._shown(launch, view),
+            write=[*((place, place) for place in write), *view.copies],
+            fresh=() if launch.image else view.fresh,
             limits=launch.limits,
             port=port if self._daemon.is_rootless else 0,
+            sealed=not launch.image,
         )
+
+    def _shown(self, launch: Launch, view: View) -> list[tuple[Path, Path]]:
+        """What an app sees of the machine: its release, and the programs that this was built with."""
+        mounts = [Path(place) for place in self._settings.mounts]
+        if launch.image:
+            return shown(mounts)
+        system = [] if self._settings.image else self._machine.system
+        return [*shown([*view.read, *self._machine.tools, *mounts]), *system]
 
     async def _begin(self, recipe: Recipe, name: str, say: Output) -> str:
         """Create and start; the id. Waits for an engine that is away, and makes again what it has lost."""
@@ -291,10 +303,11 @@ class Containers:
             stop_timeout=launch.stop_timeout,
             engine=self.name,
             container=told["Id"],
+            copied=not launch.command,
         )
 
-    def _worker(self, record: Record) -> ContainerWorker:
-        return ContainerWorker(record, self._daemon, lambda: self._ports.give_back(record.port))
+    def _worker(self, record: Record, since: int = 0) -> ContainerWorker:
+        return ContainerWorker(record, self._daemon, lambda: self._ports.give_back(record.port), since)
 
 
 class ContainerCommandFailed(CommandFailed):
@@ -303,6 +316,12 @@ class ContainerCommandFailed(CommandFailed):
     def __init__(self, command: str, status: int, last: Sequence[str], words: str) -> None:
         super().__init__(command, status, last)
         self.sentence = f"`{command}` {words}."
+
+
+def _changed(log: Path) -> int:
+    with suppress(FileNotFoundError):
+        return log.stat().st_mtime_ns
+    return 0
 
 
 def _slug(name: str) -> str:

@@ -14,13 +14,17 @@ from lazycloud.workforce import Limits
 SERVER, WORKER, RELEASE = "lazycloud.server", "lazycloud.worker", "lazycloud.release"
 """Labels: the digest of the server's home, the worker's name, the key of an image's release."""
 
+OWN_FOLDER = "rw,nosuid,nodev,mode=1777"
+TEMPORARY = Path("/tmp")  # noqa: S108 - the container's own
 NO_LOG = {"Type": "none", "Config": {}}
 SMALL_LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`command` None: the image's own. `read` and `write` are folders and files, at their own paths.
+    """`command` None: the image's own. `read` and `write` are folders and files, with the paths they are shown at.
+
+    `fresh` are empty folders that are its own, and gone with it.
 
     `port` is published at this machine's loopback if it is not 0. `log`: the engine keeps what it writes.
     """
@@ -32,8 +36,9 @@ class Recipe:
     user: str
     network: str
     labels: Mapping[str, str]
-    read: Sequence[Path] = ()
-    write: Sequence[Path] = ()
+    read: Sequence[tuple[Path, Path]] = ()
+    write: Sequence[tuple[Path, Path]] = ()
+    fresh: Sequence[Path] = ()
     limits: Limits = field(default_factory=Limits)
     port: int = 0
     log: bool = False
@@ -66,13 +71,13 @@ class Recipe:
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "ReadonlyRootfs": self.sealed,
-            "Tmpfs": {"/tmp": "rw,nosuid,nodev,mode=1777"},  # noqa: S108 - the container's own
+            "Tmpfs": {str(place): OWN_FOLDER for place in (TEMPORARY, *self.fresh)},
             "NetworkMode": self.network,
             "RestartPolicy": {"Name": "no"},
             "LogConfig": SMALL_LOG if self.log else NO_LOG,
             "Mounts": [
-                *(_mount(place, read_only=True) for place in self.read),
-                *(_mount(place, read_only=False) for place in self.write),
+                *(_mount(place, shown_at, read_only=True) for place, shown_at in self.read),
+                *(_mount(place, shown_at, read_only=False) for place, shown_at in self.write),
             ],
         }
 
@@ -94,11 +99,11 @@ def view_of(view: View | None, folder: Path) -> View:
     return view or View(folder, (folder,))
 
 
-def _mount(place: Path, read_only: bool) -> dict[str, Any]:
+def _mount(place: Path, shown_at: Path, read_only: bool) -> dict[str, Any]:
     return {
         "Type": "bind",
         "Source": str(place),
-        "Target": str(place),
+        "Target": str(shown_at),
         "ReadOnly": read_only,
         "BindOptions": {"Propagation": "rprivate", "NonRecursive": read_only},
     }

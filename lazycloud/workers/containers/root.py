@@ -11,25 +11,10 @@ import io
 import os
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path
 
-MERGED = ("bin", "lib", "lib32", "lib64", "libx32")  # links into /usr, or folders of their own
-FOLDERS = (
-    "dev",
-    "etc",
-    "home",
-    "mnt",
-    "opt",
-    "proc",
-    "root",
-    "run",
-    "sbin",
-    "srv",
-    "sys",
-    "usr",
-    "var",
-    "var/tmp",
-)
+from lazycloud.walls.machine import FOLDERS, ROOT
+
+PLACES = tuple("dev etc home mnt opt proc root run sbin srv sys tmp usr var var/tmp".split())  # noqa: SIM905
 DOCKERFILE = b"FROM scratch\nADD root /\n"
 NAME = "lazycloud-machine"
 
@@ -42,44 +27,34 @@ class Root:
     context: bytes
 
 
-def make_root(uid: int, gid: int, machine: Path = Path("/")) -> Root:
-    """For processes of that user and group, on that machine."""
+def make_root() -> Root:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         _add_file(archive, "Dockerfile", DOCKERFILE)
         _add_folder(archive, "root")
-        for folder in FOLDERS:
+        for folder in PLACES:
             _add_folder(archive, f"root/{folder}")
-        for name, target in sorted(_links(machine).items()):
+        for name, target in sorted(_links().items()):
             _add_link(archive, f"root/{name}", target)
-        for name, content in _files(uid, gid).items():
-            _add_file(archive, f"root/{name}", content)
     context = buffer.getvalue()
     return Root(f"{NAME}:{hashlib.sha256(context).hexdigest()[:16]}", context)
 
 
-def _links(machine: Path) -> dict[str, str]:
-    found = {name: str((machine / name).readlink()) for name in MERGED if (machine / name).is_symlink()}
-    sbin = machine / "usr/sbin"
-    return found | {f"sbin/{entry.name}": f"/usr/sbin/{entry.name}" for entry in os.scandir(sbin)}
-
-
-def _files(uid: int, gid: int) -> dict[str, bytes]:
-    """Who a process is, by name: many programs ask."""
-    users, groups = (
-        {0: "root", uid: "app"} if uid else {0: "root"},
-        {0: "root", gid: "app"} if gid else {0: "root"},
-    )
+def users(uid: int, gid: int) -> dict[str, str]:
+    """Who a process is, by name, as files of /etc: many programs ask."""
+    names = {0: ("root", "/root"), uid: ("app", "/") if uid else ("root", "/root")}
+    groups = {0: "root", gid: "app" if gid else "root"}
     passwd = "".join(
-        f"{name}:x:{number}:{gid if number else 0}::/:/bin/sh\n" for number, name in users.items()
+        f"{name}:x:{number}:{gid if number else 0}::{home}:/bin/sh\n"
+        for number, (name, home) in names.items()
     )
-    group = "".join(f"{name}:x:{number}:\n" for number, name in groups.items())
-    nsswitch = "passwd: files\ngroup: files\nhosts: files dns\n"
-    return {
-        "etc/passwd": passwd.encode(),
-        "etc/group": group.encode(),
-        "etc/nsswitch.conf": nsswitch.encode(),
-    }
+    return {"passwd": passwd, "group": "".join(f"{name}:x:{number}:\n" for number, name in groups.items())}
+
+
+def _links() -> dict[str, str]:
+    merged = [ROOT / name for name in FOLDERS if name != "sbin"]
+    found = {place.name: str(place.readlink()) for place in merged if place.is_symlink()}
+    return found | {f"sbin/{entry.name}": f"/usr/sbin/{entry.name}" for entry in os.scandir("/usr/sbin")}
 
 
 def _add_folder(archive: tarfile.TarFile, name: str) -> None:

@@ -13,6 +13,7 @@ import psutil
 
 from lazycloud.errors import StepFailed
 from lazycloud.processes import LAST_LINES, Output, is_running, unheard
+from lazycloud.workers.containers.copying import Copying
 from lazycloud.workers.containers.daemon import CONFLICT, NOT_THERE, Daemon, Refused
 from lazycloud.workers.containers.ending import ContainerEnding
 from lazycloud.workers.containers.readiness import ContainerReadiness
@@ -28,14 +29,15 @@ AFTER_KILL = 5.0  # seconds for what was killed to be gone
 
 
 class ContainerWorker:
-    """Made by the engine. `gone` is called once it is removed."""
+    """Made by the engine. `gone` is called once it is removed; `since` is for what is copied into its log."""
 
-    def __init__(self, record: Record, daemon: Daemon, gone: Callable[[], None]) -> None:
+    def __init__(self, record: Record, daemon: Daemon, gone: Callable[[], None], since: int = 0) -> None:
         self._record = record
         self._daemon = daemon
         self._gone = gone
         self._stopping = asyncio.Lock()
-        self._ending = ContainerEnding(record.identity, record.container, daemon)
+        copying = Copying(daemon, record.container, record.log_path, since) if record.copied else None
+        self._ending = ContainerEnding(record.identity, record.container, daemon, copying)
         self._ending.watch()
         self._meter = ContainerMeter(record.pid)
 
