@@ -35,6 +35,7 @@ class ControlHost:
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_get("/", self.home)
+        router.add_get("/people", self.people)
         router.add_get("/visit", self.visit)
         self._logins.add_to(router)
 
@@ -44,6 +45,14 @@ class ControlHost:
             return self._pages.login("/")
         identity.demand(Role.VIEWER, ANY_APP)
         return self._pages.control(self._config.addresses.control(), identity)
+
+    async def people(self, request: web.Request) -> web.StreamResponse:
+        """Who may: for owners, and for each their own password."""
+        identity = self._auth.identify(request)
+        if identity is None:
+            return self._pages.login("/people")
+        identity.demand(Role.VIEWER, ANY_APP)
+        return self._pages.people(identity)
 
     async def visit(self, request: web.Request) -> web.StreamResponse:
         """A browser that wants to see a preview: with a login here it is given a way in there."""

@@ -90,8 +90,10 @@ class Pages:
         return web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-store"})
 
     def control(self, address: str, identity: Identity) -> web.Response:
-        facts = {"version": lazycloud.__version__, "user": identity.name, "role": str(identity.role)}
-        return self._render("control.html", 200, **facts, address=address)
+        return self._render("control.html", 200, **_shown(identity), address=address)
+
+    def people(self, identity: Identity) -> web.Response:
+        return self._render("people.html", 200, **_shown(identity), kind=str(identity.kind))
 
     def problem(
         self,
@@ -150,6 +152,10 @@ class Pages:
             "Lazycloud-Answer": page.removesuffix(".html"),
         }
         return web.Response(text=text, status=http_status, content_type="text/html", headers=headers)
+
+
+def _shown(identity: Identity) -> dict[str, str]:
+    return {"version": lazycloud.__version__, "user": identity.name, "role": str(identity.role)}
 
 
 def accepts(request: web.Request) -> Form:

@@ -7,7 +7,7 @@ import time
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
-from web_stage import IDS, Stage, commit, listed, overview, until
+from web_stage import CONTROL, IDS, Stage, commit, listed, overview, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 @pytest_asyncio.fixture(loop_scope="session")
 async def control(page: Page, stage: Stage) -> Page:
     stage.page = "control.html"
-    stage.facts = {"version": "0.1.0", "user": "ada", "address": "http://localhost:8000"}
+    stage.facts = CONTROL
     return page
 
 

@@ -94,6 +94,7 @@ def overview(**other: Any) -> Json:
         "apps": [app],
         "running": [],
         "events": [],
+        "me": {"name": "ada", "role": "owner", "kind": "account", "app": None},
     }
     return fact | other
 
@@ -111,6 +112,8 @@ def listed(commit_id: str, subject: str = "Let guests sign with a colour", **oth
     return fact | other
 
 
+OWNER = {"version": "0.1.0", "user": "ada", "role": "owner"}
+CONTROL = OWNER | {"address": "http://localhost:8000"}
 LONG = "unbroken" * 30
 CHOICES = [{"href": "http://x.localhost/?a=1&b=2", "label": "3f2a9c1d0b", "about": "Let guests sign"}]
 FAILURE = {"step": "build", "sentence": LONG, "advice": LONG, "last": [LONG]}
@@ -145,7 +148,8 @@ PAGES: dict[str, tuple[str, dict[str, Any]]] = {
         "login.html",
         {"next": "/", "error": "", "account": "", "ticket": "t1", "name": "ada"},
     ),
-    "control": ("control.html", {"version": "0.1.0", "user": "ada", "address": "http://localhost:8000"}),
+    "control": ("control.html", CONTROL),
+    "people": ("people.html", OWNER | {"kind": "account"}),
 }
 
 
@@ -161,6 +165,8 @@ class Stage:
         self.page = "landing.html"
         self.facts: Json = {"progress": progress(), "may_cancel": True, "noscript_refresh": 2}
         self.overview: Json = overview()
+        self.lists: dict[str, list[Json]] = {}  # by the last word of their path
+        self.answers: dict[str, Json] = {}  # to what is posted, by path
         self.error: tuple[int, Json] | None = None
         self.loads: list[str] = []
         self.asked_after: list[str | None] = []
@@ -206,6 +212,7 @@ class Stage:
         application.router.add_get(f"{OWN}/progress", self._follow)
         application.router.add_get("/api/follow", self._follow)
         application.router.add_get("/api/overview", self._overview)
+        application.router.add_get("/api/{list:accounts|tokens|sessions|apps}", self._list)
         application.router.add_post("/{path:.*}", self._post)
         application.router.add_get("/{path:.*}", self._page)
         return application
@@ -232,12 +239,15 @@ class Stage:
         self.fetches += 1
         return web.json_response(self.overview)
 
+    async def _list(self, request: web.Request) -> web.Response:
+        return web.json_response(self.lists.get(request.match_info["list"], []))
+
     async def _post(self, request: web.Request) -> web.Response:
         body = (
             await request.json() if request.content_type == "application/json" else dict(await request.post())
         )
         self.posts.append((request.path, body, request.headers.get("Sec-Fetch-Mode", "")))
-        status, answer = self.error or (200, {})
+        status, answer = self.error or (200, self.answers.get(request.path, {}))
         return web.json_response(answer, status=status)
 
 

@@ -6,6 +6,7 @@ let number = 0; // the last event seen
 let skew = 0; // seconds from this clock to the server's
 let timer = 0, fetched = 0;
 const busy = new Set(); // addresses of writes under way
+const mayChange = () => seen.me.role !== "viewer"; // who may not is shown no button for it
 
 const since = (at) => ago(Date.now() / 1000 + skew - at);
 const megabytes = (bytes) => `${Math.round(bytes / 1e6)} MB`;
@@ -33,7 +34,7 @@ function productionCard(app) {
     h("p", { class: "address" }, h("a", { href: now.address }, bare(now.address))),
     h("p", {}, h("bdi", {}, now.commit.subject)),
     h("p", { class: "about" }, ...dots(id(now.commit), since(now.since), now.who && `by ${now.who}`, now.why && `“${now.why}”`)),
-    before && actionButton("Roll back", name, "rollback", `/api/apps/${encodeURIComponent(name)}/rollback`,
+    before && mayChange() && actionButton("Roll back", name, "rollback", `/api/apps/${encodeURIComponent(name)}/rollback`,
       { about: `${before.short} “${before.subject}” becomes production again.`, app: name }, ""));
 }
 
@@ -52,7 +53,7 @@ function commitRow(app, row) {
         row.is_production && h("span", { class: "tag live" }, "production")),
       h("p", { class: "about" }, ...dots(id(commit), commit.author, since(commit.authored), WORDS[state] ?? state)),
       failure && h("p", { class: "wrong" }, failure)),
-    h("p", { class: "actions" }, ...commitActions(app, row), deployment &&
+    mayChange() && h("p", { class: "actions" }, ...commitActions(app, row), deployment &&
       h("a", { class: "quiet", href: `/visit?to=${encodeURIComponent(`${row.address}.well-known/lazycloud/log`)}`, "aria-label": `Log ${commit.short}` }, "Log")));
 }
 
@@ -88,7 +89,7 @@ function runningItem(one) {
     h("p", {}, h("a", { href: one.address }, one.app, " ", h("code", {}, one.commit.short)),
       one.production && h("span", { class: "tag live" }, "production"),
       !one.production && one.version === "production" && h("span", { class: "tag" }, "kept warm"),
-      !one.production && stopButton(one.deployment, one.commit)),
+      !one.production && mayChange() && stopButton(one.deployment, one.commit)),
     h("dl", {}, figure("Memory", megabytes(one.memory)), figure("CPU", `${one.cpu.toFixed(one.cpu < 10 ? 1 : 0)} %`),
       figure("Requests", one.requests.toLocaleString("en")), figure("Errors", one.errors.toLocaleString("en"))),
     h("p", { class: "about" }, one.last ? `last asked ${since(one.last)}` : `up since ${since(one.since)}, not asked yet`));
@@ -125,16 +126,6 @@ function soon() {
     timer = 0;
     refresh().catch(() => {}); // the next event or the clock asks again
   }, Math.max(300, fetched + 1000 - Date.now()));
-}
-
-/** The answer, or an Error with the server's own sentence; without a login, the way to log in. */
-async function call(path, body) {
-  const options = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  const answer = await fetch(path, options).catch(() => { throw new Error("The server did not answer. Is lazycloud up?"); });
-  if (answer.status === 401) location.assign("/login?next=" + encodeURIComponent(location.pathname));
-  if (answer.ok) return answer;
-  const { sentence, advice } = (await answer.json().catch(() => ({}))).error ?? {};
-  throw new Error(sentence ? `${sentence} ${advice ?? ""}`.trim() : `The server answered ${answer.status}.`);
 }
 
 /** Ask in the dialog; the reason that was given ("" if none), or null for no. */
@@ -182,17 +173,9 @@ async function act({ action, path, ...facts }) {
   soon();
 }
 
-function toast(text, wrong = false) {
-  const note = h("div", { class: wrong ? "toast bad" : "toast", role: wrong && "alert" }, h("p", {}, text),
-    h("button", { type: "button", class: "quiet", "data-action": "close" }, "Close"));
-  byId("toasts").append(note);
-  setTimeout(() => note.remove(), wrong ? 20000 : 6000);
-}
-
 document.addEventListener("click", ({ target }) => {
   const button = target.closest("button[data-action]");
-  if (button?.dataset.action === "close") button.parentElement.remove();
-  else if (button) act(button.dataset);
+  if (ACTIONS[button?.dataset.action]) act(button.dataset);
 });
 setInterval(() => { if (!document.hidden) soon(); }, 5000);
 await refresh().catch((error) => toast(error.message, true));
