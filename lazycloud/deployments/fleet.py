@@ -515,6 +515,7 @@ class Fleet:
         await self._crew(deployment).dismiss("was not ready", web=True)
         failed = deployment.failed_step.value
         deployment.advance(Cause.BROKE, Failure.of(failed, problem))
+        self._scratch(deployment)
         if failed in (StepName.START.value, StepName.READY.value):  # what was built can only fail again
             self._restart_production(deployment)
 
@@ -561,9 +562,9 @@ class Fleet:
         fallen = deployment.attempt, deployment.state
         background = () if self.is_production(deployment) else (self._crew(deployment).stop("was stopped"),)
         await asyncio.gather(self.retire(deployment), worker.stop(), *background)
-        if fallen[1] is State.STOPPED:
+        if (deployment.attempt, deployment.state) == fallen:
             self._scratch(deployment)
-        elif fallen[1] is State.RESTARTING or self.is_production(deployment):
+        if fallen[1] is State.RESTARTING or self.is_production(deployment):
             await asyncio.sleep(seconds)
             if (deployment.attempt, deployment.state) == fallen:
                 again = Cause.AGAIN if fallen[1] is State.RESTARTING else Cause.ASKED
@@ -595,6 +596,9 @@ class Fleet:
         task.add_done_callback(self._tasks.discard)
 
     def _scratch(self, deployment: Deployment) -> None:
+        """What its workers had for a moment goes with the last of them."""
+        if deployment.workers:
+            return
         for folder in self._config.scratch_folders(deployment.id):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -216,3 +216,13 @@ async def test_what_ended_while_control_was_away_is_said(up: Up, checkout: Check
     told = [one["sentence"] for one in await events(server, "worker_ended")]
     assert any("ended while lazycloud was away" in sentence for sentence in told)
     assert (await server.get(preview)).status == 200
+
+
+async def test_a_deploy_that_fails_leaves_no_temporary_files(up: Up, checkout: Checkout) -> None:
+    write = "import os, sys; open(os.environ['TMPDIR'] + '/big', 'w').write('x'); sys.exit(3)\n"
+    bad = checkout.commit({"app.py": write, "Procfile": "web: python app.py\n"})
+    checkout.commit(counter("good"))
+    server = up(checkout.path)
+    await server.get(bad)
+    await server.reaches(bad, "failed")
+    assert not list((server.home / "scratch").glob("*/big"))
