@@ -16,7 +16,7 @@ import pytest
 
 from lazycloud.container import Container
 from lazycloud.errors import BadInput, StepFailed
-from lazycloud.processes import CommandFailed
+from lazycloud.processes import CommandFailed, unheard
 from lazycloud.walls.view import View
 from lazycloud.workers.containers.engine import Containers
 from lazycloud.workers.containers.worker import ContainerWorker
@@ -74,7 +74,7 @@ async def start(engine: Containers, home: Home) -> AsyncIterator[Begin]:
     started: list[ContainerWorker] = []
 
     async def begin(command: str, **options: Any) -> ContainerWorker:
-        worker = await engine.start(home.launch(command, **options), lambda _: None)
+        worker = await engine.start(home.launch(command, **options), unheard)
         assert isinstance(worker, ContainerWorker)
         started.append(worker)
         return worker
@@ -102,16 +102,18 @@ async def lines(engine: Containers, launched: Launch, command: str, timeout: flo
 
 
 async def test_a_worker_answers_at_its_address_with_its_environment_and_is_found_again(
-    start: Begin, engine: Containers, home: Home, dockerd: Dockerd
+    engine: Containers, home: Home, dockerd: Dockerd
 ) -> None:
-    worker = await start("ok.py", health="/")
+    worker = await engine.start(home.launch("ok.py", health="/"), unheard)
+    assert isinstance(worker, ContainerWorker)
     await worker.ready()
     environment = await get(worker)
     assert environment["COMMIT_ID"] == "3f2a9c1d0b"
     assert environment["HOST"] == "0.0.0.0" and worker.address.endswith(f":{environment['PORT']}")
     assert worker.last_lines()[0] == "up"
     usage = await asyncio.to_thread(worker.usage)
-    assert usage.memory > 1_000_000 and usage.processes == 2  # the app, and the init before it
+    assert usage.memory > 1_000_000 and usage.processes == 3  # the app, its shell, and the container's init
+    assert not any(name.startswith("TINI") for name in environment)
 
     stored = Record.from_dict(json.loads(json.dumps(worker.record.as_dict())))
     worker.leave()
@@ -200,6 +202,17 @@ async def test_one_that_does_not_hear_term_is_killed_after_its_timeout(
     await asyncio.gather(worker.stop(), worker.stop())
     assert dockerd.containers() == []
     assert worker.how_it_ended == "was ended by SIGKILL"
+
+
+async def test_all_its_processes_are_asked_to_end_and_have_the_time_to(start: Begin) -> None:
+    worker = await start("forking.py")
+    await until(lambda: len(worker.last_lines()) == 2)
+    await worker.stop()
+    assert sum("ended properly" in line for line in worker.last_lines()) == 2
+    compound = await start("cd / && python3 -c 'import time; print(1, flush=True); time.sleep(600)' && true")
+    await until(worker.last_lines)
+    await compound.stop()
+    assert compound.how_it_ended == "was ended by SIGTERM"
 
 
 async def test_one_that_is_not_ready_says_why(start: Begin) -> None:

@@ -24,7 +24,7 @@ from lazycloud.workers.containers.daemon import NOT_THERE, Away, Daemon, Refused
 from lazycloud.workers.containers.ending import how_it_ended
 from lazycloud.workers.containers.images import Images
 from lazycloud.workers.containers.machine import Machine, shown
-from lazycloud.workers.containers.recipe import SERVER, WORKER, Recipe, view_of
+from lazycloud.workers.containers.recipe import SERVER, WHOLE_GROUP, WORKER, Recipe, serving, view_of
 from lazycloud.workers.containers.root import make_root, users
 from lazycloud.workers.containers.worker import ContainerWorker, remove
 from lazycloud.workers.logs import open_log
@@ -184,9 +184,12 @@ class Containers:
             log_start = os.fstat(log.fileno()).st_size
         if launch.command:
             # The file, not the engine, takes what it writes: so it does while control, or the engine, is away.
-            written = ["/bin/sh", "-c", 'exec "$@" >>"$0" 2>&1', str(launch.log), *shell(launch.command)]
-            recipe = self._recipe(launch, written, port)
-            recipe = replace(recipe, write=[*recipe.write, (launch.log, launch.log)])
+            recipe = self._recipe(launch, serving(launch.command, launch.log), port)
+            recipe = replace(
+                recipe,
+                write=[*recipe.write, (launch.log, launch.log)],
+                environment={**recipe.environment, **WHOLE_GROUP},
+            )
         else:  # an image's own command; there may be no shell in it
             recipe = replace(self._recipe(launch, None, port), log=True)
         container = await self._begin(recipe, launch.name, say)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lazycloud.walls.view import View
+from lazycloud.workers.command import shell
 from lazycloud.workforce import Limits
 
 SERVER, WORKER, RELEASE = "lazycloud.server", "lazycloud.worker", "lazycloud.release"
@@ -18,6 +19,28 @@ OWN_FOLDER = "rw,nosuid,nodev,mode=1777"
 TEMPORARY = Path("/tmp")  # noqa: S108 - the container's own
 NO_LOG = {"Type": "none", "Config": {}}
 SMALL_LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
+
+WHOLE_GROUP = {"TINI_KILL_PROCESS_GROUP": "1"}  # Docker's init then hands TERM to all, as we do to processes
+_SERVING = f"""
+unset {" ".join(WHOLE_GROUP)}
+trap asked=1 TERM
+"$@" >>"$0" 2>&1
+status=$?
+others() {{
+    for process in /proc/[0-9]*; do
+        case ${{process#/proc/}} in 1 | $$) ;; *) return 0 ;; esac
+    done
+    return 1
+}}
+while [ "$asked" ] && others; do sleep 0.05; done
+exit $status
+"""
+
+
+def serving(command: str, log: Path) -> list[str]:
+    """Words that run a shell string as a process of this machine is run: it writes to the file, and one that ends
+    first when it is asked to (a shell, npm) does not cost its children the time to end properly."""
+    return ["/bin/sh", "-c", _SERVING, str(log), *shell(command)]
 
 
 @dataclass(frozen=True)
