@@ -142,6 +142,22 @@ class Group:
                         raise
 
 
+def group_of(pid: int, proc: Path = Path("/proc")) -> Group | None:
+    """The group that somebody else has made for a process, such as an engine of containers; None without one."""
+    theirs, ours = (Hierarchies.read(proc / "self", proc / one) for one in (str(pid), "self"))
+    places = {
+        name: tree.own for name, tree in theirs.single.items() if _is_apart(tree, ours.single.get(name))
+    }
+    if theirs.unified and _is_apart(theirs.unified, ours.unified):
+        own = theirs.unified.own
+        places |= {UNIFIED: own, **dict.fromkeys(_controllers(own), own)}
+    return Group(str(pid), places) if places else None
+
+
+def _is_apart(tree: Hierarchy, ours: Hierarchy | None) -> bool:
+    return tree.own != tree.top and (ours is None or tree.own != ours.own)
+
+
 OPTIONAL = ("memory.swap.max", "memory.memsw.limit_in_bytes", "memory.oom.group")
 """What not every kernel has: a machine need not count swap."""
 
@@ -346,10 +362,11 @@ class Hierarchies:
     single: Mapping[str, Hierarchy]
 
     @classmethod
-    def read(cls, proc: Path) -> Hierarchies:
+    def read(cls, proc: Path, of: Path | None = None) -> Hierarchies:
+        """As they are mounted for the process whose folder is `proc`; `own` are the groups of another, if `of` is."""
         try:
             mounts = (proc / "mountinfo").read_text().splitlines()
-            lines = (proc / "cgroup").read_text().splitlines()
+            lines = ((of or proc) / "cgroup").read_text().splitlines()
         except OSError:
             return cls(None, {})
         paths: dict[str, str] = {}

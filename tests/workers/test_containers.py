@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -182,16 +183,28 @@ async def test_the_memory_limit_ends_it_and_is_named(start: Begin, engine: Conta
     limits = Limits(memory=50_000_000, cpu=0.5, processes=20, files=64)
     hog = 'python3 -c "x = [bytearray(1000000) for _ in range(1000)]"'
     worker = await start(hog, limits=limits)
-    with pytest.raises(NotReady, match="The app was ended by the memory limit before it was ready"):
+    because = "was ended because it reached its limit of memory (50 MB)"
+    with pytest.raises(NotReady, match=re.escape(f"The app {because} before it was ready")):
         await worker.ready()
-    assert (await worker.ended()).words == "was ended by the memory limit"
-    with pytest.raises(CommandFailed, match="was ended by the memory limit"):
+    assert (await worker.ended()).words == because
+    with pytest.raises(CommandFailed, match="was ended because it reached its limit of memory"):
         await lines(engine, home.launch("ok.py", limits=limits), hog)
     bomb = 'python3 -c "import os\nwhile True: os.fork()"'
     with pytest.raises(CommandFailed) as caught:
         await lines(engine, home.launch("ok.py", limits=limits), bomb)
     assert any("temporarily unavailable" in line for line in caught.value.last)
     assert await lines(engine, home.launch("ok.py", limits=limits), "ulimit -n") == ["64"]
+
+
+async def test_a_limit_that_only_a_child_or_its_data_goes_beyond_ends_it_too(
+    start: Begin, home: Home
+) -> None:
+    hog = """python3 -c 'x = [bytearray(1000000) for _ in range(1000)]'; sleep 600"""
+    worker = await start(hog, limits=Limits(memory=50_000_000))
+    assert (await worker.ended()).words == "was ended because it reached its limit of memory (50 MB)"
+    writing = f"cat /dev/zero | head -c 3000000 > {home.path}/data/much; sleep 600"
+    filler = await start(writing, limits=Limits(disk=1_000_000), data=(home.path / "data",))
+    assert (await filler.ended()).words == "was ended because its data took more than 1 MB"
 
 
 async def test_one_that_does_not_hear_term_is_killed_after_its_timeout(

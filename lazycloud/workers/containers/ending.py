@@ -12,6 +12,8 @@ from lazycloud.errors import StepFailed
 from lazycloud.processes import Ending, Identity, ending_in_words
 from lazycloud.workers.containers.copying import Copying
 from lazycloud.workers.containers.daemon import Away, Daemon
+from lazycloud.workers.watch import memory_reason
+from lazycloud.workforce import Limits
 
 ENGINE_PATIENCE = 5.0  # seconds for the engine to see what the kernel has told us
 BY_SIGNAL = 128  # a status above it is that and a signal, as shells have it
@@ -21,12 +23,18 @@ class ContainerEnding:
     """What `processes.Ending` is for a process. `words` are to follow a name in a sentence."""
 
     def __init__(
-        self, identity: Identity, container: str, daemon: Daemon, copying: Copying | None = None
+        self,
+        identity: Identity,
+        container: str,
+        daemon: Daemon,
+        limits: Limits,
+        copying: Copying | None = None,
     ) -> None:
         self.words = "is gone"
         self.status: int | None = None
         self._container = container
         self._daemon = daemon
+        self._limits = limits
         self._copying = copying
         self._process = Ending(identity)
         self._is_started = identity.pid > 0
@@ -72,10 +80,10 @@ class ContainerEnding:
         async with self._daemon.asked("how a container ended"):
             await container.wait()
             state = (await container.show())["State"]
-        return how_it_ended(state)
+        return how_it_ended(state, self._limits)
 
 
-def how_it_ended(state: dict[str, Any]) -> tuple[int | None, str]:
+def how_it_ended(state: dict[str, Any], limits: Limits) -> tuple[int | None, str]:
     """The status, negative for a signal, and the words, from what the engine says of a container's state."""
     status = int(state["ExitCode"])
     if state.get("Error"):
@@ -83,7 +91,5 @@ def how_it_ended(state: dict[str, Any]) -> tuple[int | None, str]:
     if status > BY_SIGNAL and status - BY_SIGNAL < 65:
         status = BY_SIGNAL - status
     if state.get("OOMKilled"):
-        if status == -9:
-            return status, "was ended by the memory limit"
-        return status, f"{ending_in_words(status)}, after the memory limit had ended a process of it"
+        return status, f"was ended because {memory_reason(limits)}"
     return status, ending_in_words(status)

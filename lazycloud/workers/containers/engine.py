@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from lazycloud.workers.logs import open_log
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.process import ProcessWorker
 from lazycloud.workers.record import Record
+from lazycloud.workers.watch import Watch
 from lazycloud.workers.worker import HOST, Launch, Worker
 
 ENGINE_RESTART = 15.0  # seconds that a start waits for an engine that is being started again
@@ -55,6 +56,7 @@ class Containers:
         self._server = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
         self._daemon = Daemon(settings.socket)
         self._ports = Ports()
+        self._watch = Watch()
         self._found: set[str] = set()  # containers of an earlier control that nobody has claimed yet
         self._image = settings.image
         self._home = home
@@ -74,10 +76,12 @@ class Containers:
         """Raises StepFailed, Away for an engine that does not come back, Busy without a port."""
         port = self._ports.take() if launch.listens else 0
         try:
-            return await self._start(launch, port, say)
+            worker = await self._start(launch, port, say)
         except BaseException:
             self._ports.give_back(port)
             raise
+        self._watch.add(worker)
+        return worker
 
     async def adopt(self, record: Record) -> Worker | None:
         """What an earlier control started without containers is ended: it would run on without walls."""
@@ -91,7 +95,9 @@ class Containers:
                 await remove(self._daemon, record.container)
             return None
         self._ports.hold(record.port)
-        return self._worker(record, _changed(record.log_path) if record.copied else 0)
+        worker = self._worker(record, _changed(record.log_path) if record.copied else 0)
+        self._watch.add(worker)
+        return worker
 
     async def restored(self) -> None:
         """What of an earlier control nobody has claimed is removed, and images of releases that are gone."""
@@ -110,7 +116,9 @@ class Containers:
         except TimeoutError:
             raise CommandFailed(command, None, tail.lines(), timeout) from None
         if status:
-            raise ContainerCommandFailed(command, status, tail.lines(), words)
+            failed = CommandFailed(command, status, tail.lines())
+            failed.sentence = f"`{command}` {words}."
+            raise failed
 
     def prepare(self, launch: Launch) -> None: ...
 
@@ -124,6 +132,7 @@ class Containers:
 
     async def close(self) -> None:
         """The network goes if nothing is left in it."""
+        await self._watch.close()
         if not self._daemon.is_open:
             return
         with suppress(StepFailed):
@@ -179,7 +188,7 @@ class Containers:
         async with self._daemon.asked("to make a network"):
             await self._daemon.client.networks.create(wish)
 
-    async def _start(self, launch: Launch, port: int, say: Output) -> Worker:
+    async def _start(self, launch: Launch, port: int, say: Output) -> ContainerWorker:
         with open_log(launch.log) as log:
             log_start = os.fstat(log.fileno()).st_size
         if launch.command:
@@ -278,7 +287,7 @@ class Containers:
                 async for text in container.log(stdout=True, stderr=True, follow=True):
                     tail.feed(text.encode())
                 await container.wait()
-                return how_it_ended((await container.show())["State"])
+                return how_it_ended((await container.show())["State"], recipe.limits)
         finally:
             tail.end()
             await asyncio.shield(self._drop(id_))
@@ -306,19 +315,13 @@ class Containers:
             stop_timeout=launch.stop_timeout,
             engine=self.name,
             container=told["Id"],
+            limits=asdict(launch.limits),
+            data=tuple(map(str, launch.data)),
             copied=not launch.command,
         )
 
     def _worker(self, record: Record, since: int = 0) -> ContainerWorker:
         return ContainerWorker(record, self._daemon, lambda: self._ports.give_back(record.port), since)
-
-
-class ContainerCommandFailed(CommandFailed):
-    """One whose end has other words than a status: the memory limit."""
-
-    def __init__(self, command: str, status: int, last: Sequence[str], words: str) -> None:
-        super().__init__(command, status, last)
-        self.sentence = f"`{command}` {words}."
 
 
 def _changed(log: Path) -> int:

@@ -7,14 +7,14 @@ a connection does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from lazycloud.processes import Output
 from lazycloud.workers.containers.ending import ContainerEnding
 from lazycloud.workers.listeners import Listener, listed
-from lazycloud.workers.readiness import NotReady, Readiness, Why
+from lazycloud.workers.readiness import Readiness
 from lazycloud.workers.record import Record
 
 CONNECT_PATIENCE = 1.0  # seconds
@@ -27,9 +27,10 @@ class ContainerReadiness(Readiness):
     longest_pause = 0.02  # a look through /proc/net/tcp takes milliseconds
     host_given = "0.0.0.0"  # noqa: S104 - of the container's own network
 
-    def __init__(self, record: Record, ending: ContainerEnding, say: Output) -> None:
-        super().__init__(record, ending, say)
-        self._container_ending = ending
+    def __init__(
+        self, record: Record, ending: ContainerEnding, say: Output, how: Callable[[int | None], str]
+    ) -> None:
+        super().__init__(record, ending, say, how)
         self._net = Path(f"/proc/{record.pid}/net")
 
     async def _look(self) -> str | None:
@@ -57,9 +58,3 @@ class ContainerReadiness(Readiness):
 
     def _strangers(self) -> bool:
         return False
-
-    def _exited(self, status: int | None) -> NotReady:
-        usual = super()._exited(status)
-        sentence = f"The app {self._container_ending.words} before it was ready."
-        advice = "" if status == -9 else usual.advice
-        return NotReady(Why.EXITED, sentence, advice, usual.last)

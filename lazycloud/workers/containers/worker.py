@@ -9,10 +9,10 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-import psutil
-
 from lazycloud.errors import StepFailed
 from lazycloud.processes import LAST_LINES, Output, is_running, unheard
+from lazycloud.walls.groups import group_of
+from lazycloud.workers.bounds import Bound
 from lazycloud.workers.containers.copying import Copying
 from lazycloud.workers.containers.daemon import CONFLICT, NOT_THERE, Daemon, Refused
 from lazycloud.workers.containers.ending import ContainerEnding
@@ -24,6 +24,7 @@ from lazycloud.workers.readiness import NotReady, Why
 from lazycloud.workers.record import Record
 from lazycloud.workers.usage import Meter, Usage
 from lazycloud.workers.worker import Ended
+from lazycloud.workforce import Limits
 
 AFTER_KILL = 5.0  # seconds for what was killed to be gone
 
@@ -36,10 +37,14 @@ class ContainerWorker:
         self._daemon = daemon
         self._gone = gone
         self._stopping = asyncio.Lock()
+        group = group_of(record.pid) if record.pid else None
+        self._bound = Bound(Limits.from_dict(record.limits), group)
         copying = Copying(daemon, record.container, record.log_path, since) if record.copied else None
-        self._ending = ContainerEnding(record.identity, record.container, daemon, copying)
+        self._ending = ContainerEnding(record.identity, record.container, daemon, self._bound.limits, copying)
         self._ending.watch()
-        self._meter = ContainerMeter(record.pid)
+        # By /proc, as of other workers, so that the figures mean the same: the engine counts file caches as memory.
+        self._meter = Meter(record.pid, group.pids if group else self._family)
+        self._why = ""
 
     def __repr__(self) -> str:
         how = "running" if self.is_running else self.how_it_ended
@@ -60,11 +65,22 @@ class ContainerWorker:
 
     @property
     def how_it_ended(self) -> str:
-        return self._ending.words if self._ending.look() else "runs"
+        return self._how(self._ending.status) if self._ending.look() else "runs"
+
+    @property
+    def bound(self) -> Bound:
+        """What holds it: the engine's own control group."""
+        return self._bound
+
+    def end_because(self, why: str) -> None:
+        """End all of it at once, for having gone beyond a limit. `why` follows "was ended because"."""
+        if not self._ending.look():
+            self._why = why
+            self._signal(signal.SIGKILL)
 
     async def ready(self, say: Output | None = None) -> None:
         """Wait until it listens and, if it has a health path, answers. Raises NotReady; it is not stopped then."""
-        readiness = ContainerReadiness(self._record, self._ending, say or unheard)
+        readiness = ContainerReadiness(self._record, self._ending, say or unheard, self._how)
         await (readiness.wait() if self._record.listens else self._stays())
 
     async def ended(self) -> Ended:
@@ -113,23 +129,22 @@ class ContainerWorker:
 
     async def _kill(self, number: signal.Signals, seconds: float) -> None:
         """The first process: the kernel ends all others with it."""
+        self._signal(number)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
         if is_running(self._record.identity):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self._record.pid, number)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._ending.wait()
 
+    def _how(self, status: int | None) -> str:
+        """In words that follow its name."""
+        return f"was ended because {self._why}" if self._why else self._ending.words
 
-class ContainerMeter(Meter):
-    """By /proc, as of other workers, so that the figures mean the same: the engine counts file caches as memory."""
-
-    def _processes(self) -> list[psutil.Process]:
-        found = []
-        for pid in (self._session, *descendants(self._session)):
-            with suppress(psutil.Error):
-                found.append(psutil.Process(pid))
-        return found
+    def _family(self) -> list[int]:
+        return [self._record.pid, *descendants(self._record.pid)]
 
 
 async def remove(daemon: Daemon, container: str) -> None:
