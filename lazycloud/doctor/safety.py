@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 from lazycloud.config import Config
 from lazycloud.findings import Finding, Weight
 from lazycloud.walls import groups, ports, sandbox
 
-TRY_SECONDS = 5.0
-ENGINE_SOCKET = Path("/var/run/docker.sock")
-
 
 def walls(config: Config) -> Iterator[Finding]:
     """What is asked for and does not work is broken; nothing that works is unsafe."""
     if config.isolation == "container":
-        yield from _container()
+        yield from _container(config)
     elif config.isolation == "none":
         yield _no_walls(config, "`isolation` is none", "Set it to auto.")
     elif trouble := sandbox.missing():
@@ -55,16 +50,10 @@ def reach(config: Config) -> Iterator[Finding]:
 LOOKS = (walls, reach, user, limits)
 
 
-def _container() -> Iterator[Finding]:
-    try:
-        with socket.socket(socket.AF_UNIX) as tried:
-            tried.settimeout(TRY_SECONDS)
-            tried.connect(str(ENGINE_SOCKET))
-    except OSError as problem:
-        sentence = f"No app starts: no container engine answers at {ENGINE_SOCKET} ({problem.strerror})."
-        yield Finding(Weight.BROKEN, "container", sentence, "Start docker, or set `isolation` to auto.")
-    else:
-        yield Finding(Weight.FINE, "container", "A container engine answers.")
+def _container(config: Config) -> list[Finding]:
+    from lazycloud.workers.containers.findings import findings  # takes a tenth of a second, and few need it
+
+    return findings(config.container)
 
 
 def _no_walls(config: Config, why: str, advice: str) -> Finding:

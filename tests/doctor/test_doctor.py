@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lazycloud.config import Config, Listen, load
+from lazycloud.container import Container
 from lazycloud.doctor import examination, examine, machine, network, safety, tools
 from lazycloud.findings import Finding, Weight
 from lazycloud.walls import sandbox
@@ -145,10 +146,10 @@ def test_who_is_reached_from_elsewhere_without_https_is_not_safe(tmp_path: Path)
 def test_walls_that_were_asked_for_and_do_not_stand_are_broken(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(safety, "ENGINE_SOCKET", tmp_path / "docker.sock")
+    engine = Container(socket=str(tmp_path / "docker.sock"))
 
     def walls(isolation: str) -> dict[str, str]:
-        return weights(safety.walls(Config(home=tmp_path, isolation=isolation)))
+        return weights(safety.walls(Config(home=tmp_path, isolation=isolation, container=engine)))
 
     monkeypatch.setattr(sandbox, "missing", lambda: "It cannot be.")
     assert walls("auto") == {"sandbox": "UNSAFE"}
@@ -158,10 +159,6 @@ def test_walls_that_were_asked_for_and_do_not_stand_are_broken(
     assert set(walls("auto").values()) <= {"FINE", "LIMITED"}
     assert walls("auto") == walls("sandbox")
     assert walls("none") == {"sandbox": "UNSAFE"}
-    with socket.socket(socket.AF_UNIX) as engine:
-        engine.bind(str(tmp_path / "docker.sock"))
-        engine.listen()
-        assert walls("container") == {"container": "FINE"}
 
 
 def test_nothing_is_left_in_the_home(config: Config) -> None:

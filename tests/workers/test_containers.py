@@ -17,9 +17,11 @@ import pytest
 
 from lazycloud.container import Container
 from lazycloud.errors import BadInput, StepFailed
+from lazycloud.findings import Weight
 from lazycloud.processes import CommandFailed, unheard
 from lazycloud.walls.view import View
 from lazycloud.workers.containers.engine import Containers
+from lazycloud.workers.containers.findings import findings, look
 from lazycloud.workers.containers.worker import ContainerWorker
 from lazycloud.workers.readiness import NotReady
 from lazycloud.workers.record import Record
@@ -292,6 +294,15 @@ async def test_no_engine_is_said_with_what_to_do(home: Home, tmp_path: Path) -> 
     engine = Containers(Container(socket="tcp://elsewhere:2375"), home.path, os.environ)
     with pytest.raises(BadInput, match="data lie on this machine"):
         await engine.open()
+
+
+def test_what_an_engine_lacks_is_found(dockerd: Dockerd, tmp_path: Path) -> None:
+    told = findings(Container(socket=str(dockerd.socket)))
+    assert told[-1].weight is Weight.FINE and "the engine is" in told[-1].sentence
+    (nothing,) = findings(Container(socket=str(tmp_path / "none.sock")))
+    assert nothing.weight is Weight.BROKEN and "none.sock does not answer" in nothing.sentence
+    poor = look({"BridgeNfIptables": False, "PidsLimit": False, "SecurityOptions": ["name=seccomp"]})
+    assert [one.weight for one in poor] == [Weight.UNSAFE, Weight.LIMITED, Weight.FINE]
 
 
 async def test_an_image_of_the_settings_is_used_and_must_be_there(home: Home, dockerd: Dockerd) -> None:

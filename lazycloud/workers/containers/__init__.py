@@ -8,5 +8,7 @@ recipe      what the engine is told of one container
 worker      a container that serves, from its start to its removal
 ending      how a container ended, also when the engine is away
 readiness   whether it listens, inside of its own network
-logs        what containers write
+copying     what a container writes that has no file to write to
+images      images of Dockerfiles
+findings    what an engine lacks
 """
