@@ -26,6 +26,7 @@ from lazycloud.errors import BadInput
 from lazycloud.hosts import Addresses, app_name, is_app_name
 from lazycloud.workforce import Workforce, read_workforce
 
+PREVIEWS = ("public", "login", "password")
 ROUTERS_MAX = 8  # by default: one carries tens of thousands of requests a second and takes some 30 MB
 SOCKET_PATH_LENGTH = 100  # sun_path holds 108 bytes on Linux; the longest name we add has 7
 
@@ -54,6 +55,7 @@ class AppSource:
     domain: str = ""
     production: str = ""
     follow: str = ""
+    previews: str = ""  # who may see them: one of PREVIEWS
 
 
 @dataclass(frozen=True)
@@ -321,6 +323,11 @@ def _app(name: str, table: Any) -> AppSource:
             raise BadInput(
                 f"config.toml: [apps.{name}] takes {', '.join(allowed)}, each a string; not `{key}`."
             )
+    if table.get("previews", PREVIEWS[0]) not in PREVIEWS:
+        raise BadInput(
+            f"config.toml: [apps.{name}] `previews` cannot be “{table['previews'][:40]}”.",
+            f"Give one of {', '.join(PREVIEWS)}.",
+        )
     return AppSource(name=name, **table | {"source": locate(table["source"])})
 
 

@@ -95,6 +95,20 @@ class Busy(LazycloudError):
         self.retry_after = retry_after
 
 
+class TooOften(Busy):
+    """One client tries something faster than anybody needs."""
+
+    status = 429
+    kind = "too often"
+
+
+class Gone(LazycloudError):
+    """It was good once: a link that has expired, or was taken back."""
+
+    status = 410
+    kind = "gone"
+
+
 class StepFailed(LazycloudError):
     """A step of a deploy that did not succeed: the app's doing, or the machine's.
 

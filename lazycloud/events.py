@@ -254,6 +254,42 @@ class CommitPinned(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreviewsChanged(Event):
+    """Who may see an app's previews: `mode` is public, login or password. Cookies of before are worth nothing."""
+
+    mode: str
+    who: str
+
+    def sentence(self) -> str:
+        whom = {"public": "for everybody", "login": "for who logs in", "password": "for who has the password"}
+        return f"Previews of {self.app} are {whom.get(self.mode, self.mode)} now, by {self.who}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareMade(Event):
+    """A link to a commit's preview; `share` is its id, which opens nothing."""
+
+    share: str
+    commit: str
+    expires: float
+    who: str
+
+    def sentence(self) -> str:
+        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.expires))
+        return f"{self.commit[:10]} of {self.app} was shared until {until}, by {self.who}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareRevoked(Event):
+    share: str
+    commit: str
+    who: str
+
+    def sentence(self) -> str:
+        return f"A link to {self.commit[:10]} of {self.app} was taken back by {self.who}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiskReclaimed(Event):
     """Room was made: `removed` counts what went by its kind, `freed` and `free` (afterwards) are bytes."""
 

@@ -67,6 +67,28 @@ apps = Table(
     Column("added", Float, nullable=False),
 )
 
+previews = Table(
+    "previews",
+    metadata,
+    Column("app", String, primary_key=True),
+    Column("mode", String, nullable=False),
+    Column("generation", String, nullable=False),
+    Column("password", String, nullable=False),  # as passwords.hashed writes it; "": none
+    Column("changed", Float, nullable=False),
+    Column("who", String, nullable=False),
+)
+
+shares = Table(
+    "shares",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("app", String, nullable=False),
+    Column("commit", String, nullable=False),
+    Column("made", Float, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("who", String, nullable=False),
+)
+
 deployments = Table(
     "deployments",
     metadata,
@@ -313,6 +335,11 @@ def drop(table: Table, keys: Collection[Any]) -> Executable:
     """The rows with these keys."""
     (column,) = table.primary_key.columns
     return delete(table).where(column.in_(list(keys)))
+
+
+def remove(table: Table, **values: Any) -> Executable:
+    """Rows whose columns have these values."""
+    return delete(table).where(*(table.c[name] == value for name, value in values.items()))
 
 
 def forget_version(app: str, name: str) -> Executable:

@@ -12,6 +12,7 @@ from lazycloud import allowance, container, events, workforce
 from lazycloud.config import SETTINGS
 from lazycloud.control.api import Api
 from lazycloud.control.identity import Role
+from lazycloud.control.doors import Doors
 from lazycloud.control.people import People
 
 PACKAGE = Path(lazycloud.__file__).parent
@@ -147,7 +148,7 @@ def test_every_event_every_route_and_every_setting_is_documented() -> None:
             name for name in cls.__dataclass_fields__ if name not in ("kind", "private", "app", "deployment")
         ]
         assert [name for name in own if name not in row] == [], kind
-    for method, path, _, role in (*Api.ROUTES, *People.ROUTES):
+    for method, path, _, role in (*Api.ROUTES, *People.ROUTES, *Doors.ROUTES):
         assert isinstance(role, Role), path
         shown = path.replace("{app}", "<app>").replace("{deployment}", "<id>").replace("{name}", "<name>")
         assert f"`{method} {shown}" in protocols, path

@@ -40,6 +40,8 @@ VERBS = {
     "artifacts": "artifacts:artifacts",
     "account": "account:account",
     "token": "token:token",
+    "previews": "previews:previews",
+    "share": "share:share",
     "disk": "disk:disk",
     "prune": "disk:prune",
     "pin": "pins:pin",

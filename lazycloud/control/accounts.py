@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from lazycloud import store
@@ -34,6 +34,7 @@ class Accounts:
     """Opened once; what changes holds at once, and is on disk when the call returns."""
 
     def __init__(self, state: Store, events: EventLog) -> None:
+        self.changed: Callable[[], None] = lambda: None  # called after each: others keep copies
         self._store = state
         self._events = events
         self._accounts: dict[str, Account] = {}
@@ -66,6 +67,7 @@ class Accounts:
         except BaseException:
             del self._accounts[name]  # it is not on disk: nobody may come in by it
             raise
+        self.changed()
         return account
 
     async def change(
@@ -87,12 +89,14 @@ class Accounts:
         if account == before:
             return account
         self._accounts[name] = account
+        self.changed()
         await self._write(account, _what(before, account), who)
         return account
 
     async def remove(self, name: str, who: str) -> None:
         account = self.get(name)
         del self._accounts[name]
+        self.changed()
         fact = AccountChanged(account=name, what="removed", role=str(account.role), who=who)
         await written(self._events, fact, store.drop(store.accounts, [name]))
 

@@ -304,13 +304,7 @@ class Api:
         return self._fleet.app(request.match_info["app"])
 
     async def _commit(self, app: App, ref: str) -> Commit:
-        """A revision as git takes it, or a host's label. Raises NotFound, Ambiguous, BadInput."""
-        if not ref:
-            raise BadInput("Which commit? `ref` is missing.", "Give a commit id, branch or tag.")
-        try:
-            return await app.repository.revision(ref)
-        except NotFound:
-            return await app.labelled(ref.lower())
+        return await app.wanted(ref)
 
     async def _named(self, app: App, ref: str) -> tuple[Commit, Deployment]:
         """The deployment of a commit on its own data; production's for no ref, or the word `production`."""

@@ -60,7 +60,8 @@ class ControlHost:
             target = urlsplit(request.query.get("to", ""))
         except ValueError:
             raise NotFound("That is no preview of this server.") from None
-        if self._auth.identify(request) is None:
+        identity = self._auth.identify(request)
+        if identity is None:
             return self._pages.login(request.raw_path)
         host = hosts.normalise(target.netloc)
         place = self._resolver.place(host)
@@ -71,7 +72,9 @@ class ControlHost:
         if not ours or place.kind not in (Kind.LABEL, Kind.PRODUCTION):
             raise NotFound("That is no preview of this server.")
         path = target.path + (f"?{target.query}" if target.query else "")
-        query = urlencode({"ticket": self._auth.entry(host), "path": path or "/"})
+        identity.demand(Role.VIEWER, place.app)
+        ticket = self._auth.entry(host, self._auth.mark(request))
+        query = urlencode({"ticket": ticket, "path": path or "/"})
         return go_to(f"{target.scheme}://{target.netloc}{RESERVED}enter?{query}")
 
 

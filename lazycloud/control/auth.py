@@ -16,19 +16,18 @@ from functools import lru_cache
 
 from aiohttp import web
 
-from lazycloud import hosts
 from lazycloud.config import Config
 from lazycloud.control.accounts import OWNER, Accounts
 from lazycloud.control.identity import How, Identity, Kind, Role
-from lazycloud.control.keys import Keys
+from lazycloud.control.keys import Keys, sha256
 from lazycloud.control.sessions import SECONDS, Holder, Session, Sessions
 from lazycloud.control.tokens import Tokens
 from lazycloud.errors import BadInput, Forbidden, NotJson, Unauthorised
 from lazycloud.router import access
 
-PREVIEW_SECONDS = 7 * 24 * 3600.0
 TICKET_SECONDS = 15 * 60.0  # a login link waits in a terminal
 TICKETS = 1000  # that wait at a time
+MARK_LENGTH = 12  # letters
 ENTRY_SECONDS = 60.0  # the hop from the control host to a preview's
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _IDENTITY = "lazycloud.identity"
@@ -178,24 +177,39 @@ class Auth:
         self.forget_tickets(holder)
         return self.sessions.end(lambda one: one.holder == holder and one is not keep, holder.name, why, who)
 
-    def entry(self, host: str) -> str:
-        """What takes a logged-in browser over to the preview at `host`, once it is there."""
-        return self.keys.seal(f"entry|{host}", ENTRY_SECONDS)
+    def entry(self, host: str, mark: str) -> str:
+        """What takes the logged-in browser of `mark` over to the preview at `host`, once it is there."""
+        return f"{mark}.{self.keys.seal(f'entry|{host}|{mark}', ENTRY_SECONDS)}"
 
-    def is_entry(self, host: str, text: str) -> bool:
-        return self.keys.is_seal(f"entry|{host}", text)
+    def entered(self, host: str, text: str) -> str:
+        """Whose browser comes over, by its mark; "" for nobody's."""
+        mark, _, seal = text.partition(".")
+        return mark if self.keys.is_seal(f"entry|{host}|{mark}", seal) else ""
 
-    def enter_preview(self, response: web.Response, host: str) -> None:
-        value = access.sign(self.keys.preview_key, host, int(time.time() + PREVIEW_SECONDS))
-        self._set_cookie(response, access.PREVIEW_COOKIE, value, PREVIEW_SECONDS)
+    def mark(self, request: web.Request) -> str:
+        """What stands for who asks in the cookies of previews; "" for a stranger."""
+        if self.is_local(request):
+            return self._mark(self.owner)
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        session = self.session(request)
+        by_session = session.holder if session else None
+        holder = self.holder_of_token(text.strip()) if scheme.lower() == "bearer" else by_session
+        return self._mark(holder) if holder else ""
 
-    def may_see_preview(self, request: web.Request) -> bool:
-        """The same as a router checks, for the paths that always come to control."""
-        value = request.cookies.get(access.PREVIEW_COOKIE, "")
-        host = hosts.normalise(request.host)
-        return access.valid(self.keys.preview_key, host, value, time.time()) or self.keys.is_token(
-            request.headers.get("Lazycloud-Token", "")
-        )
+    def marks(self) -> dict[str, Identity]:
+        """The marks of all who may log in now."""
+        holders = [self.owner]
+        holders += [Holder(Kind.ACCOUNT, each.name) for each in self.accounts]
+        holders += [Holder(Kind.TOKEN, each.name) for each in self.tokens]
+        who = [(holder, self.identity_of(holder, How.SESSION)) for holder in holders]
+        return {self._mark(holder): one for holder, one in who if one and not one.previews_only}
+
+    def _mark(self, holder: Holder) -> str:
+        """Another one for an account or a token that is made anew by the same name."""
+        account = self.accounts.find(holder.name) if holder.kind is Kind.ACCOUNT else None
+        token = self.tokens.named(holder.name) if holder.kind is Kind.TOKEN else None
+        made = account.created if account else token.created if token else 0
+        return sha256(f"{holder.kind}|{holder.name}|{made}")[:MARK_LENGTH]
 
     @property
     def _cookie(self) -> str:

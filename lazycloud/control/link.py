@@ -139,6 +139,7 @@ class Link:
         drain_timeout: float,
         refused: Callable[[str, str], None] = lambda deployment, address: None,
     ) -> None:
+        self.access: Callable[[], dict[str, Any]] = dict  # who may see previews, for the routers
         self._resolve = resolve
         self._refused = refused
         self._apps = apps
@@ -207,11 +208,24 @@ class Link:
         for router in self._routers:
             router.send({"forget_hosts": hosts})
 
+    def tell_access(self) -> None:
+        """Another cookie or token holds than before."""
+        for router in self._routers:
+            router.send({"access": self.access()})
+
+    def forget_all(self) -> None:
+        """All that routers keep is to be asked for again."""
+        self._known.clear()
+        for router in self._routers:
+            router.send({"forget_all": True})
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         router = _Router(writer)
         self._routers.add(router)
         router.send({"forget_all": True})  # what it learned from a control before this one may be wrong
         router.send(self._apps())
+        if access := self.access():
+            router.send({"access": access})
         known = list(self._known.items())
         for begin in range(0, len(known), TOLD_AT_ONCE):
             router.send({"learn": dict(known[begin : begin + TOLD_AT_ONCE])})

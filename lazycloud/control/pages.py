@@ -25,6 +25,7 @@ TITLES = {
     404: "Nothing here",
     405: "Not that way",
     409: "Not now",
+    410: "No longer open",
     413: "That is too large",
     415: "Not as a form",
     429: "Too many attempts",
@@ -79,6 +80,10 @@ class Pages:
         if retry_after:
             answer.headers["Retry-After"] = str(retry_after)
         return answer
+
+    def password(self, host: str, next_path: str, login: str, error: str = "") -> web.Response:
+        """Asks for the password of a preview; `login` is where those log in who can."""
+        return self._render("password.html", 401, host=host, next=next_path, login=login, error=error)
 
     def onward(self, path: str) -> web.Response:
         """Goes to a path of this host at once.

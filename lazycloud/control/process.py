@@ -32,6 +32,7 @@ from lazycloud.control.application import make_application
 from lazycloud.control.artifacts import ArtifactViews
 from lazycloud.control.auth import Auth
 from lazycloud.control.clients import Clients
+from lazycloud.control.doors import Doors
 from lazycloud.control.guard import Guard
 from lazycloud.control.keys import Keys
 from lazycloud.control.link import Link
@@ -39,9 +40,11 @@ from lazycloud.control.logins import Logins
 from lazycloud.control.pages import Pages
 from lazycloud.control.passwords import Passwords
 from lazycloud.control.people import People
+from lazycloud.control.previews import Previews
 from lazycloud.control.progress import Progress
 from lazycloud.control.resolver import Resolver
 from lazycloud.control.sessions import Sessions
+from lazycloud.control.shares import Shares
 from lazycloud.control.tokens import Tokens
 from lazycloud.control.unanswered import Unanswered
 from lazycloud.control.uses import Uses
@@ -82,6 +85,7 @@ class Control:
         self._environ = environ
         self._store = Store(config.database_url)
         self._closing = AsyncExitStack()
+        self._previews_settled: dict[str, str] = {}  # by config.toml
 
     async def start(self) -> None:
         """Raises LazycloudError for what the user has to mend; nothing is left open then."""
@@ -150,8 +154,16 @@ class Control:
         """Sockets: for the routers' questions, for what they relay, and for the owner's command line."""
         config = self.config
         self.auth = self._open_auth()
+        passwords, clients = Passwords(), Clients(config.trusted_proxies)
+        previews = Previews(config, self.auth, passwords, self._store, self.events)
+        previews.settled = self._previews_settled
+        shares = Shares(config, self.auth.keys.key, self._store, self.events, previews)
         resolver = Resolver(config, self.fleet)
+        resolver.is_open = previews.is_open
         link = Link(resolver.resolve, resolver.apps, config.drain_timeout, resolver.refused)
+        link.access = lambda: previews.access(self.fleet.apps)
+        self.auth.accounts.changed = self.auth.tokens.changed = previews.told = link.tell_access
+        previews.opened = link.forget_all
         self.fleet.make_room = self.disk.make_room
         self.disk.removing = self.fleet.leave
         self.rest = Rest(config, self.fleet, self._store, link.activity)
@@ -162,7 +174,9 @@ class Control:
         self.production.moved = lambda app: link.forget_hosts(resolver.moved(app))
         views = Views(config, self.fleet, self.events, self._store, link)
         progress, pages = Progress(self.events, views), Pages()
-        visits = Visits(config, self.fleet, resolver, self.auth, pages, views, progress)
+        visits = Visits(
+            config, self.fleet, resolver, self.auth, pages, views, progress, previews, shares, clients
+        )
         pins, artifacts = Pins(self._store, self.events), ArtifactViews(self.depot)
         api = Api(
             config,
@@ -177,9 +191,9 @@ class Control:
             pins,
         )
         api.hook_calls.expected = resolver.expect
-        passwords = Passwords()
-        logins = Logins(self.auth, passwords, Clients(config.trusted_proxies), pages, self.events)
+        logins = Logins(self.auth, passwords, clients, pages, self.events)
         people = People(config, self.fleet, self.auth, passwords)
+        doors = Doors(self.fleet, self.auth, previews, shares)
         guard = Guard(self.auth, self.events)
         application = make_application(
             config,
@@ -188,7 +202,7 @@ class Control:
             pages,
             resolver,
             visits,
-            lambda router: guard.add(router, [api, people]),
+            lambda router: guard.add(router, [api, people, doors]),
         )
         unanswered = Unanswered(application)
         runner = web.AppRunner(
@@ -249,6 +263,7 @@ class Control:
         name = row["name"] if row else self._new_name(wish)
         follow = wish.follow or (row["follow"] if row else "")
         own_domain = wish.domain or (row["domain"] if row else "")
+        self._previews_settled[name] = wish.previews
         folder = self.config.app_folder(name)
         repository = Repository(wish.source, folder)
         await repository.open()

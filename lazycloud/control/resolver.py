@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +40,7 @@ class Found:
 
 class Resolver:
     def __init__(self, config: Config, fleet: Fleet) -> None:
+        self.is_open: Callable[[str], bool] = lambda app: not config.previews_need_login  # an app's previews
         self._config = config
         self._fleet = fleet
         self._held: Counter[str] = Counter()  # by app
@@ -58,7 +59,7 @@ class Resolver:
         return {"apps": own, "domain": self._config.domain}
 
     def needs_login(self, place: Place) -> bool:
-        return place.kind is Kind.LABEL and self._config.previews_need_login
+        return place.kind is Kind.LABEL and not self.is_open(place.app)
 
     async def find(self, place: Place) -> Found:
         """The deployment that a place means; does no work. Raises NotFound, Ambiguous."""

@@ -38,6 +38,9 @@ TOLD = (
     "promoted",
     "promote_failed",
     "commit_pinned",
+    "previews_changed",
+    "share_made",
+    "share_revoked",
     "disk_reclaimed",
     "disk_short",
 )

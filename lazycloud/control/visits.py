@@ -6,25 +6,33 @@ The reason that the router gives is what `resolver` told it; without one (a rese
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from aiohttp import web
 
 from lazycloud import hosts
 from lazycloud.config import Config
+from lazycloud.control.attempts import Attempts
 from lazycloud.control.auth import Auth
+from lazycloud.control.clients import Clients, neighbourhood
+from lazycloud.control.identity import Role
 from lazycloud.control.names import Names
 from lazycloud.control.pages import Pages, accepts
+from lazycloud.control.previews import PASSWORD, Previews
 from lazycloud.control.progress import Progress
 from lazycloud.control.resolver import Found, Resolver
+from lazycloud.control.shares import Shares
 from lazycloud.control.views import Views, without_output
 from lazycloud.deployments.fleet import Fleet
-from lazycloud.errors import Ambiguous, Busy, LazycloudError, NotFound, StepFailed, Unauthorised
+from lazycloud.errors import Ambiguous, BadInput, Busy, LazycloudError, NotFound, StepFailed, Unauthorised
 from lazycloud.hosts import Kind, Place
 from lazycloud.states import State
 
 RESERVED = "/.well-known/lazycloud/"
 REASON = "Lazycloud-Reason"
+GUESSES, GUESSES_SECONDS = 10, 600.0  # of one client, at the password of an app
+GUESSES_OF_ALL, GUESSES_OF_ALL_SECONDS = 1000, 3600.0
 
 
 class TooLate(LazycloudError):
@@ -42,6 +50,9 @@ class Visits:
         pages: Pages,
         views: Views,
         progress: Progress,
+        previews: Previews,
+        shares: Shares,
+        clients: Clients,
     ) -> None:
         self._config = config
         self._fleet = fleet
@@ -50,12 +61,19 @@ class Visits:
         self._pages = pages
         self._views = views
         self._progress = progress
+        self._previews = previews
+        self._shares = shares
+        self._clients = clients
+        self._guesses = Attempts(GUESSES, GUESSES_SECONDS)
+        self._all_guesses = Attempts(GUESSES_OF_ALL, GUESSES_OF_ALL_SECONDS)
         self._reserved = {
             "progress": self._follow,
             "retry": self._retry,
             "cancel": self._cancel,
             "log": self._log,
             "enter": self._enter,
+            "password": self._password,
+            "share": self._share,
             "tls-ask": Names(config, resolver).answer,
         }
 
@@ -66,7 +84,7 @@ class Visits:
             if request.path.startswith(RESERVED):
                 return await self._reserved_path(request, place)
             if request.headers.get(REASON) == "login":
-                return self._to_login(request)
+                return self._to_login(request, place)
             return await self._answer(request, await self._find(place, host))
         except Ambiguous as problem:
             return self._pages.problem(request, problem, self._ambiguous(place, problem))
@@ -124,8 +142,8 @@ class Visits:
             raise Unauthorised("Log in to see this.", f"The control page: {self._config.addresses.control()}")
         if (
             self._resolver.needs_login(place)
-            and handler != self._enter
-            and not self._auth.may_see_preview(request)
+            and handler not in (self._enter, self._password, self._share)
+            and not self._previews.may_see(request, place.app)
         ):
             raise Unauthorised("Log in to see this preview.")
         return await handler(request, place)
@@ -175,34 +193,80 @@ class Visits:
 
     async def _enter(self, request: web.Request, place: Place) -> web.StreamResponse:
         """A logged-in browser comes over from the control host: it is given this host's own cookie."""
-        host = hosts.normalise(request.host)
-        if not self._auth.is_entry(host, request.query.get("ticket", "")):
+        mark = self._auth.entered(hosts.normalise(request.host), request.query.get("ticket", ""))
+        if not mark:
             raise Unauthorised("This link to the preview is too old.", "Open the preview again.")
         response = web.Response(status=303, headers={"Location": local_path(request.query.get("path", "/"))})
-        self._auth.enter_preview(response, host)
+        self._previews.enter(response, request, place.app, mark)
         return response
+
+    async def _password(self, request: web.Request, place: Place) -> web.StreamResponse:
+        """The form of the page that asks for the app's password."""
+        if request.method != "POST":
+            raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+        self._auth.require_same_origin(request)
+        if place.kind is not Kind.LABEL or self._previews.mode(place.app) != PASSWORD:
+            raise NotFound("No password is needed here.")
+        form = await _form(request)
+        path, client = local_path(str(form.get("next", "/"))), neighbourhood(self._clients.address(request))
+        self._guesses.spend(client)
+        self._all_guesses.spend(place.app)
+        if not await self._previews.is_password(place.app, str(form.get("password", ""))):
+            return self._ask_password(request, path, "That is not the password.")
+        self._guesses.give_back(client)
+        self._all_guesses.give_back(place.app)
+        response = web.Response(status=303, headers={"Location": path, "Cache-Control": "no-store"})
+        self._previews.enter_by_password(response, request, place.app)
+        return response
+
+    async def _share(self, request: web.Request, place: Place) -> web.StreamResponse:
+        """A link that was shared: its secret goes from the address into this host's cookie."""
+        share = self._shares.read(place.app, place.label, request.query.get("key", ""))
+        if not await self._is_at(place, share.commit):
+            raise NotFound("The commit of this link is not to be found any more.")
+        path = local_path(request.query.get("path", "/"))
+        headers = {"Location": path, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+        response = web.Response(status=303, headers=headers)
+        if not self._previews.may_stay(request, place.app):
+            self._previews.enter_shared(response, request, share.id, share.expires)
+        return response
+
+    async def _is_at(self, place: Place, commit_id: str) -> bool:
+        """Whether the place is that commit's own: a branch, too, can be called as a commit begins."""
+        try:
+            return (await self._resolver.find(place)).commit.id == commit_id
+        except LazycloudError:
+            return False
 
     def _is_stranger(self, request: web.Request, place: Place) -> bool:
         """Production of a public server is for everybody; what its build and worker wrote is not."""
         public = self._config.is_public and place.kind is Kind.PRODUCTION
-        return public and not self._auth.may_see_preview(request)
+        return public and not self._previews.may_see(request, place.app)
 
     def _may_cancel(self, request: web.Request, place: Place) -> bool:
-        """Whoever may see previews, on a server where not everybody may."""
-        known = not self._config.is_public or self._auth.may_see_preview(request)
+        """On a server that not everybody can reach, else who logged in and may also change what runs."""
+        who = self._previews.visitor(request, place.app)
+        known = not self._config.is_public or (who is not None and who.role >= Role.DEVELOPER)
         return known and place.kind is Kind.LABEL
 
-    def _to_login(self, request: web.Request) -> web.StreamResponse:
+    def _to_login(self, request: web.Request, place: Place) -> web.StreamResponse:
+        """A browser is led to the login, or asked for the password; a program is told what to send."""
+        by_password = self._previews.mode(place.app) == PASSWORD
         if request.method != "GET" or accepts(request) != "html":
-            raise Unauthorised("This preview needs a login.", "Send the token as the header Lazycloud-Token.")
-        target = f"{self._config.addresses.scheme}://{request.host}{request.raw_path}"
-        return web.Response(
-            status=303,
-            headers={
-                "Location": f"{self._config.addresses.control()}visit?to={quote(target, safe='')}",
-                "Cache-Control": "no-store",
-            },
-        )
+            needs = "a password" if by_password else "a login"
+            raise Unauthorised(f"This preview needs {needs}.", "Send a token as the header Lazycloud-Token.")
+        if by_password:
+            return self._ask_password(request, request.raw_path)
+        headers = {"Location": self._login_address(request, request.raw_path), "Cache-Control": "no-store"}
+        return web.Response(status=303, headers=headers)
+
+    def _ask_password(self, request: web.Request, path: str, error: str = "") -> web.Response:
+        return self._pages.password(request.host, path, self._login_address(request, path), error)
+
+    def _login_address(self, request: web.Request, path: str) -> str:
+        """Of the control page, which leads back to `path` of this host."""
+        target = f"{self._config.addresses.scheme}://{request.host}{path}"
+        return f"{self._config.addresses.control()}visit?to={quote(target, safe='')}"
 
     def _served(self) -> list[dict[str, str]]:
         """Told only to those who can reach a loopback address: a stranger learns no names."""
@@ -233,8 +297,16 @@ class Visits:
 
 
 def local_path(path: str) -> str:
-    """A path on this host: never another one's, whatever a link says."""
-    return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
+    """A path on this host: never another one's, whatever a link says. Browsers leave out tabs and ends of lines."""
+    ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if ours else "/"
+
+
+async def _form(request: web.Request) -> Mapping[str, object]:
+    try:
+        return await request.post()
+    except ValueError as problem:
+        raise BadInput("That is no form.") from problem
 
 
 def _done(request: web.Request, found: Found, status: int) -> web.StreamResponse:

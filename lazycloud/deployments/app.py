@@ -10,7 +10,7 @@ from lazycloud.build.plan import Plan
 from lazycloud.build.repository import Repository
 from lazycloud.build.stages import Stages
 from lazycloud.data.versions import Versions
-from lazycloud.errors import LazycloudError
+from lazycloud.errors import BadInput, LazycloudError, NotFound
 from lazycloud.hosts import flat_limit
 
 COMMITS_KEPT = 2000  # a commit never changes; this many are some 1 MB
@@ -50,6 +50,15 @@ class App:
         if label in self._commits:
             return self._commits[label]
         return await self.repository.resolve(label, flat_limit(self.name))
+
+    async def wanted(self, ref: str) -> Commit:
+        """A revision as git takes it, or a host's label. Raises NotFound, Ambiguous, BadInput."""
+        if not ref:
+            raise BadInput("Which commit? `ref` is missing.", "Give a commit id, branch or tag.")
+        try:
+            return await self.repository.revision(ref)
+        except NotFound:
+            return await self.labelled(ref.lower())
 
     async def plan(self, commit: Commit) -> Plan:
         """What would be done to run it; reads its files, writes none. Raises BadInput, StepFailed."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from lazycloud.router import access, bodies, heads, troubles
+from lazycloud.router import bodies, heads, troubles
 from lazycloud.router.accesslog import Line
 from lazycloud.router.activity import Count, Load
 from lazycloud.router.bodies import BadBody, Body, Chunked, Sized, UntilClose
@@ -40,6 +40,7 @@ class Exchange:
         "_rechunk",
         "_retried",
         "_reusable",
+        "_showed",
         "began",
         "begun",
         "body",
@@ -89,6 +90,7 @@ class Exchange:
         self._keep = False  # the client's connection after this
         self._reusable = False  # the upstream after this
         self._retried = False
+        self._showed = False  # what the ask said of the right to see previews
         self._asked: int | None = None
         self._asked_again = False  # control was told that nobody is where it led
         self._dead: tuple[str, ...] = ()  # addresses where nobody accepted
@@ -108,9 +110,13 @@ class Exchange:
             self._ask()
 
     def answered(self, route: Route) -> None:
-        """Control's answer to the ask."""
+        """Control's answer to the ask. Who may see previews it may have told us only since."""
         self._asked = None
-        self._follow(route)
+        refused = isinstance(route, ToControl) and route.reason == "login"
+        if refused and not self._showed and self.may_see():
+            self._ask()
+        else:
+            self._follow(route)
 
     def unanswered(self, trouble: Trouble) -> None:
         """The ask found no answer."""
@@ -122,7 +128,8 @@ class Exchange:
             self._follow(route)
             return
         dead = self._dead[-1] if self._dead else None
-        self._asked = self.plane.link.ask(self, self._intent(), self.may_see(), dead)
+        self._showed = self.may_see()
+        self._asked = self.plane.link.ask(self, self._intent(), self._showed, dead)
         if self._asked is None:
             self.refuse(troubles.TOO_MANY)
 
@@ -132,13 +139,8 @@ class Exchange:
         return "navigate" if heads.is_navigation(self.head) else "wait"
 
     def may_see(self) -> bool:
-        """Whether the client showed a right to see previews: a cookie for this host, or the token."""
-        settings, fields = self.plane.settings, self.head.fields
-        if fields.token and access.token_valid(fields.token, settings.token_sha256):
-            return True
-        values = [value for cookies in fields.cookies for value in access.previews(cookies)]
-        now = self.plane.clock.unix
-        return any(access.valid(settings.preview_key, self.head.host, value, now) for value in values)
+        """Whether the client showed a right to see previews: a cookie for this host, or a token."""
+        return self.plane.guard.may_see(self.head.host, self.head.fields, self.plane.clock.unix)
 
     def _follow(self, route: Route) -> None:
         if isinstance(route, ToWorker):

@@ -77,7 +77,7 @@ class Link:
     def ask(self, exchange: Exchange, intent: str, login: bool, dead: str | None) -> int | None:
         """Ask where the exchange's host leads; `exchange.answered` hears it. None: too many wait already."""
         host, settings = exchange.head.host, self._plane.settings
-        app = self._app_of(host)
+        app = self.app_of(host)
         if len(self._asks) >= settings.held_max or self._by_app[app] >= settings.held_app_max:
             return None
         self._last += 1
@@ -153,15 +153,18 @@ class Link:
                 self._plane.table.keep(host, read_route(route))
         elif "apps" in message:
             self._learn_apps(str(message["domain"]), dict(message["apps"]))
+        elif "access" in message:
+            self._plane.guard.learn(message["access"])
 
-    def _app_of(self, host: str) -> str:
+    def app_of(self, host: str) -> str:
+        """The app of a host; empty for no app, or one that is not known yet."""
         return hosts.find(host, self._domain, self._apps).app
 
     def _learn_apps(self, domain: str, apps: dict[str, str]) -> None:
         """Those who ask already take their places among the apps that are known now."""
         self._domain, self._apps = domain, apps
         for ask in self._asks.values():
-            ask.app = self._app_of(ask.message["host"])
+            ask.app = self.app_of(ask.message["host"])
         self._by_app = Counter(ask.app for ask in self._asks.values())
 
     def _answered(self, message: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazycloud.router.accesslog import AccessLog
 from lazycloud.router.activity import Activity, Clock
+from lazycloud.router.guard import Guard
 from lazycloud.router.link import Link
 from lazycloud.router.pages import Pages
 from lazycloud.router.pool import Pool
@@ -39,6 +40,7 @@ class Plane:
         self.access_log = AccessLog(settings.access_log) if settings.access_log else None
         self.pool = Pool(self)
         self.link = Link(self)
+        self.guard = Guard(settings, self.link.app_of)
         self.clients: set[Client] = set()
         self.tunnels: set[Tunnel] = set()
         self.draining = False

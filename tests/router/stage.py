@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 10 * float(os.environ.get("LAZYCLOUD_TEST_PATIENCE", "1"))
-KEY, TOKEN = b"k" * 32, "correct horse"
+KEY, TOKEN, GRANT = b"k" * 32, "correct horse", "l0"
 
 
 async def until(condition: Callable[[], Any], what: str = "a condition") -> Any:
@@ -193,6 +193,10 @@ class Control:
         self.routes: dict[str, dict[str, Any]] = {}
         self.keep: bool | float = True  # what is said of the routes
         self.apps: dict[str, str] = {}
+        self.access: dict[str, Any] = {
+            "grants": {"": [GRANT]},
+            "tokens": {},
+        }  # hosts of no app have one grant
         self.heard: list[dict[str, Any]] = []
         self.http = Server(saying(sized(b"control", more=b"Lazycloud-Answer: control\r\n")))
         self._links: list[asyncio.StreamWriter] = []
@@ -231,6 +235,7 @@ class Control:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._links.append(writer)
         self.say({"apps": self.apps, "domain": "localhost"})
+        self.say({"access": self.access})
         async for line in reader:
             message = json.loads(line)
             self.heard.append(message)

@@ -9,7 +9,7 @@ import pytest
 
 from lazycloud.router.access import sign
 
-from .stage import KEY, TOKEN, fields, saying, sized, to_worker
+from .stage import GRANT, KEY, TOKEN, fields, saying, sized, to_worker
 
 FORGED = (
     b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nForwarded: for=6.6.6.6\r\n"
@@ -119,15 +119,16 @@ async def test_only_addresses_of_workers_are_dialled(router, control, address: s
 async def test_a_route_with_login_needs_the_cookie_of_that_host(router, control, serve) -> None:
     worker = await serve(saying(sized(b"app")), login=True)
     soon = int(time.time()) + 100
-    good = f"lazycloud_preview={sign(KEY, 'app.localhost', soon)}"
+    good = f"lazycloud_preview={sign(KEY, 'app.localhost', GRANT, soon)}"
     assert (await router.get()).body == b"control"
     assert fields(control.http.last, "lazycloud-reason") == ["login"]
     assert (await router.get(Cookie=f"a=b; {good}; c=d")).body == b"app"
     assert fields(worker.last, "cookie") == ["a=b; c=d"]
     for bad in (
-        sign(KEY, "app.localhost", int(time.time()) - 5),
-        sign(KEY, "other.localhost", soon),
-        sign(b"other key", "app.localhost", soon),
+        sign(KEY, "app.localhost", GRANT, int(time.time()) - 5),
+        sign(KEY, "other.localhost", GRANT, soon),
+        sign(b"other key", "app.localhost", GRANT, soon),
+        sign(KEY, "app.localhost", "l1", soon),
         "nonsense",
     ):
         assert (await router.get(Cookie=f"lazycloud_preview={bad}")).body == b"control"
@@ -146,7 +147,7 @@ async def test_a_route_with_login_takes_the_token_and_passes_authorization_untou
 async def test_an_ask_says_whether_the_client_is_logged_in(router, control, serve) -> None:
     await serve(saying(sized()), login=True)
     await serve(saying(sized()), host="b.localhost", login=True)
-    cookie = f"lazycloud_preview={sign(KEY, 'b.localhost', int(time.time()) + 100)}"
+    cookie = f"lazycloud_preview={sign(KEY, 'b.localhost', GRANT, int(time.time()) + 100)}"
     await router.get("app.localhost", Cookie=cookie)
     await router.get("b.localhost", Cookie=cookie)
     assert [ask["login"] for ask in control.said("ask")] == [False, True]

@@ -148,6 +148,10 @@ PAGES: dict[str, tuple[str, dict[str, Any]]] = {
         "login.html",
         {"next": "/", "error": "", "account": "", "ticket": "t1", "name": "ada"},
     ),
+    "password": (
+        "password.html",
+        {"host": f"{LONG}.localhost", "next": "/", "login": "/", "error": "That is not the password."},
+    ),
     "control": ("control.html", CONTROL),
     "people": ("people.html", OWNER | {"kind": "account"}),
 }
