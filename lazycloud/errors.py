@@ -95,6 +95,13 @@ class Busy(LazycloudError):
         self.retry_after = retry_after
 
 
+class TooLarge(LazycloudError):
+    """More bytes than anybody needs here."""
+
+    status = 413
+    kind = "too large"
+
+
 class TooOften(Busy):
     """One client tries something faster than anybody needs."""
 

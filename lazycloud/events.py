@@ -290,6 +290,56 @@ class ShareRevoked(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WebhookMade(Event):
+    """An app has a webhook, whose secret is a new one."""
+
+    who: str
+
+    def sentence(self) -> str:
+        return f"{self.app} has a webhook, by {self.who}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookReceived(Event):
+    """A forge said something that was proven and new; `what` is its own word for it."""
+
+    forge: str
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullWaits(Event):
+    """A pull request of a fork has a new head, which is not fetched until somebody allows that commit."""
+
+    number: int
+    commit: str
+    title: str
+    author: str
+    url: str
+
+    def sentence(self) -> str:
+        return (
+            f"Pull request {self.number} “{self.title}” by {self.author} waits at {self.commit[:10]}: "
+            f"`lazycloud allow {self.app} {self.number}`"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullAllowed(Event):
+    number: int
+    commit: str
+    who: str
+
+    def sentence(self) -> str:
+        return f"{self.commit[:10]} of pull request {self.number} of {self.app} was allowed by {self.who}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullClosed(Event):
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiskReclaimed(Event):
     """Room was made: `removed` counts what went by its kind, `freed` and `free` (afterwards) are bytes."""
 

@@ -89,6 +89,36 @@ shares = Table(
     Column("who", String, nullable=False),
 )
 
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("app", String, primary_key=True),
+    Column("generation", String, nullable=False),  # the secret is made of it and of the server's key
+    Column("made", Float, nullable=False),
+    Column("who", String, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("app", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("at", Float, nullable=False),
+)
+
+pulls = Table(
+    "pulls",
+    metadata,
+    Column("app", String, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("commit", String, nullable=False),
+    Column("title", String, nullable=False),
+    Column("author", String, nullable=False),
+    Column("url", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("allowed", String, nullable=False),
+)
+
 deployments = Table(
     "deployments",
     metadata,

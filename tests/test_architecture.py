@@ -11,8 +11,8 @@ import lazycloud
 from lazycloud import allowance, container, events, workforce
 from lazycloud.config import SETTINGS
 from lazycloud.control.api import Api
-from lazycloud.control.identity import Role
 from lazycloud.control.doors import Doors
+from lazycloud.control.identity import Role
 from lazycloud.control.people import People
 
 PACKAGE = Path(lazycloud.__file__).parent
@@ -151,6 +151,7 @@ def test_every_event_every_route_and_every_setting_is_documented() -> None:
     for method, path, _, role in (*Api.ROUTES, *People.ROUTES, *Doors.ROUTES):
         assert isinstance(role, Role), path
         shown = path.replace("{app}", "<app>").replace("{deployment}", "<id>").replace("{name}", "<name>")
+        shown = shown.replace("{number}", "<number>")
         assert f"`{method} {shown}" in protocols, path
     settings = (DOCS / "settings.md").read_text()
     assert [

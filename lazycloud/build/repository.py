@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -38,9 +39,19 @@ LOOK_TIMEOUT = 60.0
 READ_SIZE = 8 << 20  # bytes of a file that is read whole; lockfiles of large apps are some MiB
 URL_SCHEMES = ("https", "http", "ssh", "git", "file")
 FETCHED = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")  # not pull requests: strangers' code
+PULLS = ("refs/pull/{}/head", "refs/merge-requests/{}/head")  # of GitHub, Gitea and Forgejo; of GitLab
+ALLOWED = "refs/lazycloud/pulls/"  # and a number, and the commit that somebody allowed
 _PREFIX = re.compile(r"[0-9a-f]{7,64}")
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _KINDS = {"heads": "branch", "tags": "tag", "remotes": "remote branch"}
+
+
+@dataclass(frozen=True)
+class Pull:
+    """A pull request of the remote, and the full id of its head."""
+
+    number: int
+    commit: str
 
 
 class Repository:
@@ -178,6 +189,23 @@ class Repository:
             elif await self._git.ask("remote"):
                 await self._git.run(*quiet, "--all", timeout=REMOTE_TIMEOUT)
 
+    async def pull_head(self, number: int) -> Pull | None:
+        """Where the remote's pull request is now; None if it has none of that number. Raises StepFailed."""
+        names = [name.format(number) for name in PULLS]
+        said = (await self._git.run("ls-remote", "origin", *names, timeout=REMOTE_TIMEOUT)).decode()
+        for line in said.splitlines():
+            commit, _, name = line.partition("\t")
+            if FULL_ID.fullmatch(commit) and name in names:
+                return Pull(number, commit)
+        return None
+
+    async def fetch_pull(self, pull: Pull) -> None:
+        """Fetch that one commit, which can be named from then on. Those before it cannot. Raises StepFailed."""
+        refspec = f"{pull.commit}:{ALLOWED}{pull.number}/{pull.commit}"
+        words = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "origin", refspec)
+        with disk_watched(self._common.folder):
+            await self._git.run(*words, timeout=REMOTE_TIMEOUT)
+
     async def look(self, commit: Commit, examine: Callable[[Tree], T]) -> T:
         """What `examine` makes of the commit's files; it runs in a thread and may read as it likes."""
         listing = await self._listings.of(self._git, commit.tree)
@@ -301,14 +329,16 @@ class Repository:
         return list(_parse_batch(content))
 
     async def _labelled(self, label: str, flat_limit: int) -> Commit | None:
-        if FULL_ID.fullmatch(label) and (exact := await self._commits([label])):
+        if FULL_ID.fullmatch(label) and (exact := await self._commits(await self._shown([label]))):
             return exact[0]
         named = [
             ref for ref in await self.refs() if label in (slug(ref.name, LABEL), slug(ref.name, flat_limit))
         ]
         ids = {ref.commit for ref in named}
         if _PREFIX.fullmatch(label):
-            ids |= set((await self._git.ask("rev-parse", f"--disambiguate={label}") or "").split())
+            ids |= set(
+                await self._shown((await self._git.ask("rev-parse", f"--disambiguate={label}") or "").split())
+            )
         commits = await self._commits(sorted(ids))
         if len(commits) > 1:
             raise Ambiguous(label, [(commit.id, _described(commit, named)) for commit in commits])
@@ -320,9 +350,22 @@ class Repository:
         verify = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{text}^{{commit}}")
         commit_id = await self._git.ask(*verify)
         if commit_id and FULL_ID.fullmatch(commit_id):
-            return await self.commit(commit_id)
+            return await self.commit(commit_id) if await self._shown([commit_id]) else None
         ids = {ref.commit for ref in await self.refs() if ref.name == text}
         return await self.commit(ids.pop()) if len(ids) == 1 else None
+
+    async def _shown(self, ids: Sequence[str]) -> list[str]:
+        """Those of the full ids that are not only part of a fork's history: of that its allowed heads are shown."""
+        if not self.is_remote or not ids or not await self._git.ask("for-each-ref", "--count=1", ALLOWED):
+            return list(ids)
+        return [each for each in ids if not await self._is_only_of_a_fork(each)]
+
+    async def _is_only_of_a_fork(self, object_id: str) -> bool:
+        """What no ref reaches was there once, and stays; allowed heads keep their refs."""
+        said = await self._git.ask("for-each-ref", "--format=%(refname)", f"--contains={object_id}") or ""
+        names = said.split()
+        of_forks = [name for name in names if name.startswith(ALLOWED)]
+        return bool(names) and names == of_forks and not any(name.endswith(object_id) for name in names)
 
     async def _look_at_remote(self, label: str) -> str | None:
         """None after a fetch; else why there is nothing new, as a sentence that may be empty."""

@@ -42,6 +42,8 @@ VERBS = {
     "token": "token:token",
     "previews": "previews:previews",
     "share": "share:share",
+    "webhook": "webhook:webhook",
+    "allow": "webhook:allow",
     "disk": "disk:disk",
     "prune": "disk:prune",
     "pin": "pins:pin",

@@ -42,6 +42,7 @@ from lazycloud.control.passwords import Passwords
 from lazycloud.control.people import People
 from lazycloud.control.previews import Previews
 from lazycloud.control.progress import Progress
+from lazycloud.control.pulls import Pulls
 from lazycloud.control.resolver import Resolver
 from lazycloud.control.sessions import Sessions
 from lazycloud.control.shares import Shares
@@ -50,6 +51,7 @@ from lazycloud.control.unanswered import Unanswered
 from lazycloud.control.uses import Uses
 from lazycloud.control.views import Views, error_view
 from lazycloud.control.visits import Visits
+from lazycloud.control.webhooks import Webhooks
 from lazycloud.data.versions import Versions
 from lazycloud.deployments.app import App
 from lazycloud.deployments.claims import is_held
@@ -177,6 +179,10 @@ class Control:
         visits = Visits(
             config, self.fleet, resolver, self.auth, pages, views, progress, previews, shares, clients
         )
+        pulls = Pulls(config, self.production, self._store, self.events)
+        webhooks = Webhooks(
+            config, self.auth.keys.key, self.fleet, self.production, self._store, self.events, pulls, clients
+        )
         pins, artifacts = Pins(self._store, self.events), ArtifactViews(self.depot)
         api = Api(
             config,
@@ -193,8 +199,13 @@ class Control:
         api.hook_calls.expected = resolver.expect
         logins = Logins(self.auth, passwords, clients, pages, self.events)
         people = People(config, self.fleet, self.auth, passwords)
-        doors = Doors(self.fleet, self.auth, previews, shares)
+        doors = Doors(config, self.fleet, self.auth, previews, shares, webhooks, pulls)
         guard = Guard(self.auth, self.events)
+
+        def add_api(router: web.UrlDispatcher) -> None:
+            guard.add(router, [api, people, doors])
+            webhooks.add_to(router)
+
         application = make_application(
             config,
             self.auth,
@@ -202,7 +213,7 @@ class Control:
             pages,
             resolver,
             visits,
-            lambda router: guard.add(router, [api, people, doors]),
+            add_api,
         )
         unanswered = Unanswered(application)
         runner = web.AppRunner(

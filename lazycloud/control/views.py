@@ -41,6 +41,9 @@ TOLD = (
     "previews_changed",
     "share_made",
     "share_revoked",
+    "webhook_made",
+    "pull_waits",
+    "pull_allowed",
     "disk_reclaimed",
     "disk_short",
 )

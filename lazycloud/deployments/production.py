@@ -45,6 +45,7 @@ class Production:
         self._watchers: list[asyncio.Task[None]] = []
         self._heads: dict[str, dict[str, str]] = {}
         self._warming: dict[tuple[str, str], Deployment] = {}  # by app and ref
+        self._fetch_soon: set[str] = set()  # apps whose remote has moved, as it says
         self.moved: Callable[[App], None] = lambda app: None  # told when a branch or tag of an app moves
 
     async def open(self, app: App, wish: str = "") -> None:
@@ -62,6 +63,10 @@ class Production:
         if deployment := self._fleet.production(app):
             self._fleet.ask(deployment, retry=True)
         self._watchers.append(asyncio.create_task(self._watch(app), name=f"watch {app.name}"))
+
+    def fetch_soon(self, app: App) -> None:
+        """Its remote says that something moved there: it is looked at now, and what moved is announced."""
+        self._fetch_soon.add(app.name)
 
     async def close(self) -> None:
         self._next.clear()
@@ -268,7 +273,9 @@ class Production:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             try:
-                if app.repository.is_remote and time.monotonic() - fetched > self._config.fetch_every:
+                due = app.name in self._fetch_soon or time.monotonic() - fetched > self._config.fetch_every
+                if app.repository.is_remote and due:
+                    self._fetch_soon.discard(app.name)
                     fetched = time.monotonic()
                     await app.repository.fetch()
                 if (now := app.repository.signature()) != signature:
