@@ -7,15 +7,19 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from lazycloud.router.access import sign
+from tests.e2e import test_accounts as accounts
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
 from tests.e2e.server import BROWSER, Answer, Server
 from tests.e2e.test_security import CONTROL, cookie, log_in
+
+pytestmark = pytest.mark.slow
 
 PASSWORD = "open sesame now"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -243,3 +247,52 @@ async def test_what_cannot_be_shared_is_said(
     checkout.commit(counter("first"))
     server = up(checkout.path)
     assert told in server.cli(*arguments, folder=checkout.path, code=2)
+
+
+async def enter(server: Server, label: str, session: str) -> str:
+    """As a browser that is logged in on the control page; the preview's cookie."""
+    target = f"http%3A%2F%2F{server.host(label)}%2F"
+    entry = await server.get(CONTROL, f"/visit?to={target}", Cookie=session, **BROWSER)
+    assert entry.status == 303, entry
+    return cookie(await server.get(label, path_of(entry.headers["Location"])), "lazycloud_preview")
+
+
+async def test_what_opened_previews_ends_with_the_account_or_the_token(
+    public: Server, commits: tuple[str, str]
+) -> None:
+    first, _ = commits
+    await accounts.add(public, "ada", "viewer")
+    session = cookie(await accounts.log_in(public, "ada", accounts.PASSWORD), "lazycloud_session")
+    hers, owners = await enter(public, first, session), await enter(public, first, await log_in(public))
+    program = await accounts.token(public, "e2e", previews=True)
+    shown = {"Lazycloud-Token": program}
+    assert (await public.get(first, Cookie=hers)).json["name"] == "first"
+    assert (await public.get(first, **shown)).json["name"] == "first"
+    assert program not in (await public.get(first, **shown)).text
+    assert (await public.get(CONTROL, "/api/apps", Authorization=f"Bearer {program}")).status == 403
+    cancel = "/.well-known/lazycloud/cancel"
+    assert (await public.post(first, "", cancel, Cookie=hers)).status == 401  # a viewer
+    assert (await public.post(first, "", cancel, Cookie=owners)).status == 200
+
+    await accounts.ask(public, "/api/accounts/ada/remove", {}, Authorization=public.authorization)
+    await accounts.ask(public, "/api/tokens/e2e/revoke", {}, Authorization=public.authorization)
+    assert (await public.get(first, Cookie=hers)).status == 401
+    assert (await public.get(first, **shown)).status == 401
+    await accounts.add(public, "ada", "viewer")  # another person by that name
+    assert (await public.get(first, Cookie=hers)).status == 401
+    assert (await public.get(first, Cookie=owners)).json["name"] == "first"
+
+
+async def test_a_token_of_one_app_opens_no_preview_of_another(
+    up: Up, checkout: Checkout, tmp_path: Path
+) -> None:
+    first = checkout.commit(counter("first"))
+    blog = Checkout(tmp_path / "blog")
+    post = blog.commit(counter("post"))
+    server = up(checkout.path, blog.path, "--listen", "0.0.0.0:0")
+    program = {"Lazycloud-Token": await accounts.token(server, "e2e", app="blog", previews=True)}
+    assert (await server.get(f"{post[:10]}.blog", **program)).json["name"] == "post"
+    assert (await server.get(first[:10], **program)).status == 401
+    reader = {"Authorization": f"Bearer {await accounts.token(server, 'reader', app='blog')}"}
+    target = f"http%3A%2F%2F{server.host(first[:10])}%2F"
+    assert (await server.get(CONTROL, f"/visit?to={target}", **reader)).status == 403
