@@ -179,6 +179,7 @@ class Control:
         visits = Visits(
             config, self.fleet, resolver, self.auth, pages, views, progress, previews, shares, clients
         )
+        visits.tell = self.events.append
         pulls = Pulls(config, self.production, self._store, self.events)
         webhooks = Webhooks(
             config, self.auth.keys.key, self.fleet, self.production, self._store, self.events, pulls, clients

@@ -6,7 +6,7 @@ The reason that the router gives is what `resolver` told it; without one (a rese
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from aiohttp import web
@@ -26,6 +26,7 @@ from lazycloud.control.shares import Shares
 from lazycloud.control.views import Views, without_output
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.errors import Ambiguous, BadInput, Busy, LazycloudError, NotFound, StepFailed, Unauthorised
+from lazycloud.events import Asked, Event
 from lazycloud.hosts import Kind, Place
 from lazycloud.states import State
 
@@ -33,6 +34,7 @@ RESERVED = "/.well-known/lazycloud/"
 REASON = "Lazycloud-Reason"
 GUESSES, GUESSES_SECONDS = 10, 600.0  # of one client, at the password of an app
 GUESSES_OF_ALL, GUESSES_OF_ALL_SECONDS = 1000, 3600.0
+VISITOR = "a visitor of its page"
 
 
 class TooLate(LazycloudError):
@@ -66,6 +68,7 @@ class Visits:
         self._clients = clients
         self._guesses = Attempts(GUESSES, GUESSES_SECONDS)
         self._all_guesses = Attempts(GUESSES_OF_ALL, GUESSES_OF_ALL_SECONDS)
+        self.tell: Callable[[Event], object] = lambda event: None  # the event log's, set by the server
         self._reserved = {
             "progress": self._follow,
             "retry": self._retry,
@@ -162,6 +165,7 @@ class Visits:
             raise web.HTTPMethodNotAllowed(request.method, ["POST"])
         self._auth.require_same_origin(request)
         found = await self._find(place, hosts.normalise(request.host))
+        self._told(found, "retry")
         self._fleet.ask(found.deployment, retry=True)
         return _done(request, found, 202)
 
@@ -175,8 +179,17 @@ class Visits:
                 "Log in to cancel this.", f"The control page: {self._config.addresses.control()}"
             )
         found = await self._find(place, hosts.normalise(request.host))
-        await self._fleet.cancel(found.deployment, "a visitor of its page")
+        self._told(found, "cancel")
+        await self._fleet.cancel(found.deployment, VISITOR)
         return _done(request, found, 200)
+
+    def _told(self, found: Found, what: str) -> None:
+        """A preview's cookie does not say whose it is."""
+        deployment = found.deployment
+        asked = Asked(
+            app=found.app.name, deployment=deployment.id, who=VISITOR, what=what, target=found.commit.short
+        )
+        self.tell(asked)
 
     async def _log(self, request: web.Request, place: Place) -> web.StreamResponse:
         """The whole log of the last attempt."""

@@ -294,6 +294,10 @@ async def test_every_command_is_in_the_event_log_with_who_gave_it(
         ("owner", "create token", "deployer"),
         ("owner", "add account", "gus"),
     } <= told
+    retry = await server.post(commit, "", "/.well-known/lazycloud/retry")
+    assert retry.status == 202
+    (visitor,) = [fact for fact in await facts(server, "asked") if fact["what"] == "retry"]
+    assert (visitor["who"], visitor["target"]) == ("a visitor of its page", commit[:10])
     assert [fact["who"] for fact in await facts(server, "commit_pinned") if fact["commit"] == commit][
         -1
     ] == "gus"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -126,3 +127,60 @@ async def test_the_control_page_logs_in_by_its_link_and_promotes(
     await page.get_by_role("dialog").get_by_role("button", name="Promote").click()
     await server.until(lambda: server.named("first"))
     assert (await server.get()).json["environment"]["COMMIT_ID"] == first
+
+
+@pytest.mark.slow
+async def test_a_page_of_a_preview_does_nothing_with_the_login_of_who_looks_at_it(
+    up: Up, checkout: Checkout
+) -> None:
+    """On a real domain a preview's host and control's are one site for a browser: cookies go along."""
+    commit = checkout.commit(counter("evil"))
+    server = up(checkout.path, "--domain", "shop.test")
+    control = f"http://lazycloud.shop.test:{server.port}"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP *.test 127.0.0.1"],
+        )
+        context = await browser.new_context()
+        page = await context.new_page()
+        await page.goto(server.login)
+        await expect(page.get_by_text("Running")).to_be_visible()
+        await page.goto(f"http://{commit[:10]}.shop.test:{server.port}/")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("evil", timeout=30_000)
+        await page.evaluate(
+            """async (control) => {
+                const send = (path, type, body) => fetch(control + path, {
+                    method: 'POST', mode: 'no-cors', credentials: 'include', headers: {'Content-Type': type}, body});
+                await send('/api/apps/shop/promote', 'text/plain', '{"ref": "HEAD"}');
+                await send('/api/tokens', 'text/plain', '{"name": "evil", "role": "owner"}');
+                await send('/logout', 'application/x-www-form-urlencoded', '');
+                await send('/login', 'application/x-www-form-urlencoded', 'token=x');
+                await new Promise(done => {
+                    const socket = new WebSocket(control.replace('http', 'ws') + '/api/follow');
+                    socket.onclose = socket.onopen = done;
+                });
+            }""",
+            control,
+        )
+        form = f'<form method="post" action="{control}/logout"><button>Win a prize</button></form>'
+        await page.evaluate("form => document.body.innerHTML = form", form)
+        await page.get_by_role("button").click()
+        await expect(page.get_by_text("it belongs to another site")).to_be_visible()
+        await page.goto(control)
+        await expect(page.get_by_text("Running")).to_be_visible()
+        await browser.close()
+    events = (
+        await server.request(
+            "GET",
+            "",
+            "/api/events",
+            {
+                "Host": f"lazycloud.shop.test:{server.port}",
+                "Authorization": server.authorization,
+            },
+        )
+    ).text
+    kinds = [json.loads(line)["kind"] for line in events.splitlines()]
+    assert not {"asked", "token_changed", "logged_out", "login_failed"} & set(kinds)
+    assert kinds.count("logged_in") == 1
