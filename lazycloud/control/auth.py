@@ -57,9 +57,9 @@ class Auth:
         transport = request.transport
         return transport is not None and transport.get_extra_info("sockname") == self._local
 
-    def identify(self, request: web.Request) -> Identity | None:
+    def identify(self, request: web.Request, again: bool = False) -> Identity | None:
         """Who asks; None for a stranger. Who shows a wrong token is one, whatever cookie is there."""
-        if _IDENTITY not in request:
+        if again or _IDENTITY not in request:
             request[_IDENTITY] = self._identify(request)
         identity: Identity | None = request[_IDENTITY]
         return identity

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, str, Role]
 TARGETS = ("ref", "commit", "name", "account", "command")  # of a body, what a command is given for
 TARGET_LENGTH = 200
+LOOK = 3.0  # seconds between looks at whether those who follow still may
 
 
 class Routes(Protocol):
@@ -33,10 +35,14 @@ class Routes(Protocol):
 
 
 class Guard:
+    """A request that goes on for long, such as one that follows events, ends when who asked may no longer."""
+
     def __init__(self, auth: Auth, events: EventLog) -> None:
         self._auth = auth
         self._events = events
         self._refusals = Seldom(30, 60.0)
+        self._open: dict[asyncio.Task[Any], tuple[web.Request, Role, str]] = {}
+        self._look: asyncio.TimerHandle | None = None
 
     def add(self, router: web.UrlDispatcher, groups: Sequence[Routes]) -> None:
         for group in groups:
@@ -53,11 +59,34 @@ class Guard:
                 identity = self._may(request, role, app, what)
                 if request.method in WRITES:
                     await self._tell(request, identity, what)
-                return await handler(request)
+                    return await handler(request)
+                return await self._watched(handler, request, role, app)
             except LazycloudError as problem:
                 return problem_answer(problem)
 
         return guarded
+
+    async def _watched(
+        self, handler: Handler, request: web.Request, role: Role, app: str
+    ) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = request, role, app
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(LOOK, self._look_again)
+        try:
+            return await handler(request)
+        finally:
+            del self._open[task]
+
+    def _look_again(self) -> None:
+        self._look = None
+        for task, (request, role, app) in self._open.items():
+            identity = self._auth.identify(request, again=True)
+            if identity is None or not identity.may(role, app):
+                task.cancel()
+        if self._open:
+            self._look = asyncio.get_running_loop().call_later(LOOK, self._look_again)
 
     def _may(self, request: web.Request, role: Role, app: str, what: str) -> Identity:
         try:

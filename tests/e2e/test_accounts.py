@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import json
 import re
@@ -13,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 from lazycloud.control.api import Api
@@ -221,6 +223,25 @@ async def test_sessions_are_listed_and_ended(server: Server) -> None:
     assert sorted([(await ask(server, "/api/me", **one)).status for one in both]) == [200, 401]
     server.cli("account", "logout", "dan")
     assert [(await ask(server, "/api/me", **one)).status for one in both] == [401, 401]
+
+
+async def test_who_follows_events_is_told_no_more_once_they_may_not(server: Server) -> None:
+    await add(server, "hal", "developer")
+    mine = await session(server, "hal")
+    text = await token(server, "follower")
+    host = {"Host": server.host(CONTROL)}
+    base = f"http://127.0.0.1:{server.port}/api"
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as client:
+        lines = await client.get(f"{base}/events?follow=1", headers=host | bearer(text))
+        socket = await client.ws_connect(f"{base}/follow", headers=host | mine | own(server))
+        server.cli("token", "revoke", "follower")
+        server.cli("account", "logout", "hal")
+        with contextlib.suppress(aiohttp.ClientError):
+            await lines.read()
+        while not socket.closed:
+            await socket.receive()
+    kept = [one for one in await facts(server, "logged_out") if one["account"] == "hal"]
+    assert kept and lines.connection is None
 
 
 async def test_guesses_are_slowed_down_and_the_owner_is_never_locked_out(server: Server) -> None:
