@@ -197,6 +197,23 @@ class WorkerEnded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CommandStarted(Event):
+    """Somebody runs a command in its release, environment and data."""
+
+    command: str
+    who: str
+
+    def sentence(self) -> str:
+        return f"{self.who} runs “{self.command}” in {_deployment(self.deployment)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandEnded(Event):
+    how: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class VersionForked(Event):
     version: str
     source: str

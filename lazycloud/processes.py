@@ -33,6 +33,7 @@ READ_SIZE = 65536
 SESSION_POLL = 0.02  # seconds; a look through /proc costs a millisecond or two
 REPORT_AT_ONCE = 0.005  # seconds to wait for the report of an end in the midst of things
 REPORT_PATIENCE = 1.0  # seconds to wait for it on a busy machine
+KILL_ROUNDS = 20  # of looking for what was forked meanwhile
 NICE_TRIES = 50  # of moving a session's niceness: more than commands are ever started at once
 
 
@@ -154,6 +155,36 @@ def end_strays(folder: Path, spare: set[int]) -> None:
                 kill_session(session)
             elif identify(session) is None:
                 os.kill(pid, signal.SIGKILL)
+
+
+def end_given(name: str, value: str) -> None:
+    """Kill every process that was started with that variable: daemons that left the session of a command, too.
+
+    The value must be one that no other has been given. Blocks for some milliseconds.
+    """
+    entry = f"{name}={value}".encode(errors="surrogateescape")
+    for _ in range(KILL_ROUNDS if value else 0):
+        found = [int(each.name) for each in os.scandir("/proc") if each.name.isdigit()]
+        tried = [_kill_if(pid, lambda environment: entry in environment.split(b"\0")) for pid in found]
+        if not any(tried):
+            return
+
+
+def _kill_if(pid: int, holds: Callable[[bytes], bool]) -> bool:
+    """Kill a process if that holds of its environment, and surely no other that got its pid meanwhile."""
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if holds(Path(f"/proc/{pid}/environ").read_bytes()):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            return True
+    except OSError:  # it has ended, or is somebody else's
+        pass
+    finally:
+        os.close(process)
+    return False
 
 
 def _was_given(pid: int, begins: tuple[bytes, ...]) -> bool:
@@ -334,6 +365,14 @@ def signal_group(leader: int, number: signal.Signals) -> None:
     """Signal every process of the group that `leader` began; nothing happens if all are gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
+
+
+def signal_members(leader: int, number: signal.Signals) -> None:
+    """Signal all processes of the session that `leader` began, but not the leader."""
+    for pid in members(leader):
+        if pid != leader:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
 
 
 class Ending:

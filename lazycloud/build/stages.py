@@ -315,6 +315,10 @@ class Stages:
         """What is there of each stage. Blocks for a moment."""
         return [(stage, _made(place) if place else None) for stage, place in self._places(recipe)]
 
+    def is_made(self, recipe: Recipe) -> bool:
+        """Whether the release is there, with all that it runs in. Blocks for a moment."""
+        return all(marker.is_file() for marker in self._markers(recipe))
+
     def _places(self, recipe: Recipe) -> Iterator[tuple[Stage, Path | None]]:
         """Each stage with its marker; None where there is nothing to be made."""
         yield recipe.source, recipe.folder / SOURCE_MARKER

@@ -33,6 +33,8 @@ VERBS = {
     "deploy": "deploy:deploy",
     "open": "open:open_address",
     "logs": "logs:logs",
+    "run": "run:run",
+    "shell": "run:shell",
     "stop": "deploy:stop",
     "cancel": "cancel:cancel",
     "promote": "production:promote",

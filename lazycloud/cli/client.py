@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ class Refused(LazycloudError):
         super().__init__(sentence, advice)
         self.status = status
         self.exit_code = 2 if status in MISUSE else 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server is, for who speaks to it in another way: its URL, over a unix socket if there is one."""
+
+    url: str
+    headers: Mapping[str, str]
+    socket: Path | None = None
 
 
 class UnixConnection(HTTPConnection):
@@ -86,19 +96,22 @@ def _goes_on(generation: Path) -> bool:
 class Client:
     """Calls of the API, one connection each; raises Unreachable and Refused."""
 
-    def __init__(self, connect: Connect, unreachable: Unreachable, token: str = "") -> None:
+    def __init__(
+        self, connect: Connect, unreachable: Unreachable, url: str, token: str = "", path: Path | None = None
+    ) -> None:
+        self.unreachable = unreachable
         self._connect = connect
-        self._unreachable = unreachable
         self._patience = ANSWER_SECONDS
         self._headers = {"Accept": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
+        self.place = Place(url, self._headers, path)
 
     @classmethod
     def local(cls, home: Path) -> Client:
         path = Config(home=home).api_socket
         unreachable = Unreachable(f"No lazycloud server runs for {home}.", "Start one with `lazycloud up`.")
-        return cls(lambda timeout: UnixConnection(path, timeout), unreachable)
+        return cls(lambda timeout: UnixConnection(path, timeout), unreachable, "http://localhost", path=path)
 
     @classmethod
     def remote(cls, url: str, token: str) -> Client:
@@ -107,8 +120,13 @@ class Client:
         if not (token.isascii() and token.isprintable()):
             raise BadInput("The token has characters that no token has.", "Copy it again.")
         unreachable = Unreachable(f"No lazycloud server answers at {url}.", "Look at --server.")
-        kind = HTTPSConnection if secure else LoopbackConnection if _is_local(host) else HTTPConnection
-        return cls(lambda timeout: kind(host, port, timeout=timeout), unreachable, token)
+        local = not secure and _is_local(host)
+        kind = HTTPSConnection if secure else LoopbackConnection if local else HTTPConnection
+        client = cls(lambda timeout: kind(host, port, timeout=timeout), unreachable, url, token)
+        if local:
+            headers = {**client.place.headers, "Host": urlsplit(url).netloc}
+            client.place = Place(f"http://localhost:{port or 80}", headers)
+        return client
 
     def patient(self, seconds: float) -> Client:
         """The same, for calls whose answer may take so long."""
@@ -155,7 +173,7 @@ class Client:
                         return
             except (Unreachable, OSError, HTTPException, ValueError) as problem:
                 if failures >= RECONNECTS:
-                    raise self._unreachable from problem
+                    raise self.unreachable from problem
             if failures >= RECONNECTS:
                 raise Unreachable("The server ended the stream before the end of the deploy.")
             failures += 1
@@ -180,7 +198,7 @@ class Client:
         try:
             connection.connect()
         except OSError as problem:
-            raise self._unreachable from problem
+            raise self.unreachable from problem
         headers = self._headers | ({} if body is None else {"Content-Type": "application/json"})
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()

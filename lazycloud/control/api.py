@@ -18,6 +18,7 @@ from lazycloud.control.artifacts import ArtifactViews
 from lazycloud.control.auth import Auth
 from lazycloud.control.bodies import json_body as _body
 from lazycloud.control.bodies import text_of as _text
+from lazycloud.control.console import Console
 from lazycloud.control.guard import Route
 from lazycloud.control.hook import HookCalls
 from lazycloud.control.identity import Identity, Kind, Role
@@ -67,6 +68,7 @@ class Api:
         ("POST", "/api/apps/{app}/artifacts/pull", "pull_artifacts", Role.DEVELOPER),
         ("GET", "/api/apps/{app}/artifacts/verify", "verify_artifacts", Role.DEVELOPER),
         ("GET", "/api/apps/{app}/logs", "logs", Role.DEVELOPER),
+        ("GET", "/api/apps/{app}/run", "run", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/deploy", "deploy", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/stop", "stop", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/cancel", "cancel", Role.DEVELOPER),
@@ -93,6 +95,7 @@ class Api:
         artifacts: ArtifactViews,
         disk: Disk,
         pins: Pins,
+        console: Console,
     ) -> None:
         self._config = config
         self._fleet = fleet
@@ -106,6 +109,7 @@ class Api:
         self._disk = disk
         self._storage = Storage(config, fleet, disk)
         self._pins = pins
+        self._console = console
 
     async def me(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(me_view(self._identity(request)))
@@ -232,6 +236,14 @@ class Api:
         if request.query.get("follow") == "1":
             return await self._progress.lines(request, logs.going_on(deployment, self._events, lines))
         return await self._progress.lines(request, _each(logs.written(deployment, lines)))
+
+    async def run(self, request: web.Request) -> web.StreamResponse:
+        """`production` as a ref is production's data; a commit's, also production's, is its own."""
+        app, ref = self._app(request), request.query.get("ref", "")
+        if not ref:
+            raise BadInput("In which commit? `ref` is missing.", "Give a commit id, branch or tag.")
+        _, deployment = await self._named(app, ref)
+        return await self._console.run(request, deployment, self._who(request))
 
     async def deploy(self, request: web.Request) -> web.StreamResponse:
         app, body = self._app(request), await _body(request)

@@ -32,6 +32,7 @@ from lazycloud.control.application import make_application
 from lazycloud.control.artifacts import ArtifactViews
 from lazycloud.control.auth import Auth
 from lazycloud.control.clients import Clients
+from lazycloud.control.console import Console
 from lazycloud.control.doors import Doors
 from lazycloud.control.guard import Guard
 from lazycloud.control.keys import Keys
@@ -56,6 +57,7 @@ from lazycloud.data.versions import Versions
 from lazycloud.deployments.app import App
 from lazycloud.deployments.claims import is_held
 from lazycloud.deployments.disk import Disk
+from lazycloud.deployments.errands import Errands
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.pins import Pins
 from lazycloud.deployments.production import Production
@@ -118,11 +120,13 @@ class Control:
         self.production = Production(config, self.fleet, self.events, self._store)
         scratch = config.cache_folder / "artifacts"
         self.depot = Depot(read_place(config.artifacts, config.artifact_key_file, scratch))
+        self.errands = Errands(config, self.fleet, self.events)
         self.disk = Disk(config, self.fleet, self.events, self._store)
         await self._open_apps()
         self._closing.push_async_callback(self.depot.close)
         self._closing.push_async_callback(self._close_fleet)
         self._closing.push_async_callback(self.production.close)
+        self._closing.push_async_callback(self.errands.close)
         self._closing.push_async_callback(self.disk.close)
         await self.fleet.restore()  # before anybody can ask for what is only to be found again
         await self._serve()
@@ -196,6 +200,7 @@ class Control:
             artifacts,
             self.disk,
             pins,
+            Console(self.errands, self.events),
         )
         api.hook_calls.expected = resolver.expect
         logins = Logins(self.auth, passwords, clients, pages, self.events)

@@ -34,6 +34,7 @@ TOLD = (
     "worker_ended",
     "worker_failed",
     "worker_unhealthy",
+    "command_started",
     "scaled",
     "promoted",
     "promote_failed",

@@ -70,7 +70,8 @@ def in_use(fleet: Fleet) -> dict[Path, str]:
 
     Without waiting for anything: what is not in it may be renamed away before the event loop goes on.
     """
-    return {place: _doing(one) for one in fleet.known() if is_busy(one) for place in one.uses}
+    taken = {place: "runs" for one in fleet.known() for uses in one.errands.values() for place in uses}
+    return taken | {place: _doing(one) for one in fleet.known() if is_busy(one) for place in one.uses}
 
 
 def is_held(fleet: Fleet, app: str, release: Path) -> bool:

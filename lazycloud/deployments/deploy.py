@@ -101,6 +101,26 @@ class Deploy:
         dependencies = await stages.dependencies(source, unheard)
         return await stages.build(source, dependencies, unheard)
 
+    async def is_built(self) -> bool:
+        """Whether its whole release is on the disk. Raises BadInput, StepFailed for a commit that cannot be."""
+        _, recipe = await self.app.stages.recipe(self.commit)
+        return await asyncio.to_thread(self.app.stages.is_made, recipe)
+
+    async def beside(self, name: str) -> Launch:
+        """How a command of that name is run in the release that was built, on data that is made if there is none.
+
+        No step of the deployment; what the command uses is noted there, under its name, and stays on the disk.
+        """
+        stages = self.app.stages
+        source = await stages.source(self.commit, unheard)
+        self.deployment.errands[name] = source.uses
+        release = await stages.build(source, await stages.dependencies(source, unheard), unheard)
+        await self._ensure_data(release)
+        self._make_scratch()
+        launch = self._launch(release)
+        environment = {**launch.environment, "LAZYCLOUD_WORKER": name.removeprefix(f"{self.deployment.id}.")}
+        return replace(launch, name=name, environment=environment, listens=False)
+
     async def hire(self, release: Release, name: str) -> Worker:
         """Another worker for a post, once it is ready. Raises StepFailed, and leaves nothing that runs then."""
         worker = await self._spawn(release, name, unheard)
@@ -131,15 +151,21 @@ class Deploy:
                 step.state, step.note = Outcome.FAILED, str(problem)
 
     async def _data(self, release: Release, step: Step, output: Output) -> None:
+        step.note = await self._ensure_data(release)
+        if step.note:
+            output(f"Data of its own: {step.note}\n")
+        else:
+            step.state = Outcome.REUSED
+
+    async def _ensure_data(self, release: Release) -> str:
+        """Fork its version, unless that exists; what was forked, or "". Raises StepFailed."""
         version = self.deployment.key.version
         if self.app.versions.exists(version):
-            step.state = Outcome.REUSED
-            return
+            return ""
         source = await self._data_source(release.plan.data_from)
         if source == PRODUCTION and not self.app.versions.exists(PRODUCTION):
             await self._fork(PRODUCTION, None)
-        step.note = await self._fork(version, source)
-        output(f"Data of its own: {step.note}\n")
+        return await self._fork(version, source)
 
     async def _data_source(self, wish: str) -> str | None:
         """The version to fork from, None for empty data."""
@@ -153,6 +179,8 @@ class Deploy:
 
     async def _fork(self, version: str, source: str | None) -> str:
         fork = await self.app.versions.fork(version, source)
+        if not fork.made:  # by somebody else, just now
+            return _size(fork.bytes)
         self.log.append(
             VersionForked(
                 app=self.app.name,

@@ -76,6 +76,7 @@ class Deployment:
         self.uses: tuple[
             Path, ...
         ] = ()  # folders that its last deploy took: they stay while it goes on, or runs
+        self.errands: dict[str, tuple[Path, ...]] = {}  # folders that commands take which people run now
         self.released = ""  # key of the release whose release command has run on this version's data
         self.only_build = False  # nobody waits for it to run: the attempt ends when it is built
         self.wanted = False  # somebody asked for it while it was being stopped

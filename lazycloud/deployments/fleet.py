@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -483,6 +484,10 @@ class Fleet:
             said = f"The disk was full. {in_words(freed)} came free, and it is tried again.\n"
             deployment.transcript.write(deployment.failed_step, said)
             return await work()
+
+    async def deploy_of(self, deployment: Deployment, scratch: Path) -> Deploy:
+        """What a deploy of it would be, for a command beside its workers: with temporary folders of its own."""
+        return replace(await self._deploy(self.app(deployment.key.app), deployment), scratch=scratch)
 
     async def _deploy(self, app: App, deployment: Deployment) -> Deploy:
         key = deployment.key

@@ -16,6 +16,7 @@ from lazycloud.errors import StepFailed
 from lazycloud.processes import Output
 from lazycloud.walls.sandbox import Sandbox
 from lazycloud.workers.bounds import NO_BOUNDS, Bounds
+from lazycloud.workers.errand import Errand, ProcessErrand, Terminal
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.preload.parents import Parents
 from lazycloud.workers.process import ProcessWorker, prepare, prepare_again
@@ -40,6 +41,13 @@ class Engine(Protocol):
 
     async def run(self, launch: Launch, command: str, output: Output, timeout: float) -> None:
         """Run another command to its end where the worker of `launch` would run. Raises StepFailed."""
+
+    async def spawn(self, launch: Launch, command: str, terminal: Terminal | None) -> Errand:
+        """Begin a command that somebody is at, where the worker of `launch` would run. Raises StepFailed.
+
+        With a terminal, that is its controlling one, input, output and errors; else they are apart. `launch.name`
+        is the errand's own, and its HOME and TMPDIR are no other's.
+        """
 
     def prepare(self, launch: Launch) -> None:
         """A worker like this will be started in a moment: what can be got ready is, in the background."""
@@ -119,6 +127,23 @@ class Processes:
         finally:
             await asyncio.shield(self._bounds.end(bound))
 
+    async def spawn(self, launch: Launch, command: str, terminal: Terminal | None) -> Errand:
+        return await self._spawn(launch, command, terminal)
+
+    async def _spawn(
+        self, launch: Launch, command: str, terminal: Terminal | None, walls: Sandbox | None = None
+    ) -> Errand:
+        bound = await self._bounds.make(launch.name, launch.limits)
+
+        async def last() -> None:
+            await self._bounds.end(bound)
+
+        try:
+            return ProcessErrand.start(launch, command, terminal, walls, bound.words, last)
+        except BaseException:
+            await asyncio.shield(last())
+            raise
+
     def prepare(self, launch: Launch) -> None:
         prepare(self._seen(launch), self._parents)
         task = asyncio.create_task(self._bounds.hasten(), name="hasten")
@@ -159,6 +184,9 @@ class Sandboxed(Processes):
             return
         enclosed = self._walls.enclose(launch.view, launch.folder, launch.environment)
         await self._run(launch, command, output, timeout, enclosed.words, enclosed.environment, relayed=True)
+
+    async def spawn(self, launch: Launch, command: str, terminal: Terminal | None) -> Errand:
+        return await self._spawn(launch, command, terminal, self._walls)
 
     def _seen(self, launch: Launch) -> Launch:
         return replace(launch, venv=None)

@@ -27,6 +27,7 @@ from lazycloud.workers.containers.machine import Machine, shown
 from lazycloud.workers.containers.recipe import SERVER, WHOLE_GROUP, WORKER, Recipe, serving, view_of
 from lazycloud.workers.containers.root import make_root, users
 from lazycloud.workers.containers.worker import ContainerWorker, remove
+from lazycloud.workers.errand import Errand, Terminal
 from lazycloud.workers.logs import open_log
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.process import ProcessWorker
@@ -119,6 +120,9 @@ class Containers:
             failed = CommandFailed(command, status, tail.lines())
             failed.sentence = f"`{command}` {words}."
             raise failed
+
+    async def spawn(self, launch: Launch, command: str, terminal: Terminal | None) -> Errand:
+        raise StepFailed("Commands of people cannot be run in containers yet.")
 
     def prepare(self, launch: Launch) -> None: ...
 
