@@ -30,6 +30,7 @@ from sqlalchemy import (
     inspect,
     or_,
     select,
+    true,
     type_coerce,
     update,
 )
@@ -294,6 +295,17 @@ class Store:
         """The newest facts of some kinds, newest first."""
         query = select(facts).where(facts.c.kind.in_(list(kinds)))
         return self._recorded(query.order_by(facts.c.number.desc()).limit(limit))
+
+    def resting(self, app: str, states: Sequence[str], limit: int) -> list[dict[str, Any]]:
+        """Deployments in one of these states, of an app or of all for "", the one that changed last first."""
+        table = deployments.c
+        query = select(
+            table.id, table.app, table.commit, table.version, table.state, table.failure, table.changed
+        )
+        query = query.where(table.state.in_(states), table.app == app if app else true())
+        with self.engine.connect() as connection:
+            rows = connection.execute(query.order_by(table.changed.desc()).limit(limit))
+            return [dict(row._mapping) for row in rows]
 
     def last_of(self, deployment: str, kind: str) -> Recorded | None:
         """A deployment's newest fact of a kind."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from lazycloud.cli.interrupt import interruptible
 from lazycloud.cli.target import Target, targeted
 from lazycloud.errors import BadInput
 
@@ -43,22 +44,45 @@ def ls(target: Target, count: int, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="Those that sleep or have failed, too.")
+@click.option("-w", "--watch", "watching", is_flag=True, help="Go on, as `top` does, until q or Ctrl-C.")
+@click.option(
+    "--every", type=click.FloatRange(0.2), default=2.0, show_default=True, help="Seconds between two looks."
+)
 @as_json
 @targeted
-def ps(target: Target, as_json: bool) -> None:
-    """List what runs, of all apps or of --app.
+def ps(target: Target, everything: bool, watching: bool, every: float, as_json: bool) -> None:
+    """List what runs, of all apps or of --app: production first.
+
+    Memory counts pages that several share by share; idle is the time since somebody used it. With --watch
+    m, c and r sort by memory, cpu and requests, n puts production first again, and q quits; where stdout is
+    no terminal, the list is printed again and again (with --json as a line).
 
     \b
     Example:
       lazycloud ps
+      lazycloud ps --watch
     """
+    from lazycloud.cli.running import shown, watch
     from lazycloud.cli.terminal import console, show_json
 
-    answer = target.client().get("/api/ps", app=target.app or None)
+    client = target.client()
+
+    def fetch() -> list[dict[str, Any]]:
+        answer: list[dict[str, Any]] = client.get(
+            "/api/ps", app=target.app or None, also="all" if everything else "down"
+        )
+        return answer
+
+    if watching:
+        with interruptible():
+            watch(fetch, every, as_json)
+        return
+    answer, screen = fetch(), console()
     if as_json:
         show_json(answer)
     elif answer:
-        console().print(_running(answer))
+        screen.print(shown(answer, screen.width))
     else:
         click.echo("Nothing runs; open an address, and it starts.", err=True)
 
@@ -105,20 +129,6 @@ def _commits(entries: list[dict[str, Any]]) -> Any:
         age_of = age(commit["authored"])
         rows.append([dot(entry["state"]), commit["short"], refs, commit["subject"], age_of, entry["address"]])
     return table(["", "commit", "~refs", "~subject", "age", "address"], rows)
-
-
-def _running(entries: list[dict[str, Any]]) -> Any:
-    from lazycloud.cli.terminal import age, plain, size, table
-
-    rows = []
-    for entry in entries:
-        name = plain(entry["app"], "green" if entry["production"] else "")
-        work = [str(entry["requests"]), plain(entry["errors"], "red" if entry["errors"] else "dim")]
-        load = [str(entry["pid"]), size(entry["memory"]), f"{entry['cpu'] or 0:.0f} %"]
-        address, last = entry["address"], age(entry["last"])
-        rows.append([name, entry["commit"]["short"], *load, *work, last, age(entry["since"]), address])
-    headings = [">pid", ">memory", ">cpu", ">requests", ">errors", "last", "started", "address"]
-    return table(["app", "commit", *headings], rows)
 
 
 def _releases(entries: list[dict[str, Any]]) -> Any:

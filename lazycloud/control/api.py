@@ -128,7 +128,10 @@ class Api:
         return web.json_response([await self._views.app(app) for app in apps])
 
     async def ps(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(await self._views.running(self._app_shown(request)))
+        also = request.query.get("also", "")
+        if also not in ("", "down", "all"):
+            raise BadInput("`also` is “down” or “all”.")
+        return web.json_response(await self._views.running(self._app_shown(request), also))
 
     async def doctor(self, request: web.Request) -> web.StreamResponse:
         found = await asyncio.to_thread(examine, self._config, serves=True)

@@ -15,6 +15,7 @@ from lazycloud.build.repository import shown_url
 from lazycloud.config import Config
 from lazycloud.control.inspection import stages_view
 from lazycloud.control.link import Link
+from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
@@ -49,6 +50,9 @@ TOLD = (
     "disk_short",
 )
 """Kinds of facts that the control page lists."""
+
+RESTING = (State.STOPPED.value, State.FAILED.value)
+RESTING_MOST = 200  # of what sleeps, the newest
 
 Json = dict[str, Any]
 
@@ -183,11 +187,61 @@ class Views:
             )
         return views
 
-    async def running(self, app: str = "") -> list[Json]:
-        """What has a worker, production first, then by age."""
-        live = [one for one in self._fleet.known() if one.workers and (not app or one.key.app == app)]
-        views = [view for deployment in live if (view := await self._worker(deployment))]
-        return sorted(views, key=lambda view: (not view["production"], view["since"]))
+    async def running(self, app: str = "", also: str = "") -> list[Json]:
+        """What has a worker, production first, then by age.
+
+        `also`: "down" for what is to have one and has none just now, "all" for what sleeps or has failed, too.
+        """
+        known = [one for one in self._fleet.known() if not app or one.key.app == app]
+        views = [view for one in known if one.workers and (view := await self._worker(one))]
+        shown = {view["deployment"] for view in views}
+        if also in ("down", "all"):
+            views += [
+                await self._resting(one.row()) for one in known if one.id not in shown and self._is_down(one)
+            ]
+        if also == "all":
+            shown = {view["deployment"] for view in views}
+            rows = await asyncio.to_thread(self._store.resting, app, RESTING, RESTING_MOST)
+            rows = [row for row in rows if row["id"] not in shown and row["app"] in self._fleet.apps]
+            views += [await self._resting(row) for row in rows]
+        return sorted(views, key=lambda view: (not view["production"], not view["processes"], view["since"]))
+
+    def _is_down(self, deployment: Deployment) -> bool:
+        return deployment.state is State.RESTARTING or self._fleet.is_production(deployment)
+
+    async def _resting(self, row: Json) -> Json:
+        """The same shape, of what has no worker; `since` it is in its state."""
+        app = self._fleet.app(row["app"])
+        activity = self._link.activity(row["id"])
+        last_end = await asyncio.to_thread(self._store.last_of, row["id"], WorkerEnded.kind)
+        production = row["version"] == PRODUCTION and row["commit"] == app.production
+        addresses = self._config.addresses
+        return {
+            "deployment": row["id"],
+            "app": app.name,
+            "commit": commit_view(await app.named(row["commit"])),
+            "version": row["version"],
+            "state": row["state"],
+            "pid": None,
+            "preloaded": False,
+            "listens": None,
+            "processes": [],
+            "memory": 0,
+            "cpu": 0.0,
+            "restarts": 0,
+            "last_end": {"at": last_end.at, **last_end.event.data()} if last_end else None,
+            "idle": None,
+            "pinned": await asyncio.to_thread(self._is_pinned, app.name, row["commit"]),
+            "requests": activity.requests,
+            "errors": activity.errors,
+            "last": activity.last or None,
+            "since": row["changed"],
+            "failure": row["failure"]["sentence"] if row["failure"] else None,
+            "address": addresses.production(app.domain)
+            if production
+            else addresses.label(app.domain, row["commit"][:SHORT]),
+            "production": production,
+        }
 
     async def inspect(self, app: App, commit: Commit, deployment: Deployment) -> Json:
         newest = {one.id: refs for one, refs in await app.repository.newest(500)}
@@ -274,7 +328,7 @@ class Views:
             "restarts": sum(post.restarts for post in deployment.posts.values()),
             "last_end": {"at": last_end.at, **last_end.event.data()} if last_end else None,
             "idle": max(0.0, time.time() - max(activity.last, deployment.ready_at)),
-            "pinned": await asyncio.to_thread(self._is_pinned, deployment),
+            "pinned": await asyncio.to_thread(self._is_pinned, app.name, deployment.key.commit),
             "requests": activity.requests,
             "errors": activity.errors,
             "last": activity.last or None,
@@ -293,8 +347,8 @@ class Views:
             "log": str(deployment.log_of(first["name"])),
         }
 
-    def _is_pinned(self, deployment: Deployment) -> bool:
-        return bool(self._store.rows(store.pins, app=deployment.key.app, commit=deployment.key.commit))
+    def _is_pinned(self, app: str, commit: str) -> bool:
+        return bool(self._store.rows(store.pins, app=app, commit=commit))
 
     async def _data(self, app: App, row: Json) -> Json:
         size = await app.versions.size(row["name"]) if app.versions.exists(row["name"]) else 0
