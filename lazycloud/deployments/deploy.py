@@ -116,7 +116,7 @@ class Deploy:
         self.deployment.errands[name] = source.uses
         release = await stages.build(source, await stages.dependencies(source, unheard), unheard)
         await self._ensure_data(release)
-        self._make_scratch()
+        await asyncio.to_thread(self._make_scratch, release)
         launch = self._launch(release)
         environment = {**launch.environment, "LAZYCLOUD_WORKER": name.removeprefix(f"{self.deployment.id}.")}
         return replace(launch, name=name, environment=environment, listens=False)
