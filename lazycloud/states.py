@@ -45,7 +45,7 @@ class Cause(Enum):
     BROKE = "a step failed"
     CRASHED = "the worker ended again and again"
     ENDED = "the worker ended"
-    QUIT = "the worker ended by itself, without an error"
+    QUIT = "the worker ended without an error"
     AGAIN = "the pause is over"
     IDLE = "nobody visited it for a while"
     ROOM = "room was needed for another"
