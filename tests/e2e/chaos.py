@@ -143,7 +143,7 @@ class Chaos:
 
     def _victims(self, kind: str) -> list[psutil.Process]:
         if kind == "worker":
-            found = self.server.workers()
+            found = self.server.inmates()
             if self._falls_of_late() >= FALLS:
                 found = [one for one in found if _variable(one, "LAZYCLOUD_VERSION") != "production"]
         elif kind == "preloader":
@@ -327,7 +327,7 @@ class Chaos:
             found.append(f"Stored is {stored}, and `ps` shows {told}.")
         pids = set().union(*told.values())
         found += [f"{pid} does not run." for pid in pids if not psutil.pid_exists(pid)]
-        for one in self.server.workers():
+        for one in self.server.inmates():
             with contextlib.suppress(psutil.Error):
                 above = {one.pid, *(parent.pid for parent in one.parents())}
                 if not above & pids:

@@ -133,7 +133,12 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """Whatever runs with this home's data and is none of lazycloud's own processes, nor of their walls."""
-        return [process for process in self.inmates() if process.name() != "bwrap"]
+        found = []
+        for process in self.inmates():
+            with contextlib.suppress(psutil.Error):  # it ends just now
+                if process.name() != "bwrap":
+                    found.append(process)
+        return found
 
     def inmates(self) -> list[psutil.Process]:
         """The same with what keeps the walls around it."""
