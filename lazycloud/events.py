@@ -506,6 +506,11 @@ def _deployment(deployment_id: str) -> str:
     return f"{commit[:10]} of {app}" + (f" ({version.partition('-')[0]})" if version else "")
 
 
+def kinds(wanted: Callable[[type[Event]], bool]) -> list[str]:
+    """The kinds of facts that there are."""
+    return [kind for kind, cls in _kinds.items() if wanted(cls)]
+
+
 def revive(kind: str, app: str, deployment: str, data: dict[str, Any]) -> Event | None:
     """The fact that was written; None for a kind that this version of lazycloud does not know."""
     cls = _kinds.get(kind)

@@ -291,9 +291,10 @@ class Store:
             select(facts).where(facts.c.number > after).order_by(facts.c.number).limit(limit)
         )
 
-    def newest(self, limit: int, kinds: Iterable[str]) -> list[Recorded]:
-        """The newest facts of some kinds, newest first."""
+    def newest(self, limit: int, kinds: Iterable[str], app: str = "") -> list[Recorded]:
+        """The newest facts of some kinds, of one app or of all, newest first."""
         query = select(facts).where(facts.c.kind.in_(list(kinds)))
+        query = query.where(facts.c.app == app) if app else query
         return self._recorded(query.order_by(facts.c.number.desc()).limit(limit))
 
     def resting(self, app: str, states: Sequence[str], limit: int) -> list[dict[str, Any]]:

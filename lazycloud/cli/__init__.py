@@ -35,6 +35,7 @@ VERBS = {
     "logs": "logs:logs",
     "run": "run:run",
     "shell": "run:shell",
+    "events": "events:events",
     "stop": "deploy:stop",
     "cancel": "cancel:cancel",
     "promote": "production:promote",

@@ -40,19 +40,20 @@ def logs(target: Target, ref: str | None, follow: bool, lines: int, as_json: boo
     # A worker may be silent for days: only Ctrl-C or the server ends the wait for its next line.
     entries = client.stream(app.api("logs"), silence=None, **wanted)
     show = show_json_line if as_json else _printer()
-    with interruptible(), _till_hung_up():
+    with interruptible(), till_hung_up():
         for entry in entries:
             show(entry)
 
 
 @contextmanager
-def _till_hung_up() -> Iterator[None]:
+def till_hung_up(what: str = "log") -> Iterator[None]:
+    """What breaks off without a word is said."""
     try:
         yield
     except BrokenPipeError:  # of our own reader
         raise
     except (OSError, HTTPException, ValueError) as problem:
-        raise LazycloudError("The server ended the log.", "Is it still running?") from problem
+        raise LazycloudError(f"The server ended the {what}.", "Is it still running?") from problem
 
 
 def _printer() -> Callable[[dict[str, Any]], None]:

@@ -39,6 +39,7 @@ from lazycloud.events import EventLog
 
 COUNT_MOST = 500  # rows that a listing gives at the most
 LINES_MOST = 10_000  # of a log
+EVENTS_MOST = 10_000  # that are asked for as the newest
 
 
 class Api:
@@ -172,6 +173,8 @@ class Api:
     async def events(self, request: web.Request) -> web.StreamResponse:
         app, after = self._app_shown(request), number_of(request, "after", 0)
         role, follow = self._identity(request).role, request.query.get("follow") == "1"
+        if newest := min(number_of(request, "newest", 0), EVENTS_MOST):
+            after = max(after, await self._views.before_newest(newest, app, role is Role.OWNER))
         return await self._progress.lines(request, self._progress.facts(app, role, after, follow))
 
     async def follow(self, request: web.Request) -> web.StreamResponse:

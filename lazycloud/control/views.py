@@ -22,7 +22,7 @@ from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.post import Post
 from lazycloud.deployments.steps import usual
 from lazycloud.errors import Ambiguous, LazycloudError, NotFound
-from lazycloud.events import EventLog, Recorded, WorkerEnded
+from lazycloud.events import EventLog, Output, Recorded, WorkerEnded, kinds
 from lazycloud.states import State
 from lazycloud.store import Store
 from lazycloud.workers.worker import Worker
@@ -268,6 +268,12 @@ class Views:
             "data": await self._data(app, data[0]) if data else None,
             "worker": worker,
         }
+
+    async def before_newest(self, count: int, app: str, private: bool) -> int:
+        """The number after which the newest facts come, so many of them; output does not count."""
+        wanted = kinds(lambda kind: kind is not Output and (private or not kind.private))
+        found = await asyncio.to_thread(self._store.newest, count, wanted, app)
+        return found[-1].number - 1 if found else self._events.last
 
     async def overview(self, only: str = "") -> Json:
         """All that the control page shows, or what belongs to one app."""
