@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from lazycloud.config import Config
@@ -49,6 +51,11 @@ class Doors:
         self._shares = shares
         self._webhooks = webhooks
         self._pulls = pulls
+
+    def view(self, app: App) -> dict[str, Any]:
+        """What the control page shows with an app."""
+        pulls = [self._pulls.view(app, pull) for pull in self._pulls.of(app.name)]
+        return {"previews": self._previews.mode(app.name), "pulls": pulls}
 
     async def previews(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self._previews.view(self._app(request).name))

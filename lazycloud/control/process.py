@@ -206,6 +206,7 @@ class Control:
         logins = Logins(self.auth, passwords, clients, pages, self.events)
         people = People(config, self.fleet, self.auth, passwords)
         doors = Doors(config, self.fleet, self.auth, previews, shares, webhooks, pulls)
+        views.doors = doors.view
         guard = Guard(self.auth, self.events)
 
         def add_api(router: web.UrlDispatcher) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -89,6 +90,7 @@ def ref_words(refs: list[Ref]) -> list[str]:
 
 class Views:
     def __init__(self, config: Config, fleet: Fleet, events: EventLog, state: Store, link: Link) -> None:
+        self.doors: Callable[[App], Json] = lambda app: {}  # who and what comes in: told with the app
         self._config = config
         self._fleet = fleet
         self._events = events
@@ -141,6 +143,7 @@ class Views:
             "default_branch": await _default_branch(app),
             "follow": app.follow,
             "production": await self._production(app),
+            **self.doors(app),
         }
 
     async def commits(self, app: App, count: int) -> list[Json]:

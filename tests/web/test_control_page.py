@@ -59,7 +59,7 @@ async def test_a_promotion_that_was_thought_better_of_posts_nothing(control: Pag
             await control.get_by_role("button", name="Cancel").click()
         else:
             await control.keyboard.press("Escape")
-        await expect(control.locator("dialog")).to_be_hidden()
+        await expect(control.locator("#ask")).to_be_hidden()
     await control.get_by_role("button", name="Deploy a1b2c3d4e5").click()
     await until(lambda: stage.posts == [("/api/apps/guestbook/deploy", {"ref": IDS["other"]}, "cors")])
 
@@ -130,3 +130,41 @@ async def test_an_empty_server_tells_the_next_command(control: Page, stage: Stag
     await expect(control.locator("#apps")).to_contain_text("lazycloud up .")
     await expect(control.locator("#running")).to_contain_text("lazycloud open")
     await expect(control.locator("#events")).to_contain_text("git commit")
+
+
+async def test_a_link_is_made_for_a_commit_and_handed_over(control: Page, stage: Stage) -> None:
+    url = "http://a1b2c3d4e5.localhost:8000/.well-known/lazycloud/share?key=k"
+    stage.answers["/api/apps/guestbook/share"] = {"url": url, "short": "a1b2c3d4e5"}
+    await control.goto(stage.address)
+    await control.get_by_role("button", name="Share a1b2c3d4e5").click()
+    await expect(control.locator("#ask-about")).to_contain_text("Paint it blue")
+    await control.locator("#ask-yes").click()
+    await until(lambda: stage.posts == [("/api/apps/guestbook/share", {"ref": IDS["other"]}, "cors")])
+    await expect(control.get_by_label("To copy")).to_have_value(url)
+    await control.get_by_role("button", name="Done").click()
+
+
+async def test_where_everybody_may_look_nothing_is_shared(control: Page, stage: Stage) -> None:
+    stage.overview = overview()
+    stage.overview["apps"][0]["previews"] = "public"
+    await control.goto(stage.address)
+    await expect(control.get_by_role("button", name="Promote a1b2c3d4e5")).to_be_visible()
+    await expect(control.get_by_role("button", name="Share a1b2c3d4e5")).to_have_count(0)
+
+
+async def test_a_strangers_pull_request_is_allowed_at_the_commit_that_is_shown(
+    control: Page, stage: Stage
+) -> None:
+    pull = {"number": 7, "commit": "d" * 40, "title": "<b>Hello</b>", "author": "mallory", "at": time.time()}
+    pull |= {"url": "https://forge.example/7", "waits": True, "allowed": "", "address": ""}
+    known = pull | {"number": 8, "waits": False, "allowed": "e" * 40, "address": "http://e.localhost/"}
+    stage.overview = overview()
+    stage.overview["apps"][0]["pulls"] = [pull, known]
+    await control.goto(stage.address)
+    await expect(control.locator(".pulls li").first).to_contain_text("<b>Hello</b>")
+    await expect(control.locator(".pulls").get_by_role("button")).to_have_count(1)
+    await control.get_by_role("button", name="Allow pull request 7").click()
+    await expect(control.locator("#ask-about")).to_contain_text("a stranger’s code")
+    await control.locator("#ask-yes").click()
+    path = "/api/apps/guestbook/pulls/7/allow"
+    await until(lambda: stage.posts == [(path, {"commit": "d" * 40}, "cors")])

@@ -53,7 +53,7 @@ function commitRow(app, row) {
         row.is_production && h("span", { class: "tag live" }, "production")),
       h("p", { class: "about" }, ...dots(id(commit), commit.author, since(commit.authored), WORDS[state] ?? state)),
       failure && h("p", { class: "wrong" }, failure)),
-    mayChange() && h("p", { class: "actions" }, ...commitActions(app, row), deployment &&
+    mayChange() && h("p", { class: "actions" }, ...commitActions(app, row), shareButton(app, row), deployment &&
       h("a", { class: "quiet", href: `/visit?to=${encodeURIComponent(`${row.address}.well-known/lazycloud/log`)}`, "aria-label": `Log ${commit.short}` }, "Log")));
 }
 
@@ -72,12 +72,37 @@ function commitActions(app, { commit, state, deployment, is_production: isProduc
 const stopButton = (deployment, commit) =>
   actionButton("Stop", commit.short, "stop", `/api/deployments/${encodeURIComponent(deployment)}/stop`);
 
+/** Where not everybody may see previews. */
+function shareButton(app, { commit }) {
+  const shut = seen.apps.find(({ name }) => name === app)?.previews !== "public";
+  return shut && actionButton("Share", commit.short, "share", `/api/apps/${encodeURIComponent(app)}/share#${commit.id}`,
+    { id: commit.id, about: `“${commit.subject}”` });
+}
+
+/** A fork's pull request: strangers' code, which somebody has to allow. */
+function pullItem(app, pull) {
+  const { number, commit, title, author, url, at, waits, allowed, address } = pull;
+  const short = commit.slice(0, 10), name = h("bdi", {}, title || `Pull request ${number}`);
+  return h("li", { "data-key": `pull-${number}`, class: "commit" },
+    h("span", { class: "dot", "data-state": waits ? "cold" : "ready", "aria-hidden": "true" }),
+    h("div", {},
+      h("p", {}, url ? h("a", { class: "subject", href: url, rel: "noreferrer" }, name) : name,
+        h("span", { class: "tag" }, `pull request ${number}`)),
+      h("p", { class: "about" }, ...dots(h("code", { title: commit }, short), author && `by ${author}`, since(at), waits ? "waits to be allowed" : "allowed",
+        allowed && h("a", { href: address }, allowed.slice(0, 10))))),
+    waits && mayChange() && h("p", { class: "actions" },
+      actionButton("Allow", `pull request ${number}`, "allow", `/api/apps/${encodeURIComponent(app)}/pulls/${number}/allow`,
+        { id: commit, number, about: `${short} “${title}” by ${author || "somebody"}` })));
+}
+
 function appSection(app) {
   const title = `app-${app.name}`;
   return h("section", { "data-key": app.name, "aria-labelledby": title },
     h("header", {}, h("h2", { id: title }, app.name), h("code", {}, app.source),
       app.follow && h("span", { class: "tag" }, `follows ${app.follow}`)),
     (app.production || app.commits.length > 0) && productionCard(app),
+    app.pulls?.length > 0 && h("ol", { class: "commits pulls", "aria-label": "Pull requests of forks" },
+      app.pulls.map((pull) => pullItem(app.name, pull))),
     app.commits.length
       ? h("ol", { class: "commits" }, app.commits.map((row) => commitRow(app.name, row)))
       : empty("No commit yet. In the repository, run", "git commit"));
@@ -142,6 +167,16 @@ function ask(title, about, verb, wantsReason) {
   });
 }
 
+/** Show a text to be copied; it is copied already where the browser lets us. */
+function handOver(title, text) {
+  const dialog = byId("hand");
+  say(byId("hand-title"), title);
+  byId("hand-text").value = text;
+  dialog.showModal();
+  byId("hand-text").select();
+  navigator.clipboard?.writeText(text).catch(() => {});
+}
+
 /** What to send, or null when the reader thought better of it; and what to say when it was done. */
 const ACTIONS = {
   async promote({ id, app, about }) {
@@ -151,6 +186,15 @@ const ACTIONS = {
   async rollback({ app, about }) {
     const why = await ask(`Roll back ${app}?`, about, "Roll back", false);
     return why == null ? null : { body: {}, done: `${app} is rolled back.` };
+  },
+  async share({ id, about }) {
+    const yes = await ask(`Share ${id.slice(0, 10)}?`, `Whoever has the link may see ${about} for a week, without a login.`, "Make a link", false);
+    return yes == null ? null : { body: { ref: id }, then: ({ url, short }) => handOver(`Whoever has this link may see ${short}`, url) };
+  },
+  async allow({ id, number, about }) {
+    const warning = `${about} is a stranger’s code. Once you allow this commit, it is built and run here as your own are. Have you looked at it?`;
+    const yes = await ask(`Allow pull request ${number}?`, warning, "Allow it", false);
+    return yes == null ? null : { body: { commit: id }, done: `${id.slice(0, 10)} of pull request ${number} is allowed.` };
   },
   deploy: async ({ id }) => ({ body: { ref: id } }),
   cancel: async ({ id }) => ({ body: { ref: id } }),
@@ -163,8 +207,9 @@ async function act({ action, path, ...facts }) {
   busy.add(path);
   draw();
   try {
-    await call(path.split("#")[0], wish.body);
+    const answer = await call(path.split("#")[0], wish.body);
     if (wish.done) toast(wish.done);
+    wish.then?.(await answer.json());
   } catch (error) {
     toast(error.message, true);
   }
