@@ -108,7 +108,7 @@ KEYS: dict[str, tuple[str, Callable[[Entry], Any]]] = {
     "r": ("requests", lambda entry: (-(entry.get("rate") or 0), -(entry["requests"] or 0))),
     "n": ("production first", lambda entry: 0),
 }
-LEAVE = ("q", "\x03", "\x04", "")
+LEAVE = ("q", "")
 
 
 def shown(entries: Sequence[Entry], width: int, columns: Sequence[Column] = COLUMNS) -> RenderableType:
@@ -245,7 +245,7 @@ def _key(seconds: float) -> str | None:
 
 @contextmanager
 def _keys() -> Iterator[None]:
-    """Keys come at once and are not shown; Ctrl-C is one."""
+    """Keys come at once and are not shown."""
     before = termios.tcgetattr(0)
     tty.setcbreak(0)
     try:
