@@ -97,7 +97,18 @@ MAY_KNOW = {
         "walls",
     }
     | {"router"},  # only router.settings: their limits
-    "cli": {"announcement", "config", "doctor", "errors", "findings", "hosts", "server", "build"},
+    "leftovers": {"config", "deployments", "errors", "processes", "store", "walls", "workers"},
+    "cli": {
+        "announcement",
+        "config",
+        "doctor",
+        "errors",
+        "findings",
+        "hosts",
+        "leftovers",
+        "server",
+        "build",
+    },
 }
 
 

@@ -37,6 +37,8 @@ VERBS = {
     "shell": "run:shell",
     "events": "events:events",
     "stop": "deploy:stop",
+    "restart": "workers:restart",
+    "scale": "workers:scale",
     "cancel": "cancel:cancel",
     "promote": "production:promote",
     "rollback": "production:rollback",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import quote
 
 import click
 
 from lazycloud.cli.interrupt import interruptible
 from lazycloud.cli.target import Target, targeted
+from lazycloud.errors import BadInput
 
 
 @click.command()
@@ -42,18 +44,54 @@ def deploy(target: Target, ref: str | None, detach: bool, as_json: bool) -> None
 
 
 @click.command()
-@click.argument("ref")
+@click.argument("ref", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every preview; without a server, all it has left.")
 @targeted
-def stop(target: Target, ref: str) -> None:
-    """Stop the worker of a commit.
+def stop(target: Target, ref: str | None, everything: bool) -> None:
+    """Stop the workers of a commit.
 
-    The next request to its address starts it again.
+    The next request to its address starts them again. With --all those of all previews are stopped; where the
+    server of --home is gone for good, all of its workers, production's too, and what they started.
 
     \b
     Example:
       lazycloud stop feature/dark-mode
+      lazycloud stop --all --home /srv/lazycloud
     """
+    if everything is bool(ref):
+        raise BadInput("What is to be stopped?", "Give a commit, branch or tag; or --all.")
+    if everything:
+        _stop_all(target)
+        return
     client = target.client()
     app = target.find_app(client)
-    answer = client.post(app.api("stop"), {"ref": app.resolve(ref)})
+    answer = client.post(app.api("stop"), {"ref": app.resolve(str(ref))})
     click.echo("Stopped." if answer["stopped"] else "It was not running.", err=True)
+
+
+def _stop_all(target: Target) -> None:
+    from lazycloud.cli.client import Unreachable
+
+    client = target.client()
+    try:
+        running = client.get("/api/ps", app=target.app or None)
+    except Unreachable:
+        if target.server:
+            raise
+        _stop_what_is_left(target)
+        return
+    previews = [one for one in running if not one["production"]]
+    for one in previews:
+        client.post(f"/api/deployments/{quote(one['deployment'], safe='')}/stop")
+    stopped = "1 preview" if len(previews) == 1 else f"{len(previews)} previews"
+    click.echo(f"Stopped {stopped}. Production goes on until the server is stopped.", err=True)
+
+
+def _stop_what_is_left(target: Target) -> None:
+    from lazycloud.config import load
+    from lazycloud.leftovers import end_all
+
+    if target.app:
+        raise BadInput("Without a server --app means nothing.", "All workers of a home are ended together.")
+    count = end_all(load({"home": target.home_folder}, os.environ))
+    click.echo(f"Ended {count} worker{'' if count == 1 else 's'} of {target.home_folder}.", err=True)

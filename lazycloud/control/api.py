@@ -6,8 +6,8 @@ Documented route by route in docs/protocols.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -36,6 +36,8 @@ from lazycloud.deployments.production import Production
 from lazycloud.doctor import examine
 from lazycloud.errors import BadInput, Conflict, LazycloudError, NotFound
 from lazycloud.events import EventLog
+
+T = TypeVar("T")
 
 COUNT_MOST = 500  # rows that a listing gives at the most
 LINES_MOST = 10_000  # of a log
@@ -72,6 +74,8 @@ class Api:
         ("GET", "/api/apps/{app}/run", "run", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/deploy", "deploy", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/stop", "stop", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/restart", "restart", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/scale", "scale", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/cancel", "cancel", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/promote", "promote", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/rollback", "rollback", Role.DEVELOPER),
@@ -111,6 +115,7 @@ class Api:
         self._storage = Storage(config, fleet, disk)
         self._pins = pins
         self._console = console
+        self._work: set[asyncio.Task[Any]] = set()
 
     async def me(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(me_view(self._identity(request)))
@@ -262,6 +267,32 @@ class Api:
         app = self._app(request)
         _, deployment = await self._named(app, _text(await _body(request), "ref"))
         return await self._stopped(deployment)
+
+    async def restart(self, request: web.Request) -> web.StreamResponse:
+        _, deployment = await self._named(self._app(request), _text(await _body(request), "ref"))
+        await self._through(self._fleet.restart(deployment))
+        names = [name for name, post in deployment.posts.items() if post.worker]
+        return web.json_response({"deployment": deployment.id, "processes": names})
+
+    async def scale(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        ref, counts = _text(body, "ref"), body.get("counts")
+        if not ref:
+            raise BadInput(
+                "Of which commit? `ref` is missing.", "Give a commit, branch or tag; or `production`."
+            )
+        if not (isinstance(counts, dict) and counts and all(type(each) is int for each in counts.values())):
+            raise BadInput('How many? `counts` must be an object of numbers, such as {"web": 3}.')
+        _, deployment = await self._named(self._app(request), ref)
+        told = await self._through(self._fleet.scale(deployment, counts))
+        return web.json_response({"deployment": deployment.id, "counts": told})
+
+    async def _through(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do it to its end, also when who asked for it has gone."""
+        task = asyncio.create_task(work, name="asked for")
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        return await asyncio.shield(task)
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
         app, body = self._app(request), await _body(request)

@@ -1,0 +1,172 @@
+"""restart, scale and stop --all against real servers, and ps as it tells of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lazycloud.config import Config
+from lazycloud.leftovers import stored
+from tests.e2e.conftest import Up
+from tests.e2e.repository import Checkout, counter
+from tests.e2e.server import Server
+
+BACKGROUND = "import time\nwhile True: time.sleep(0.1)\n"
+FILES = {
+    **counter("good"),
+    "clock.py": BACKGROUND,
+    "Procfile": "web: python app.py\nclock: python clock.py\n",
+}
+
+
+async def processes(server: Server) -> dict[str, int]:
+    """Of production, by name."""
+    rows = await server.api("ps")
+    return {each["name"]: each["pid"] for row in rows if row["production"] for each in row["processes"]}
+
+
+async def test_workers_are_scaled_and_restarted_without_a_request_lost(up: Up, checkout: Checkout) -> None:
+    checkout.commit(FILES)
+    server = up(checkout.path)
+    assert (await server.get()).status == 200
+    said = await server.verb("scale", "production", "web=2", "clock=1", folder=checkout.path)
+    assert "2 × web, 1 × clock" in said
+    before = await processes(server)
+    assert set(before) == {"web.1", "web.2", "clock.1"}
+    assert "2 web, 1 clock" in await server.verb("ps")
+    answers: list[int] = []
+    done = asyncio.Event()
+
+    async def ask() -> None:
+        while not done.is_set():
+            answers.append((await server.get()).status)
+
+    asking = asyncio.create_task(ask())
+    said = await server.verb("restart", folder=checkout.path)
+    done.set()
+    await asking
+    assert "Restarted web.1, web.2, clock.1." in said
+    after = await processes(server)
+    assert set(after) == set(before) and not set(after.values()) & set(before.values())
+    assert set(answers) == {200}
+
+
+async def test_what_cannot_be_scaled_or_restarted_is_told(up: Up, checkout: Checkout) -> None:
+    checkout.commit(counter("earlier"))
+    checkout.commit(FILES)
+    server = up(checkout.path)
+    assert (await server.get()).status == 200
+    for words, said, code in (
+        (("scale", "production", "wbe=2"), "no process “wbe”", 2),
+        (("scale", "production", "web=0"), "web=0 cannot be", 2),
+        (("scale", "production", "web"), "is no number of workers", 2),
+        (("scale", "nonsense", "web=1"), "nonsense", 1),
+        (("restart", "HEAD~1"), "does not run", 1),
+        (("stop",), "What is to be stopped?", 2),
+        (("stop", "HEAD", "--all"), "What is to be stopped?", 2),
+    ):
+        assert said in await server.verb(*words, folder=checkout.path, code=code)
+    place = "/api/apps/shop/scale"
+    for body in ("[]", "{}", '{"ref": "production"}', '{"ref": "production", "counts": {"web": "2"}}'):
+        headers = {"Authorization": server.authorization, "Content-Type": "application/json"}
+        assert (await server.post("lazycloud", body, place, **headers)).status == 422, body
+
+
+async def test_ps_lists_what_sleeps_only_when_asked_and_production_always(up: Up, checkout: Checkout) -> None:
+    checkout.commit(counter("good"))
+    failing = checkout.commit({"app.py": "raise SystemExit('no')"})
+    server = up(checkout.path, "--production", failing)
+    await server.verb("deploy", "HEAD~1", folder=checkout.path)
+    await server.verb("stop", "HEAD~1", folder=checkout.path)
+    await server.until(lambda: down(server))
+    shown = server.cli("ps")
+    assert "production" in shown and "exit status 1" in shown and "stopped" not in shown
+    everything = server.json("ps", "--all")
+    assert [row["production"] for row in everything] == [True, False]
+    assert everything[1]["state"] == "stopped"
+    assert everything[1]["processes"] == []
+    assert await server.api("ps") == []
+    assert (await server.get("lazycloud", "/api/ps?also=x", Authorization=server.authorization)).status == 422
+
+
+async def down(server: Server) -> bool:
+    return (await server.inspect("production"))["state"] in ("failed", "restarting")
+
+
+async def test_stop_all_stops_previews_and_no_production(up: Up, checkout: Checkout) -> None:
+    checkout.commit(counter("earlier"))
+    checkout.commit(counter("good"))
+    server = up(checkout.path)
+    assert (await server.get()).status == 200
+    for commit in ("HEAD", "HEAD~1"):
+        await server.verb("deploy", commit, folder=checkout.path)
+    assert "Stopped 2 previews." in await server.verb("stop", "--all")
+    assert [row["production"] for row in await server.api("ps")] == [True]
+
+
+@pytest.mark.parametrize("isolation", ["auto", "none"])
+async def test_stop_all_ends_what_a_server_that_is_gone_has_left(
+    up: Up, checkout: Checkout, isolation: str, tmp_path: Path
+) -> None:
+    forks = (
+        "import subprocess, sys\nsubprocess.Popen(['setsid', 'sleep', '1000'])\n" + counter("good")["app.py"]
+    )
+    checkout.commit({**FILES, "app.py": forks})
+    server = up(checkout.path, LAZYCLOUD_ISOLATION=isolation)
+    assert (await server.get()).status == 200
+    await server.verb("deploy", "HEAD", folder=checkout.path)
+    everything = psutil.Process(server.process.pid).children(recursive=True)
+    routers_and_control = [*server.children().values(), *server.routers()]
+    for process in (psutil.Process(server.process.pid), *routers_and_control):
+        os.kill(process.pid, signal.SIGKILL)
+    server.process.wait()
+    assert len(server.workers()) >= 3
+    stranger = await asyncio.create_subprocess_exec(
+        "sleep", "1000", env=os.environ | {"DATA_DIR": "/elsewhere/x"}
+    )
+    assert "Ended 3 workers" in await server.verb("stop", "--all")
+    assert server.workers() == []
+    assert not [one for one in everything if one.is_running() and one.status() != "zombie"]
+    assert stranger.returncode is None
+    stranger.kill()
+    await stranger.wait()
+    assert "Ended 0 workers" in await server.verb("stop", "--all")
+    again = up(checkout.path, LAZYCLOUD_ISOLATION=isolation)
+    assert (await again.get()).status == 200
+
+
+async def test_stop_all_leaves_a_pid_alone_that_is_somebody_elses(up: Up, checkout: Checkout) -> None:
+    checkout.commit(counter("good"))
+    server = up(checkout.path)
+    assert (await server.get()).status == 200
+    for process in (*server.children().values(), *server.routers(), psutil.Process(server.process.pid)):
+        os.kill(process.pid, signal.SIGKILL)
+    server.process.wait()
+    for worker in server.workers():
+        worker.kill()
+
+    (record,) = stored(Config(home=server.home))
+    assert record.pid > 0
+    somebody = await asyncio.create_subprocess_exec("sleep", "1000", start_new_session=True)
+    with sqlite3.connect(server.home / "state.sqlite") as state:
+        (text,) = state.execute("SELECT worker FROM deployments WHERE worker LIKE '%pid%'").fetchone()
+        changed = text.replace(f'"pid": {record.pid}', f'"pid": {somebody.pid}')
+        assert changed != text
+        state.execute("UPDATE deployments SET worker = ? WHERE worker = ?", (changed, text))
+    assert "Ended 0 workers" in await server.verb("stop", "--all")
+    assert somebody.returncode is None
+    somebody.kill()
+    await somebody.wait()
+
+
+def test_stop_all_of_a_folder_that_is_no_home_is_refused(tmp_path: Path) -> None:
+    server = Server(tmp_path / "nothing")
+    (tmp_path / "nothing").mkdir()
+    assert "is no home" in server.cli("stop", "--all", "--home", str(tmp_path / "nothing"), code=1)
+    assert list((tmp_path / "nothing").iterdir()) == []
