@@ -172,6 +172,9 @@ async def test_a_forks_pull_request_waits_until_its_commit_is_allowed(
     await server.told("Pull request 7 “Paint it blue” by mallory waits")
     assert (await server.get(theirs[:10])).status == 404
     assert "waits" in await server.verb("allow", "shop")
+    (shown,) = (await server.api("overview"))["apps"]
+    assert [(pull["number"], pull["waits"]) for pull in shown["pulls"]] == [(7, True)]
+    assert shown["previews"] == "public"
     assert "COMMIT" in await server.verb("allow", "shop", "7", code=2)
 
     later = checkout.commit(counter("later"))

@@ -189,7 +189,7 @@ const ACTIONS = {
   },
   async share({ id, about }) {
     const yes = await ask(`Share ${id.slice(0, 10)}?`, `Whoever has the link may see ${about} for a week, without a login.`, "Make a link", false);
-    return yes == null ? null : { body: { ref: id }, then: ({ url, short }) => handOver(`Whoever has this link may see ${short}`, url) };
+    return yes == null ? null : { body: { ref: id }, after: ({ url, short }) => handOver(`Whoever has this link may see ${short}`, url) };
   },
   async allow({ id, number, about }) {
     const warning = `${about} is a stranger’s code. Once you allow this commit, it is built and run here as your own are. Have you looked at it?`;
@@ -209,7 +209,7 @@ async function act({ action, path, ...facts }) {
   try {
     const answer = await call(path.split("#")[0], wish.body);
     if (wish.done) toast(wish.done);
-    wish.then?.(await answer.json());
+    wish.after?.(await answer.json());
   } catch (error) {
     toast(error.message, true);
   }
