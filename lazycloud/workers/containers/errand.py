@@ -18,6 +18,7 @@ from lazycloud.workers.containers.daemon import Daemon
 from lazycloud.workers.containers.ending import how_it_ended
 from lazycloud.workers.containers.worker import remove
 from lazycloud.workers.errand import STDERR, STDOUT, Terminal
+from lazycloud.workforce import Limits
 
 GONE = (DockerError, aiohttp.ClientError, OSError, RuntimeError)  # of a stream whose other end is
 
@@ -124,7 +125,7 @@ class ContainerErrand:
     async def _wait(self) -> int:
         async with self._daemon.asked("how a command ended"):
             await self._container.wait()
-            status, _ = how_it_ended((await self._container.show())["State"])
+            status, _ = how_it_ended((await self._container.show())["State"], Limits())
         return status or 0
 
     def _close_input(self) -> None:
