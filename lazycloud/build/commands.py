@@ -17,6 +17,16 @@ from lazycloud.walls.view import View
 
 NICENESS = 19  # workers that serve come first; the kernel makes it the lowest priority for the disk as well
 NOT_FOUND = 127
+UNREACHABLE = (  # as the C library, Node.js, curl, Rust's and Go's programs say it
+    "Temporary failure in name resolution",
+    "EAI_AGAIN",
+    "ENETUNREACH",
+    "Could not resolve host",
+    "Network is unreachable",
+    "network is unreachable",
+    "dns error",
+    "Unable to resolve",
+)
 PRIVATE = "LAZYCLOUD_BUILD"  # names a command's own folder, also where the app sets a HOME itself
 
 
@@ -52,6 +62,8 @@ async def run_tool(
                 advice = (
                     "A program that it needs was not found: install it on the machine that runs lazycloud."
                 )
+            elif limits.walls and not limits.network and _wanted_network(failure.last):
+                advice = "A build command has no network, unless lazycloud.toml says `network = true` under [build]."
             raise StepFailed(
                 f"{failed}: `{name}` {_ending(failure.ended_with)}.", advice, failure.last
             ) from failure
@@ -104,6 +116,10 @@ async def _leave_nothing(watch: Watch, private: Path | None) -> None:
     await watch.end()
     if private:
         await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
+
+
+def _wanted_network(last: Sequence[str]) -> bool:
+    return any(word in line for line in last for word in UNREACHABLE)
 
 
 def _ending(status: int | None) -> str:

@@ -84,7 +84,7 @@ class Control:
 
     def __init__(self, config: Config, environ: Mapping[str, str], again: bool = False) -> None:
         self.config = config
-        self.unwalled = ""  # why there are no walls though they were wanted
+        self.unwalled, self.advice = "", ""  # why there are no walls, and what to do about it
         self._again = again
         self._environ = environ
         self._store = Store(config.database_url)
@@ -142,16 +142,18 @@ class Control:
         """What `isolation` asks for. Raises BadInput when that cannot be had, and no other will do."""
         wanted = self.config.isolation
         if wanted == "none":
+            self.unwalled = "`isolation` is none"
             return None
         why = await asyncio.to_thread(sandbox.missing)
-        if why and wanted == "sandbox":
+        environ = build_environment(self._environ, self.config.home, self.config.cache_folder)
+        walls = Sandbox(self.config.home, environ)
+        if why and (wanted == "sandbox" or walls.stood_before):
             advice = f'{sandbox.advice()} Or do without walls: isolation = "none".'
             raise BadInput(f"isolation: {why[0].lower()}{why[1:]}", advice)
         if why:
-            self.unwalled = why
+            self.unwalled, self.advice = why.rstrip("."), sandbox.advice()
             return None
-        environ = build_environment(self._environ, self.config.home, self.config.cache_folder)
-        return Sandbox(self.config.home, environ)
+        return walls
 
     async def _close_fleet(self) -> None:
         await self.fleet.close(keep_workers=self._keep_workers)
@@ -379,7 +381,27 @@ def greeting(config: Config, control: Control) -> str:
         lines.append(f"  Whoever can reach this machine can open {shown}.")
         if config.domain == "localhost":
             lines.append("  From other machines only by a name that leads here: give it with --domain.")
+    lines += unwalled(config, control)
     return "\n".join([*lines, "Ctrl-C stops everything."])
+
+
+def unwalled(config: Config, control: Control) -> list[str]:
+    """Lines that nobody misses where strangers reach apps that have no walls; one where only this machine does."""
+    if not control.unwalled:
+        return []
+    what = "Builds" if config.isolation == "container" else "Apps and builds"
+    if not config.is_public:
+        said = f"  {what} have no walls around them: {control.unwalled}."
+        return [said] if config.isolation != "none" else []
+    lines = [
+        f"WARNING: {what.upper()} HAVE NO WALLS, and others than users of this machine reach this server.",
+        f"Why: {control.unwalled}.",
+        "Whoever gets code into an app, or finds a hole in one, has all that lazycloud's user has:",
+        "the data of all apps, their secrets, this machine's files, the network around it.",
+        control.advice or 'Set isolation = "auto" in config.toml.',
+    ]
+    rule = "!" * max(map(len, lines))
+    return [rule, *lines, rule]
 
 
 def _print(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from lazycloud.events import EventLog, Output, StateChanged, StepFinished, StepS
 from lazycloud.states import DEPLOYING, PASSING, Cause, State, advance
 from lazycloud.workers.worker import Worker
 
+READ_ONLY = ("Read-only file system", "EROFS")  # as C's library says it, and Node.js
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -35,12 +37,22 @@ class Failure:
     @classmethod
     def of(cls, step: str, problem: LazycloudError) -> Failure:
         last = problem.last if isinstance(problem, StepFailed) else ()
-        return cls(step, problem.sentence, problem.advice, tuple(last))
+        return cls(step, problem.sentence, advice_of(last) or problem.advice, tuple(last))
 
     @classmethod
     def cancelled(cls, who: str) -> Failure:
         advice = "It is begun again when somebody asks for that."
         return cls("", f"The deploy was cancelled by {who}.", advice, cancelled_by=who)
+
+
+def advice_of(last: Sequence[str]) -> str:
+    """What to do when an app's last lines say that it wrote into its release, which is read-only behind walls."""
+    if not any(word in line for line in last for word in READ_ONLY):
+        return ""
+    return (
+        "Let the app write to the folder that $DATA_DIR names, or to $TMPDIR; "
+        "or say `writable = true` under [run] in lazycloud.toml."
+    )
 
 
 @dataclass(frozen=True)

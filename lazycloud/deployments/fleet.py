@@ -23,7 +23,7 @@ from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.crew import SOON, TRIES, Crew, pause
 from lazycloud.deployments.deploy import Deploy
-from lazycloud.deployments.deployment import Deployment, Failure, Key
+from lazycloud.deployments.deployment import Deployment, Failure, Key, advice_of
 from lazycloud.deployments.post import WEB, Post, names, record_in, rows_of
 from lazycloud.deployments.steps import StepName
 from lazycloud.deployments.turns import Rank, Turn, Turns
@@ -556,10 +556,12 @@ class Fleet:
         if ended.status == 0 and lived >= SOON and not self.is_production(deployment):
             deployment.advance(Cause.QUIT)
         elif crashes <= TRIES:
-            deployment.advance(Cause.ENDED, Failure("", sentence, "It is started again.", last))
+            deployment.advance(
+                Cause.ENDED, Failure("", sentence, advice_of(last) or "It is started again.", last)
+            )
         else:
             times = f"It has crashed {crashes} times in a row."
-            deployment.advance(Cause.CRASHED, Failure("", f"{times} {sentence}", "", last))
+            deployment.advance(Cause.CRASHED, Failure("", f"{times} {sentence}", advice_of(last), last))
         self._later(deployment, self._after_fall(deployment, worker, pause(crashes)))
 
     async def _after_fall(self, deployment: Deployment, worker: Worker, seconds: float) -> None:

@@ -31,6 +31,7 @@ from lazycloud.walls.view import View
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 TRY_TIMEOUT = 30.0
 TRIAL = "lazycloud-walls-"
+TRIES = 3  # on a machine in trouble one may fail, and to go without walls is not for a moment
 FOLDER = "walls"  # of the home: what every sandbox is shown of ours
 USER, NAME = 1000, "app"  # who a server's root is inside
 TOLD = (
@@ -95,6 +96,11 @@ class Sandbox:
 
     home: Path
     environ: Mapping[str, str]
+
+    @property
+    def stood_before(self) -> bool:
+        """Whether this home has had walls: who got used to them is not left without them unasked."""
+        return (self.home / FOLDER).is_dir()
 
     def enclose(self, view: View, folder: Path, environment: Mapping[str, str]) -> Enclosed:
         """What puts a command behind walls, in `folder`; `environment` is all that it gets there."""
@@ -246,6 +252,13 @@ def _has(option: str) -> bool:
 def _missing() -> str:
     if _bwrap() is None:
         return "bwrap is not on this machine, by which workers and builds are walled off."
+    for _ in range(TRIES):
+        if not (why := _tried()):
+            break
+    return why
+
+
+def _tried() -> str:
     _clear_trials()
     with tempfile.TemporaryDirectory(prefix=f"{TRIAL}{os.getpid()}-") as folder:
         sandbox, view = Sandbox(Path(folder), {}), View(Path(folder))

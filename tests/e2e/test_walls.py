@@ -1,0 +1,92 @@
+"""What walls mean to an app that means no harm, and to the owner of a server without them."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import pytest
+
+from lazycloud.walls import sandbox
+from tests.e2e.conftest import Up
+from tests.e2e.repository import Checkout, counter
+
+walled = pytest.mark.skipif(
+    bool(sandbox.missing()) and "CI" not in os.environ, reason=f"no sandbox: {sandbox.missing()}"
+)
+
+SELF_MADE = """
+import os
+from pathlib import Path
+with open("visits.txt", "a") as file:
+    file.write(os.environ["LAZYCLOUD_VERSION"] + chr(10))
+NAME = Path("visits.txt").read_text()
+"""
+"""Begins with a change of a committed file, and tells what is in it."""
+
+
+@walled
+async def test_an_app_changes_its_own_files_and_no_other_deployment_s(up: Up, checkout: Checkout) -> None:
+    app = counter("x")["app.py"].replace('NAME = "x"\n', "") + ""
+    files = counter("x", **{"visits.txt": "", "lazycloud.toml": "[run]\nwritable = true\n"})
+    commit = checkout.commit({**files, "app.py": SELF_MADE + app})
+    server = up(checkout.path, LAZYCLOUD_ISOLATION="sandbox")
+    assert (await server.get()).json["name"] == "production\n"
+    assert (await server.get(commit)).json["name"] == f"{commit}\n"
+    for tree in server.home.glob("apps/shop/releases/*/tree"):
+        assert (tree / "visits.txt").read_text() == ""
+    server.cli("stop", commit, folder=checkout.path)
+    assert (await server.get(commit)).json["name"] == f"{commit}\n"
+
+
+@walled
+async def test_who_writes_into_a_release_is_told_where_to_write(up: Up, checkout: Checkout) -> None:
+    good = checkout.commit(counter("good"))
+    files = counter("x", **{"visits.txt": ""})
+    bad = checkout.commit({**files, "app.py": SELF_MADE + files["app.py"]})
+    server = up(checkout.path, "--production", good, LAZYCLOUD_ISOLATION="sandbox")
+    assert (await server.get(bad)).status == 502
+    failure = (await server.inspect(bad))["failure"]
+    assert "$DATA_DIR" in failure["advice"]
+    assert any("Read-only file system" in line for line in failure["last"])
+
+
+@walled
+async def test_a_build_that_misses_the_network_is_told_how_to_have_it(up: Up, checkout: Checkout) -> None:
+    good = checkout.commit(counter("good"))
+    script = "import urllib.request as u; u.urlopen('http://example.com')"
+    bad = checkout.commit({"lazycloud.toml": f'[build]\ncommand = "python -c \\"{script}\\""\n'})
+    server = up(checkout.path, "--production", good, LAZYCLOUD_ISOLATION="sandbox")
+    assert (await server.get(bad)).status == 502
+    assert "`network = true` under [build]" in (await server.inspect(bad))["failure"]["advice"]
+
+
+@walled
+async def test_daemons_of_an_app_end_with_it(up: Up, checkout: Checkout) -> None:
+    daemon = "import subprocess\nsubprocess.Popen(['setsid', '-f', 'sleep', '987'])\n"
+    files = counter("x")
+    checkout.commit({**files, "app.py": daemon + files["app.py"]})
+    server = up(checkout.path, LAZYCLOUD_ISOLATION="sandbox")
+    assert (await server.get()).status == 200
+
+    def daemons() -> list[psutil.Process]:
+        return [one for one in server.workers() if "987" in one.cmdline()]
+
+    server.wait(daemons, "daemon")
+    worker = server.json("ps", folder=checkout.path)[0]["processes"][0]["pid"]
+    app = next(one for one in server.workers() if "app.py" in one.cmdline())
+    assert worker != app.pid
+    app.kill()
+    server.wait(
+        lambda: server.json("ps", folder=checkout.path)[0]["processes"][0]["pid"] != worker, "new worker"
+    )
+    server.wait(lambda: len(daemons()) == 1, "end of the daemon of the first")
+
+
+async def test_without_walls_a_public_address_warns(up: Up, checkout: Checkout) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path, "--listen", "0.0.0.0:0", LAZYCLOUD_ISOLATION="none")
+    assert "WARNING: APPS AND BUILDS HAVE NO WALLS" in server.output
+    server.stop()
+    quiet = up(checkout.path, home=server.home, LAZYCLOUD_ISOLATION="none")
+    assert "WALLS" not in quiet.output
