@@ -6,6 +6,7 @@ The memory of control and of the routers is to stay flat; the start is to take l
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import os
 import statistics
@@ -138,10 +139,16 @@ def _sample(running: Running, commits: int, seconds: float) -> Sample:
         for part in PARTS:
             if f"lazycloud.{part}" in line:
                 sizes[part] += child.memory_full_info().uss
-    workers = sum(
-        1 for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["python3", "app.py"]
-    )
-    return Sample(commits, sizes["control"], sizes["router"], workers, seconds)
+    return Sample(commits, sizes["control"], sizes["router"], _workers(running), seconds)
+
+
+def _workers(running: Running) -> int:
+    """How many apps run: what else the server has started has other command lines."""
+    found = 0
+    for one in psutil.Process(running.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found += one.cmdline() == ["python3", "app.py"]
+    return found
 
 
 def _growth(samples: list[Sample]) -> float:

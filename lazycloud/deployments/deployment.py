@@ -134,6 +134,13 @@ class Deployment:
         return {name: self.log_of(name) for name in self.posts} or {f"{WEB}.1": self.log_of(f"{WEB}.1")}
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs of it, nobody works at it, and nobody waits."""
+        over = self.task is None or self.task.done()
+        resting = self.state in (State.COLD, State.STOPPED, State.FAILED)
+        return resting and over and not (self.workers or self.errands or self.wanted)
+
+    @property
     def is_deploying(self) -> bool:
         return self.state in DEPLOYING
 

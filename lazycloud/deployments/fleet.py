@@ -6,11 +6,13 @@ import asyncio
 import logging
 import shutil
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from lazycloud import processes, store
 from lazycloud.allowance import in_words
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STOPPED_HOW = {Cause.IDLE: "was put to sleep", Cause.ROOM: "was put to sleep to make room"}
+KEPT = 256  # deployments with which nothing happens, at most, of some ten kilobytes each
 START_SHARE = 10.0  # seconds of its turn that a start may use up; a slow starter then waits without one
 
 Route = Callable[[Deployment], Awaitable[None]]
@@ -82,7 +85,9 @@ class Fleet:
         self._timezone = timezone
         self._turns = Turns(config.builds)
         self._engine = engine
-        self._deployments: dict[str, Deployment] = {}
+        self._deployments: OrderedDict[str, Deployment] = OrderedDict()  # the least recently asked for first
+        self._held: WeakValueDictionary[str, Deployment] = WeakValueDictionary()  # by us, or somebody else
+        self._full = KEPT
         self._crews: dict[str, Crew] = {}
         self._handing_over: dict[str, asyncio.Lock] = {}  # by app
         self._crashes: dict[str, int] = {}  # in a row, by deployment
@@ -98,28 +103,46 @@ class Fleet:
     def get(self, app: App, commit_id: str, version: str = "") -> Deployment:
         """The one deployment of a commit (full id) on a version, its own by default; made cold if unknown."""
         key = Key(app.name, commit_id, version or commit_id)
-        deployment = self._deployments.get(key.id)
+        if deployment := self._deployments.get(key.id):
+            self._deployments.move_to_end(key.id)
+            return deployment
+        self._forget_some()
+        deployment = self._held.get(key.id)
         if deployment is None:
             folder = self._config.app_folder(app.name) / "logs"
-            deployment = self._deployments[key.id] = Deployment(key, self._events, folder)
+            deployment = self._held[key.id] = Deployment(key, self._events, folder)
             for row in self._store.rows(store.deployments, id=key.id):
                 deployment.restore(row)
+        self._deployments[key.id] = deployment
         return deployment
+
+    def _forget_some(self) -> None:
+        """Of those with which nothing happens only the last few are kept: the store knows them as well as we.
+
+        They are not the newest, so that what was last said of them is stored by now.
+        """
+        if len(self._deployments) < self._full:
+            return
+        idle = [one for one in self._deployments.values() if one.is_idle]
+        for deployment in idle[: max(0, len(idle) - KEPT // 2)]:
+            del self._deployments[deployment.id]
+            self._crews.pop(deployment.id, None)
+        self._full = len(self._deployments) + KEPT // 2
 
     def production(self, app: App) -> Deployment | None:
         return self.get(app, app.production, PRODUCTION) if app.production else None
 
     def find(self, deployment_id: str) -> Deployment:
         """By its id; raises NotFound for one that never was."""
-        if deployment_id not in self._deployments:
-            for row in self._store.rows(store.deployments, id=deployment_id):
-                return self.get(self.app(row["app"]), row["commit"], row["version"])
-            raise NotFound(f"There is no deployment “{deployment_id[:80]}”.")
-        return self._deployments[deployment_id]
+        if known := self._held.get(deployment_id):
+            return known
+        for row in self._store.rows(store.deployments, id=deployment_id):
+            return self.get(self.app(row["app"]), row["commit"], row["version"])
+        raise NotFound(f"There is no deployment “{deployment_id[:80]}”.")
 
     def known(self) -> Iterable[Deployment]:
-        """Those that this server has had to do with since its start."""
-        return list(self._deployments.values())
+        """Those with which something happens, and the last few of the others that somebody asked for."""
+        return list(self._held.values())
 
     def ask(
         self, deployment: Deployment, retry: bool = False, only_build: bool = False, warm: bool = False
@@ -426,6 +449,7 @@ class Fleet:
     ) -> None:
         if self._closing:
             return
+        self._deployments[deployment.id] = deployment
         deployment.only_build, deployment.wanted = only_build, False
         deployment.advance(cause)
         turn = deployment.turn = self._turns.join(_rank(deployment, warm), deployment.moved_up)
