@@ -97,6 +97,7 @@ class Chaos:
         self._hanging: dict[int, psutil.Process] = {}
         self._hangs: list[tuple[float, float]] = []  # also when control was not there; unix times
         self._falls: deque[float] = deque()
+        self._is_away = False  # control, since it was killed or replaced
 
     async def run(self, acts: Sequence[Act]) -> None:
         """All of it; afterwards the server is well again and at rest, or `wrongs` says what it is not."""
@@ -128,18 +129,21 @@ class Chaos:
             return
         verb, _, kind = act.what.partition(" ")
         victims = self._victims(kind)
-        if act.what == "upgrade":
+        if self._is_away and (kind == "control" or act.what == "upgrade"):
+            self._told(f"{act.at:6.1f} s  {act.what}: control is not back yet")
+        elif act.what == "upgrade":
             self.server.process.send_signal(signal.SIGHUP)
             self._told(f"{act.at:6.1f} s  upgrade")
-            self._own(self._absence())
+            self._own(self._absence({one.pid for one in self._victims("control")}))
         elif not victims:
             self._told(f"{act.at:6.1f} s  {act.what}: nobody")
         else:
             victim = victims[int(act.choice * len(victims))]
             self._told(f"{act.at:6.1f} s  {act.what} {_describe(victim)}")
+            before = {one.pid for one in victims}
             self._hit(verb, victim, act.seconds)
             if act.what == "kill control":
-                self._own(self._absence())
+                self._own(self._absence(before))
 
     def _victims(self, kind: str) -> list[psutil.Process]:
         if kind == "worker":
@@ -212,12 +216,19 @@ class Chaos:
         except (OSError, aiohttp.ClientError):
             return None
 
-    async def _absence(self) -> None:
-        """Note until when control is away."""
-        began = time.time()
+    async def _absence(self, before: set[int]) -> None:
+        """Note until when control is away: until another process answers."""
+        self._is_away, began = True, time.time()
+
+        async def is_back() -> bool:
+            now = {one.pid for one in self._victims("control")}
+            return bool(now - before) and await self._control_answers()
+
         with contextlib.suppress(TimeoutError):
-            await self.server.until(self._control_answers)
+            await self.server.until(is_back)
+        self._is_away = False
         self._hangs.append((began, time.time()))
+        self._told(f"control was away for {time.time() - began:.1f} s")
 
     async def _control_answers(self) -> bool:
         connector = aiohttp.UnixConnector(str(self.server.home / "run/api"))
