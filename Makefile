@@ -31,9 +31,9 @@ test: .venv/.installed-test
 fuzz: .venv/.installed-test
 	LAZYCLOUD_FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/router/test_fuzz.py
 
-# Kills and hangs at random for MINUTES; the same ones again for the same SEED.
+# Kills and hangs at random for MINUTES; the same ones again for the same SEED. ARGUMENTS=--containers kills an engine, too.
 chaos: .venv/.installed-test
-	$(BIN)/python -m tests.e2e.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.e2e.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGUMENTS)
 
 check: lint types test
 

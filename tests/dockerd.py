@@ -91,6 +91,10 @@ class Dockerd:
             self.docker("network", "rm", network)
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(PATIENCE)
+        for one in self._processes():  # of a container that was just starting when the engine was killed
+            with suppress(psutil.NoSuchProcess):
+                if "containerd-shim" in one.name():
+                    one.kill()
         _until(lambda: not self._processes(), "end of what the engine started")
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             if (place := line.split()[4]).startswith(f"{self.folder}/"):

@@ -1,5 +1,6 @@
-"""`python -m tests.e2e.chaos [--minutes M] [--seed S]`: processes of a server are killed and made to hang at random,
-while it deploys, promotes and puts to sleep, and visitors check every answer.
+"""`python -m tests.e2e.chaos [--minutes M] [--seed S] [--containers]`: processes of a server are killed and made to
+hang at random, while it deploys, promotes and puts to sleep, and visitors check every answer. With --containers its
+workers are containers, whose engine is killed, too.
 
 The seed gives the same blows and wishes at the same times again; which process one meets depends on what runs then.
 """
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -28,6 +29,7 @@ import aiohttp
 import psutil
 
 from lazycloud.states import PASSING
+from tests.dockerd import Dockerd, dockerd_running
 from tests.e2e import remains
 from tests.e2e.repository import Checkout
 from tests.e2e.server import Answer, Server
@@ -43,6 +45,7 @@ BLOWS = {
     "kill preloader": 1,
     "upgrade": 1,
 }
+ENGINE = {"kill engine": 2}  # beside the others, where there is one
 WISHES = {"deploy": 3, "promote": 4, "rollback": 2, "stop": 2, "restart": 2, "commit": 1}
 HANG = 2.5  # seconds, at most
 SETTINGS = "[workers]\nidle_after = 4\nmax = 5\n"
@@ -62,11 +65,11 @@ class Act:
     seconds: float = 0.0
 
 
-def schedule(seed: int, seconds: float) -> list[Act]:
+def schedule(seed: int, seconds: float, blows: Mapping[str, int] = BLOWS) -> list[Act]:
     """Blows and wishes, in their order. Pure."""
     random = Random(seed)
     acts = []
-    for kinds, least, most in ((BLOWS, 0.4, 1.8), (WISHES, 0.4, 2.0)):
+    for kinds, least, most in ((blows, 0.4, 1.8), (WISHES, 0.4, 2.0)):
         at = random.uniform(least, most)
         while at < seconds:
             (what,) = random.choices(list(kinds), list(kinds.values()))
@@ -85,8 +88,10 @@ class Chaos:
         commits: dict[str, str],
         seed: int,
         told: Callable[[str], None],
+        engine: Dockerd | None = None,
     ) -> None:
         self.server = server
+        self._engine = engine
         self.wrongs: list[str] = []
         self._checkout = checkout
         self._commits = commits  # by name
@@ -98,6 +103,7 @@ class Chaos:
         self._hangs: list[tuple[float, float]] = []  # also when control was not there; unix times
         self._falls: deque[float] = deque()
         self._is_away = False  # control, since it was killed or replaced
+        self._engine_changes = asyncio.Lock()
 
     async def run(self, acts: Sequence[Act]) -> None:
         """All of it; afterwards the server is well again and at rest, or `wrongs` says what it is not."""
@@ -128,6 +134,10 @@ class Chaos:
             self._own(self._wish(act))
             return
         verb, _, kind = act.what.partition(" ")
+        if kind == "engine":
+            self._told(f"{act.at:6.1f} s  {act.what}")
+            self._own(self._engine_away(act.seconds))
+            return
         victims = self._victims(kind)
         if self._is_away and (kind == "control" or act.what == "upgrade"):
             self._told(f"{act.at:6.1f} s  {act.what}: control is not back yet")
@@ -215,6 +225,16 @@ class Chaos:
             )
         except (OSError, aiohttp.ClientError):
             return None
+
+    async def _engine_away(self, seconds: float) -> None:
+        """Kill it with all that runs in it, and start it again after a while."""
+        assert self._engine
+        async with self._engine_changes:
+            began = time.time()
+            await asyncio.to_thread(self._engine.kill)
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(self._engine.start)
+            self._hangs.append((began, time.time()))
 
     async def _absence(self, before: set[int]) -> None:
         """Note until when control is away: until another process answers."""
@@ -424,7 +444,9 @@ def _pids(posts: dict[str, Any] | None) -> set[int]:
 
 
 @contextlib.asynccontextmanager
-async def _server(folder: Path) -> AsyncIterator[tuple[Server, Checkout, dict[str, str]]]:
+async def _server(
+    folder: Path, environment: dict[str, str]
+) -> AsyncIterator[tuple[Server, Checkout, dict[str, str]]]:
     checkout, home = Checkout(folder / "shop"), folder / "home"
     commits = {}
     for number in range(COMMITS):
@@ -432,21 +454,26 @@ async def _server(folder: Path) -> AsyncIterator[tuple[Server, Checkout, dict[st
     for made in (home, folder / "tmp"):
         made.mkdir()
     (home / "config.toml").write_text(SETTINGS)
-    server = Server(
-        home, f"shop={checkout.path}", "--routers", "2", environment={"TMPDIR": str(folder / "tmp")}
-    )
+    environment = environment | {"TMPDIR": str(folder / "tmp")}
+    server = Server(home, f"shop={checkout.path}", "--routers", "2", environment=environment)
     try:
         yield await asyncio.to_thread(server.start), checkout, commits
     finally:
         await asyncio.to_thread(server.stop)
 
 
-async def chaos(folder: Path, seed: int, seconds: float, told: Callable[[str], None]) -> list[str]:
-    """Do it in an empty folder. What must not be and is, in sentences."""
-    async with _server(folder) as (server, checkout, commits):
-        run = Chaos(server, checkout, commits, seed, told)
-        await run.run(schedule(seed, seconds))
-    return run.wrongs + remains.of(server.home, folder / "tmp")
+async def chaos(
+    folder: Path, seed: int, seconds: float, told: Callable[[str], None], engine: Dockerd | None = None
+) -> list[str]:
+    """Do it in an empty folder, in containers if there is an engine. What must not be and is, in sentences."""
+    environment = {"LAZYCLOUD_ISOLATION": "container", "DOCKER_HOST": engine.url} if engine else {}
+    async with _server(folder, environment) as (server, checkout, commits):
+        run = Chaos(server, checkout, commits, seed, told, engine)
+        await run.run(schedule(seed, seconds, BLOWS | ENGINE if engine else BLOWS))
+    left = remains.of(server.home, folder / "tmp")
+    if engine:
+        left += [f"The container {one} is left." for one in engine.containers()]
+    return run.wrongs + left
 
 
 def main() -> int:
@@ -454,6 +481,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--containers", action="store_true")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"seed {given.seed}, {given.minutes:g} minutes, in {folder}", flush=True)
@@ -461,7 +489,8 @@ def main() -> int:
     def told(line: str) -> None:
         print(line, flush=True)
 
-    wrongs = asyncio.run(chaos(folder, given.seed, given.minutes * 60, told))
+    with dockerd_running() if given.containers else contextlib.nullcontext() as engine:
+        wrongs = asyncio.run(chaos(folder, given.seed, given.minutes * 60, told, engine))
     for wrong in wrongs:
         print(f"WRONG: {wrong}")
     if wrongs:
