@@ -325,6 +325,16 @@ class WebhookReceived(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FetchFailed(Event):
+    """A forge said that something moved, and its repository could not be asked."""
+
+    problem: str
+
+    def sentence(self) -> str:
+        return f"{self.app} could not be fetched: {self.problem}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class PullWaits(Event):
     """A pull request of a fork has a new head, which is not fetched until somebody allows that commit."""
 

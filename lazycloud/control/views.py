@@ -45,6 +45,7 @@ TOLD = (
     "share_made",
     "share_revoked",
     "webhook_made",
+    "fetch_failed",
     "pull_waits",
     "pull_allowed",
     "disk_reclaimed",

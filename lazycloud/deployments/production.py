@@ -19,7 +19,7 @@ from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.errors import Conflict, LazycloudError, NotFound, StepFailed
-from lazycloud.events import CommitAnnounced, EventLog, Promoted, PromoteFailed
+from lazycloud.events import CommitAnnounced, EventLog, FetchFailed, Promoted, PromoteFailed
 from lazycloud.states import State
 from lazycloud.store import Store
 
@@ -275,9 +275,8 @@ class Production:
             try:
                 due = app.name in self._fetch_soon or time.monotonic() - fetched > self._config.fetch_every
                 if app.repository.is_remote and due:
-                    self._fetch_soon.discard(app.name)
                     fetched = time.monotonic()
-                    await app.repository.fetch()
+                    await self._fetch(app)
                 if (now := app.repository.signature()) != signature:
                     await self._look(app)
                     signature = now
@@ -285,6 +284,17 @@ class Production:
                 pass  # the remote is away, the repository is being moved: it is looked at again
             except Exception:
                 log.exception("%s could not be looked at; going on", app.name)
+
+    async def _fetch(self, app: App) -> None:
+        """What fails is told when a webhook asked for it: a remote that is away for a while is nobody's news."""
+        asked = app.name in self._fetch_soon
+        self._fetch_soon.discard(app.name)
+        try:
+            await app.repository.fetch()
+        except LazycloudError as problem:
+            if asked:
+                self._events.append(FetchFailed(app=app.name, problem=problem.sentence))
+            raise
 
     async def _look(self, app: App) -> None:
         refs, heads = await app.repository.refs(), self._heads[app.name]

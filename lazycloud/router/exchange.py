@@ -142,6 +142,15 @@ class Exchange:
         """Whether the client showed a right to see previews: a cookie for this host, or a token."""
         return self.plane.guard.may_see(self.head.host, self.head.fields, self.plane.clock.unix)
 
+    def is_shut_out(self) -> bool:
+        """Whether it was let through to a worker whose preview the client may no longer see."""
+        return isinstance(self.route, ToWorker) and self.route.login and not self.may_see()
+
+    def look_again(self) -> None:
+        """Cut an answer that goes on, such as a stream of events, when the client may no longer see it."""
+        if self.begun and not self.over and self.is_shut_out():
+            self._cut("no_longer_allowed", status=499)
+
     def _follow(self, route: Route) -> None:
         if isinstance(route, ToWorker):
             if route.login and not self.may_see():

@@ -154,7 +154,7 @@ class Link:
         elif "apps" in message:
             self._learn_apps(str(message["domain"]), dict(message["apps"]))
         elif "access" in message:
-            self._plane.guard.learn(message["access"])
+            self._plane.admit(message["access"])
 
     def app_of(self, host: str) -> str:
         """The app of a host; empty for no app, or one that is not known yet."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,15 @@ class Plane:
     def busy(self) -> bool:
         """Whether a request is in flight."""
         return any(client.exchange is not None for client in self.clients)
+
+    def admit(self, said: Mapping[str, Any]) -> None:
+        """Who may see previews from now on, as control says. What goes on for others ends."""
+        self.guard.learn(said)
+        for tunnel in list(self.tunnels):
+            tunnel.look_again()
+        for client in list(self.clients):
+            if client.exchange is not None:
+                client.exchange.look_again()
 
     def note(self, exchange: Exchange) -> None:
         """A request is over: for the access log."""

@@ -78,6 +78,11 @@ class Tunnel:
             self.moved(early, to_client=False)
             self._upstream.write(early)
 
+    def look_again(self) -> None:
+        """Close it if its visitor may no longer see the preview."""
+        if self._exchange.is_shut_out():
+            self.close()
+
     def moved(self, data: bytes, *, to_client: bool) -> None:
         """Data passed: that is activity. A ping is not, nor its pong: nobody need be there to send it."""
         size, count = len(data), self._count

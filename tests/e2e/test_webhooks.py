@@ -26,9 +26,10 @@ class Forge:
 
     def __init__(self, checkout: Checkout, folder: Path) -> None:
         self.checkout = checkout
-        self.url = f"file://{folder}/forge/shop.git"
-        checkout.git("clone", "-q", "--bare", ".", f"{folder}/forge/shop.git")
-        checkout.git("remote", "add", "forge", f"{folder}/forge/shop.git")
+        self.path = folder / "forge/shop.git"
+        self.url = f"file://{self.path}"
+        checkout.git("clone", "-q", "--bare", ".", str(self.path))
+        checkout.git("remote", "add", "forge", str(self.path))
         self.server: Server | None = None
         self.secret = ""
 
@@ -106,6 +107,9 @@ async def test_a_push_is_fetched_and_announced_at_once(server: Server, forge: Fo
 
     await server.until(gone)
     assert (await forge.say("star")).json["action"] == "ignored"
+    forge.path.rename(forge.path.with_name("away"))
+    assert (await forge.say("push")).status == 202
+    await server.told("shop could not be fetched")
 
 
 async def test_who_does_not_have_the_secret_is_not_heard(server: Server, forge: Forge) -> None:

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import time
 
+import pytest
+
 from lazycloud.router.access import sign
 
-from .stage import GRANT, KEY, TOKEN, fields, saying, sized
+from .stage import GRANT, KEY, TOKEN, Conversation, fields, get, saying, sized
 
 APPS = {"shop": "localhost", "blog": "blog.localhost"}
 
@@ -78,6 +80,44 @@ async def test_what_came_before_control_had_told_who_may_see_is_asked_again(star
     control.answer(again, route)
     assert (await answer).body == b"app"
     assert len(worker.heads) == 1
+
+
+async def test_what_goes_on_ends_with_its_grant_and_nothing_else_does(router, control, serve) -> None:
+    async def begin(talk: Conversation) -> None:
+        head = await talk.request()
+        if b"upgrade: websocket" in head.lower():
+            await talk.send(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        else:
+            await talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+        await talk.send(b"begun")
+        await talk.rest()
+
+    await serve(begin, host="a.localhost", login=True)
+    await serve(begin, host="open.localhost")
+    websocket = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Key": "x" * 22 + "=="}
+    await control.wait_for("hello")
+    control.say({"access": {"grants": {"": ["s1", "l1"]}, "tokens": {}}})
+    asked = [
+        get("a.localhost", Cookie=cookie("a.localhost", "s1")),
+        get("a.localhost", Cookie=cookie("a.localhost", "s1"), **websocket),
+        get("a.localhost", Cookie=cookie("a.localhost", "l1"), **websocket),
+        get("open.localhost", **websocket),
+    ]
+    wires = [await router.connect() for _ in asked]
+    for wire, raw in zip(wires, asked, strict=True):
+        await wire.send(raw)
+        await wire.head()
+        assert await wire.exactly(5) == b"begun"
+    control.say({"access": {"grants": {"": ["l1"]}, "tokens": {}}})
+    for wire in wires[:2]:
+        assert await wire.rest() == b""
+    control.say({"access": {"grants": {"": ["l1"]}, "tokens": {}}})
+    assert (await router.get("a.localhost")).body == b"control"
+    for wire in wires[2:]:
+        await wire.send(b"still there")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(wire.reader.read(1), 0.05)
+        wire.close()
 
 
 async def test_over_https_the_cookie_must_be_one_that_no_other_host_can_set(start, serve) -> None:
