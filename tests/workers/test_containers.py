@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -305,6 +307,15 @@ def test_what_an_engine_lacks_is_found(dockerd: Dockerd, tmp_path: Path) -> None
     assert [one.weight for one in poor] == [Weight.UNSAFE, Weight.LIMITED, Weight.FINE]
 
 
+def test_an_engine_whose_processes_are_not_to_be_seen_is_refused(dockerd: Dockerd) -> None:
+    opening = "import asyncio, sys; from lazycloud.workers.containers.daemon import Daemon; "
+    opening += "asyncio.run(Daemon(sys.argv[1]).open())"
+    words = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", opening, str(dockerd.socket)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert "runs outside of the container that lazycloud is in" in done.stderr
+
+
 async def test_an_image_of_the_settings_is_used_and_must_be_there(home: Home, dockerd: Dockerd) -> None:
     with pytest.raises(StepFailed, match="has no image nowhere:1"):
         await home.engine(dockerd, image="nowhere:1")
+    assert dockerd.docker("network", "ls", "-q", "--filter", "type=custom") == ""

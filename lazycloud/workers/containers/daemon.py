@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,8 +36,8 @@ class Refused(StepFailed):
 class Daemon:
     """One engine. Open before use."""
 
-    def __init__(self, socket: str = "") -> None:
-        self.socket = socket or _usual_socket()
+    def __init__(self, place: str = "") -> None:
+        self.socket = place or _usual_socket()
         self.info: Mapping[str, Any] = {}
         self._client: Docker | None = None
 
@@ -57,6 +59,11 @@ class Daemon:
             raise BadInput(
                 f"The container engine at {self.socket} cannot be used: releases and data lie on this machine.",
                 "Give the socket of an engine that runs here, such as /run/docker.sock.",
+            )
+        if _is_out_of_sight(self.socket):
+            raise BadInput(
+                f"The container engine at {self.socket} runs outside of the container that lazycloud is in.",
+                "Run lazycloud beside the engine: its containers’ files and processes must be those it sees.",
             )
         connector = aiohttp.UnixConnector(
             self.socket, limit=0
@@ -120,6 +127,18 @@ class Daemon:
             f"The container engine at {self.socket} does not answer ({_without_socket(why)}).",
             "Start it again; what ran in it is started anew.",
         )
+
+
+def _is_out_of_sight(place: str) -> bool:
+    """Whether an engine is there whose processes have other numbers than we would know them by."""
+    try:
+        with socket.socket(socket.AF_UNIX) as tried:
+            tried.settimeout(PATIENCE)
+            tried.connect(place)
+            peer: int = struct.unpack("3i", tried.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    except OSError:
+        return False  # said with its reason by who asks it
+    return peer == 0
 
 
 def _without_socket(why: str) -> str:

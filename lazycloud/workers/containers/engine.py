@@ -70,7 +70,7 @@ class Containers:
             await self._prepare_engine()
             self._found = await self._ours()
         except BaseException:
-            await self._daemon.close()
+            await asyncio.shield(self.close())
             raise
 
     async def start(self, launch: Launch, say: Output) -> Worker:
