@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 PATIENCE = 60.0
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 class Dockerd:
@@ -125,11 +126,17 @@ def dockerd_running() -> Iterator[Dockerd]:
         (pytest.fail if "CI" in os.environ else pytest.skip)(str(problem))
     folder = Path(tempfile.mkdtemp(prefix="dockerd-"))
     daemon = Dockerd(folder)
+    filters = subprocess.run(["iptables-save"], check=True, capture_output=True).stdout
+    forwarding = FORWARDING.read_text()
     try:
         yield daemon.start()
     finally:
         daemon.stop()
         shutil.rmtree(folder)
+        subprocess.run(
+            ["iptables-restore"], input=filters, check=True
+        )  # an engine leaves its own where they are
+        FORWARDING.write_text(forwarding)
 
 
 def _until(condition: Callable[[], object], what: str) -> None:
