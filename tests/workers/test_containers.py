@@ -25,6 +25,7 @@ from lazycloud.walls.view import View
 from lazycloud.workers.containers.engine import Containers
 from lazycloud.workers.containers.findings import findings, look
 from lazycloud.workers.containers.worker import ContainerWorker
+from lazycloud.workers.errand import STDERR, STDOUT, Errand, Terminal
 from lazycloud.workers.readiness import NotReady
 from lazycloud.workers.record import Record
 from lazycloud.workers.worker import Launch
@@ -319,3 +320,67 @@ async def test_an_image_of_the_settings_is_used_and_must_be_there(home: Home, do
     with pytest.raises(StepFailed, match="has no image nowhere:1"):
         await home.engine(dockerd, image="nowhere:1")
     assert dockerd.docker("network", "ls", "-q", "--filter", "type=custom") == ""
+
+
+async def told(errand: Errand, text: bytes = b"") -> dict[int, bytes]:
+    """What it writes, until that was among it, or to its end."""
+    written = {STDOUT: b"", STDERR: b""}
+    async with asyncio.timeout(30):
+        while (piece := await errand.read(1000))[0]:
+            written[piece[0]] += piece[1]
+            if text and text in written[piece[0]]:
+                return written
+    assert not text, written
+    return written
+
+
+async def test_somebodys_command_has_its_streams_and_its_status(
+    engine: Containers, home: Home, dockerd: Dockerd
+) -> None:
+    errand = await engine.spawn(home.launch("x"), "cat; echo wrong >&2; exit 3", None)
+    text = os.urandom(300_000)
+    writing = asyncio.create_task(errand.write(text))
+    reading = asyncio.create_task(told(errand))
+    await writing
+    errand.close_input()
+    assert await reading == {STDOUT: text, STDERR: b"wrong\n"}
+    assert await errand.ended() == 3
+    await errand.end()
+    errand.close()
+    assert dockerd.containers() == []
+
+
+async def test_somebodys_command_has_a_terminal_with_its_size_and_ctrl_c(
+    engine: Containers, home: Home, dockerd: Dockerd
+) -> None:
+    line = "stty size; echo $TERM; while :; do read line && stty size; done"
+    errand = await engine.spawn(home.launch("x"), line, Terminal(31, 97, "xterm"))
+    await told(errand, b"xterm")
+    errand.resize(50, 132)
+    async with asyncio.timeout(20):
+        while True:  # the engine is told of the size on another connection
+            await errand.write(b"\r")
+            if b"50 132" in (await errand.read(1000))[1]:
+                break
+    await errand.write(b"\x03")
+    assert await errand.ended() in (130, -signal.SIGINT)
+    await errand.end()
+    errand.close()
+    assert dockerd.containers() == []
+
+
+async def test_nothing_is_left_of_somebodys_command_that_is_ended(
+    engine: Containers, home: Home, dockerd: Dockerd
+) -> None:
+    for terminal in (None, Terminal(24, 80, "xterm")):
+        launched = home.launch("x", stop_timeout=1)
+        errand = await engine.spawn(
+            launched, "trap '' TERM HUP; sleep 1000 & echo ready; wait; wait", terminal
+        )
+        await told(errand, b"ready")
+        await asyncio.gather(errand.end(), errand.end())
+        errand.close()
+        assert dockerd.containers() == []
+    with pytest.raises(StepFailed):
+        await engine.spawn(replace(launched, image="no-such-image"), "true", None)
+    assert dockerd.containers() == []

@@ -22,6 +22,7 @@ from lazycloud.walls.view import View
 from lazycloud.workers.command import shell
 from lazycloud.workers.containers.daemon import NOT_THERE, Away, Daemon, Refused
 from lazycloud.workers.containers.ending import how_it_ended
+from lazycloud.workers.containers.errand import ContainerErrand, attached
 from lazycloud.workers.containers.images import Images
 from lazycloud.workers.containers.machine import Machine, shown
 from lazycloud.workers.containers.recipe import SERVER, WHOLE_GROUP, WORKER, Recipe, serving, view_of
@@ -122,7 +123,17 @@ class Containers:
             raise failed
 
     async def spawn(self, launch: Launch, command: str, terminal: Terminal | None) -> Errand:
-        raise StepFailed("Commands of people cannot be run in containers yet.")
+        environment = {**launch.environment, **({"TERM": terminal.kind} if terminal else {})}
+        recipe = self._recipe(replace(launch, environment=environment), shell(command), 0)
+        called = _called(launch.name)
+        try:
+            async with self._daemon.asked("to make a container"):
+                configuration = recipe.configuration() | attached(terminal)
+                container = await self._daemon.client.containers.create(configuration, name=called)
+            return await ContainerErrand.begin(self._daemon, container, launch, terminal)
+        except BaseException:
+            await asyncio.shield(self._drop(called))
+            raise
 
     def prepare(self, launch: Launch) -> None: ...
 
@@ -268,7 +279,7 @@ class Containers:
 
     async def _create(self, recipe: Recipe, name: str) -> str:
         """Nothing is left of a container that could not be started."""
-        called = f"lazycloud-{_slug(name)}-{secrets.token_hex(4)}"
+        called = _called(name)
         containers = self._daemon.client.containers
         try:
             async with self._daemon.asked("to start a container"):
@@ -326,6 +337,11 @@ class Containers:
 
     def _worker(self, record: Record, since: int = 0) -> ContainerWorker:
         return ContainerWorker(record, self._daemon, lambda: self._ports.give_back(record.port), since)
+
+
+def _called(name: str) -> str:
+    """What a container is called, for whoever lists them."""
+    return f"lazycloud-{_slug(name)}-{secrets.token_hex(4)}"
 
 
 def _changed(log: Path) -> int:

@@ -18,7 +18,7 @@ from lazycloud.workers.containers.daemon import Daemon
 from lazycloud.workers.containers.ending import how_it_ended
 from lazycloud.workers.containers.worker import remove
 from lazycloud.workers.errand import STDERR, STDOUT, Terminal
-from lazycloud.workforce import Limits
+from lazycloud.workers.worker import Launch
 
 GONE = (DockerError, aiohttp.ClientError, OSError, RuntimeError)  # of a stream whose other end is
 
@@ -39,13 +39,14 @@ class ContainerErrand:
     """Made by `begin`. What it is not read of makes the engine wait, and that the command."""
 
     def __init__(
-        self, daemon: Daemon, container: DockerContainer, stream: Stream, terminal: bool, patience: float
+        self, daemon: Daemon, container: DockerContainer, stream: Stream, launch: Launch, is_terminal: bool
     ) -> None:
         self._daemon = daemon
         self._container = container
         self._stream = stream
-        self._is_terminal = terminal
-        self._patience = patience
+        self._is_terminal = is_terminal
+        self._patience = launch.stop_timeout
+        self._limits = launch.limits
         self._rest = (0, b"")
         self._input_closed = False
         self._stopping = asyncio.Lock()
@@ -55,19 +56,16 @@ class ContainerErrand:
 
     @classmethod
     async def begin(
-        cls, daemon: Daemon, container: DockerContainer, terminal: Terminal | None, patience: float
+        cls, daemon: Daemon, container: DockerContainer, launch: Launch, terminal: Terminal | None
     ) -> ContainerErrand:
-        """Attach to one that was created, and start it: so nothing that it writes is missed. Raises StepFailed.
-
-        `patience`: seconds that it has to end after SIGTERM.
-        """
+        """Attach to one that was created, and start it: so nothing that it writes is missed. Raises StepFailed."""
         async with daemon.asked("to run a command"):
             stream = container.attach(stdin=True, stdout=True, stderr=True)
             await stream.__aenter__()
             await container.start()
             if terminal:
                 await container.resize(h=terminal.rows, w=terminal.columns)
-        return cls(daemon, container, stream, terminal is not None, patience)
+        return cls(daemon, container, stream, launch, terminal is not None)
 
     async def read(self, most: int) -> tuple[int, bytes]:
         if not self._rest[1]:
@@ -125,7 +123,7 @@ class ContainerErrand:
     async def _wait(self) -> int:
         async with self._daemon.asked("how a command ended"):
             await self._container.wait()
-            status, _ = how_it_ended((await self._container.show())["State"], Limits())
+            status, _ = how_it_ended((await self._container.show())["State"], self._limits)
         return status or 0
 
     def _close_input(self) -> None:
