@@ -271,7 +271,8 @@ class Api:
     async def restart(self, request: web.Request) -> web.StreamResponse:
         _, deployment = await self._named(self._app(request), _text(await _body(request), "ref"))
         await self._through(self._fleet.restart(deployment))
-        names = [name for name, post in deployment.posts.items() if post.worker]
+        live = [post for post in deployment.posts.values() if post.worker]
+        names = [post.name for post in sorted(live, key=lambda post: (not post.is_web, post.name))]
         return web.json_response({"deployment": deployment.id, "processes": names})
 
     async def scale(self, request: web.Request) -> web.StreamResponse:
