@@ -72,6 +72,39 @@ async def test_rolling_back_names_the_commit_that_comes_back(control: Page, stag
     await until(lambda: stage.posts == [("/api/apps/guestbook/rollback", {}, "cors")])
 
 
+async def test_workers_tell_how_they_fare_and_are_restarted(control: Page, stage: Stage) -> None:
+    end = {
+        "at": time.time() - 100,
+        "process": "web.2",
+        "pid": 3,
+        "how": "was ended by SIGKILL",
+        "expected": False,
+    }
+    names = [{"name": "web.1"}, {"name": "web.2"}]
+    live = worker(state="ready", processes=names, restarts=2, last_end=end, pinned=True)
+    first = worker(
+        deployment="d1",
+        state="ready",
+        production=True,
+        version="production",
+        last_end=end | {"expected": True},
+    )
+    warm = worker(deployment="d3", state="ready", version="production")
+    stage.overview = overview(running=[first, live, warm])
+    await control.goto(stage.address)
+    about = control.locator(".worker").nth(1)
+    await expect(about).to_contain_text("web.1, web.2 · pinned · 2 restarts")
+    await expect(about.locator(".wrong")).to_have_text("web.2 was ended by SIGKILL, 2 minutes ago")
+    await expect(control.locator(".worker .wrong")).to_have_count(1)
+    await expect(control.get_by_role("button", name="Restart")).to_have_count(2)
+    await about.get_by_role("button", name="Restart").click()
+    await expect(control.locator(".toast")).to_contain_text("Its workers are new.")
+    await control.locator(".worker").nth(0).get_by_role("button", name="Restart").click()
+    await until(lambda: len(stage.posts) == 2)
+    place = "/api/apps/guestbook/restart"
+    assert stage.posts == [(place, {"ref": IDS["other"]}, "cors"), (place, {"ref": "production"}, "cors")]
+
+
 async def test_a_refusal_is_shown_with_its_advice(control: Page, stage: Stage) -> None:
     stage.overview = overview(running=[worker()])
     error = {"sentence": "A promotion is under way.", "advice": "Wait for it."}

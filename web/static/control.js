@@ -69,6 +69,11 @@ function commitActions(app, { commit, state, deployment, is_production: isProduc
   ];
 }
 
+/** Of one that is kept warm no ref tells: it has the data of production, and is not that. */
+const restartButton = ({ app, commit, version, production }) => (production || version === commit.id) &&
+  actionButton("Restart", commit.short, "restart", `/api/apps/${encodeURIComponent(app)}/restart#${version}`,
+    { id: production ? "production" : commit.id });
+
 const stopButton = (deployment, commit) =>
   actionButton("Stop", commit.short, "stop", `/api/deployments/${encodeURIComponent(deployment)}/stop`);
 
@@ -114,10 +119,15 @@ function runningItem(one) {
     h("p", {}, h("a", { href: one.address }, one.app, " ", h("code", {}, one.commit.short)),
       one.production && h("span", { class: "tag live" }, "production"),
       !one.production && one.version === "production" && h("span", { class: "tag" }, "kept warm"),
+      mayChange() && one.state === "ready" && restartButton(one),
       !one.production && mayChange() && stopButton(one.deployment, one.commit)),
     h("dl", {}, figure("Memory", megabytes(one.memory)), figure("CPU", `${one.cpu.toFixed(one.cpu < 10 ? 1 : 0)} %`),
       figure("Requests", one.requests.toLocaleString("en")), figure("Errors", one.errors.toLocaleString("en"))),
-    h("p", { class: "about" }, one.last ? `last asked ${since(one.last)}` : `up since ${since(one.since)}, not asked yet`));
+    h("p", { class: "about" }, ...dots(
+      one.last ? `last asked ${since(one.last)}` : `up since ${since(one.since)}, not asked yet`,
+      one.processes?.length > 1 && one.processes.map(({ name }) => name).join(", "),
+      one.pinned && "pinned", one.restarts > 0 && `${one.restarts} restart${one.restarts === 1 ? "" : "s"}`)),
+    one.last_end && !one.last_end.expected && h("p", { class: "wrong" }, `${one.last_end.process} ${one.last_end.how}, ${since(one.last_end.at)}`));
 }
 
 function eventItem(event) {
@@ -199,6 +209,7 @@ const ACTIONS = {
   deploy: async ({ id }) => ({ body: { ref: id } }),
   cancel: async ({ id }) => ({ body: { ref: id } }),
   stop: async () => ({ body: {} }),
+  restart: async ({ id }) => ({ body: { ref: id }, done: "Its workers are new." }),
 };
 
 async function act({ action, path, ...facts }) {
