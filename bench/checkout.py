@@ -113,10 +113,10 @@ class Checkout:
 
 
 @contextlib.contextmanager
-def served(folder: Path, app: App, bare: bool = False) -> Iterator[Checkout]:
+def served(folder: Path, app: App, bare: bool = False, config: str = "") -> Iterator[Checkout]:
     """The app in a repository with one commit, which is production; with the hook, and ready to start by hand.
 
-    `bare`: what is served, and has the hook, is the remote `origin` that is pushed to.
+    `bare`: what is served, and has the hook, is the remote `origin` that is pushed to. `config`: the server's.
     """
     checkout, installed = folder / "shop", Installed(app, folder / "hand")
     checkout.mkdir()
@@ -127,6 +127,8 @@ def served(folder: Path, app: App, bare: bool = False) -> Iterator[Checkout]:
     git(checkout, "commit", "-q", "-m", "the first")
     installed.install(checkout)
     source = bare_of(checkout, "origin") if bare else checkout
+    (folder / "home").mkdir()
+    (folder / "home" / "config.toml").write_text(config)
     with up(folder, f"shop={source}") as server:
         run([sys.executable, "-m", "lazycloud", "hook", "install", "--home", str(folder / "home")], source)
         first_200(server.port, f"localhost:{server.port}")

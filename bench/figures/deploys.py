@@ -16,6 +16,8 @@ WOKEN = 0.4
 OWN = 0.030  # seconds that a plain start may cost beyond that
 WARMED = "lazycloud, on_commit start"
 WITHOUT = "lazycloud, plain"
+OPEN = "lazycloud, no walls"
+NO_WALLS = 'isolation = "none"\n'
 ON_COMMIT = 'on_commit = "start"\n'
 
 TIMES = (
@@ -39,13 +41,20 @@ def deploys(trials: Trials) -> list[Row]:
 
 
 def _deploys(trials: Trials, app: App) -> list[Row]:
-    with scratch() as folder, served(folder, app) as checkout:
+    with (
+        scratch() as folder,
+        scratch() as another,
+        served(folder, app) as checkout,
+        served(another, app, config=NO_WALLS) as unwalled,
+    ):
         ways: dict[str, Take] = {OURS: checkout.deploy}
         if trials.preloads and app.is_preloaded:
             ways[WITHOUT] = partial(checkout.deploy, PLAIN)
+        ways[OPEN] = unwalled.deploy
         ways[WARMED] = partial(checkout.deploy, ON_COMMIT)
         if app.is_preloaded:
             trials.until_preloaded(app.name, checkout.deploy)
+            trials.until_preloaded(app.name, unwalled.deploy)
         rows = trials.interleaved(app.name, ways | {BY_HAND: checkout.by_hand}, warm=2)
     compare(rows, "seconds", BY_HAND)
     return [_told(row, app) for row in rows] if trials.preloads else [_unpreloaded(row) for row in rows]
@@ -63,7 +72,7 @@ def wake(trials: Trials) -> list[Row]:
 
 
 def _told(row: Row, app: App) -> Row:
-    if row.peer in (OURS, WARMED) and app.is_preloaded and not row.values["preloaded"]:
+    if row.peer in (OURS, OPEN, WARMED) and app.is_preloaded and not row.values["preloaded"]:
         row.trouble = row.trouble or "its starts were plain ones"
     return row
 

@@ -448,12 +448,13 @@ def _is_given_to_us(folder: Path, top: Path) -> bool:
     return False
 
 
-def entering(group: Group | None, limits: Limits) -> tuple[str, ...]:
+def entering(group: Group | None, limits: Limits, by_itself: bool = False) -> tuple[str, ...]:
     """Words before a command: it runs within the group, and each of its processes within the limits of one.
 
-    A shell does it before it becomes the command, so that not one instruction of it runs outside.
+    A shell does it before it becomes the command, so that not one instruction of it runs outside. `by_itself`: the
+    command is ours, and enters the group when it has become what is to be in there.
     """
-    doors = map(str, group.doors) if group else ()
+    doors = map(str, group.doors) if group and not by_itself else ()
     return ("/bin/sh", "-c", _ENTER.format(limits=_shell_limits(group, limits)), "enter", *doors, "--")
 
 

@@ -123,8 +123,12 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def kernel() -> Iterator[str]:
-    """bwrap's words for what of /proc and /dev is there."""
+    """bwrap's words for /proc and /dev."""
     yield from ("--proc", "/proc", "--dev", "/dev")
+
+
+def covers() -> Iterator[str]:
+    """bwrap's words for what of /proc is not there, or not to be changed."""
     for name in READ_ONLY:
         if Path(name).exists():
             yield from ("--ro-bind", name, name)

@@ -22,10 +22,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from lazycloud.findings import Finding, Weight
 from lazycloud.walls import landlock, seccomp
-from lazycloud.walls.machine import LIVE, OWN, etc, kernel, settings, system, toolchain
+from lazycloud.walls.machine import (
+    EMPTY_FILES,
+    EMPTY_FOLDERS,
+    LIVE,
+    OWN,
+    READ_ONLY,
+    covers,
+    etc,
+    kernel,
+    settings,
+    system,
+    toolchain,
+)
 from lazycloud.walls.view import View
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -106,21 +119,49 @@ class Sandbox:
         """What puts a command behind walls, in `folder`; `environment` is all that it gets there."""
         return Enclosed(self.words(view, folder), packed(environment))
 
-    def words(self, view: View, folder: Path) -> tuple[str, ...]:
+    def enclose_parent(self, view: View, folder: Path, environment: Mapping[str, str]) -> Enclosed:
+        """The same for a command that cannot make walls, but whose forks go behind those that it is given (`cell`).
+
+        bwrap's own processes outlive it for its forks, and are not known again by what it was given.
+        """
+        told = {name: value for name, value in packed(environment).items() if name not in TOLD}
+        return Enclosed(self.words(view, folder, entering=True), told)
+
+    def cell(self, view: View, folder: Path) -> list[str]:
+        """Words before a command that only waits: walls for a fork to come. They want nothing of an app's."""
+        return [str(_bwrap()), *self.arguments(view, folder, entered=True), "--as-pid-1", "--"]
+
+    def entering(self) -> dict[str, Any]:
+        """What a fork has to do to itself behind such walls: see workers/preload/inside/entering.py."""
+        return {
+            "filter": seccomp.program().hex(),
+            "read_only": READ_ONLY,
+            "empty_files": EMPTY_FILES,
+            "empty_folders": EMPTY_FOLDERS,
+        }
+
+    def words(self, view: View, folder: Path, entering: bool = False) -> tuple[str, ...]:
         """The words before a command. They want an environment that is `packed`."""
-        filtering = self._filter
+        filtering = self._entering_filter if entering else self._filter
         opening = ("/bin/sh", "-c", _WITH_FILTER, str(filtering)) if filtering else ()
         limiting = ("--seccomp", str(FILTER)) if filtering else ()
         inside = (*landlock.words(), "/bin/sh", "-c", _WITH_ENVIRONMENT, "sh")
-        return (*opening, str(_bwrap()), *self.arguments(view, folder), *limiting, "--", *inside)
+        arguments = self.arguments(view, folder, entering)
+        return (*opening, str(_bwrap()), *arguments, *limiting, "--", *inside)
 
-    def arguments(self, view: View, folder: Path) -> list[str]:
-        """bwrap's own arguments: namespaces and files, without filter and command."""
+    def arguments(self, view: View, folder: Path, entering: bool = False, entered: bool = False) -> list[str]:
+        """bwrap's own arguments: namespaces and files, without filter and command.
+
+        `entering`: below its namespace of users there may be others. `entered`: whoever comes brings a /proc along.
+        """
         network = () if view.network else ("--unshare-net",)
-        return [*_namespaces(), *network, *self._files(view), "--remount-ro", "/", "--chdir", str(folder)]
+        files = self._files(view, entered)
+        return [*_namespaces(entering), *network, *files, "--remount-ro", "/", "--chdir", str(folder)]
 
-    def _files(self, view: View) -> Iterator[str]:
+    def _files(self, view: View, entered: bool) -> Iterator[str]:
         yield from _system()
+        if not entered:
+            yield from _covers()
         yield from ("--ro-bind", str(self._etc_of_installs if view.settings else self._etc), "/etc")
         for name in LIVE:
             if Path("/etc", name).is_file():
@@ -158,6 +199,11 @@ class Sandbox:
     @cached_property
     def _filter(self) -> Path | None:
         content = seccomp.program()
+        return self._kept(f"filter-{_digest(content)}", content) if content else None
+
+    @cached_property
+    def _entering_filter(self) -> Path | None:
+        content = seccomp.program(entering=True)
         return self._kept(f"filter-{_digest(content)}", content) if content else None
 
     @cached_property
@@ -222,11 +268,12 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def _namespaces() -> list[str]:
+def _namespaces(entering: bool) -> list[str]:
     user, group = identity()
+    sealed = _has("--disable-userns") and not entering
     return [
         "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
-        *(("--disable-userns",) if _has("--disable-userns") else ()),
+        *(("--disable-userns",) if sealed else ()),
         "--uid", str(user), "--gid", str(group), "--cap-drop", "ALL",
     ]  # fmt: skip
 
@@ -234,6 +281,11 @@ def _namespaces() -> list[str]:
 @cache
 def _system() -> tuple[str, ...]:
     return (*system(), *kernel())
+
+
+@cache
+def _covers() -> tuple[str, ...]:
+    return tuple(covers())
 
 
 @cache

@@ -28,6 +28,8 @@ ALLOW, REFUSE = 0x7FFF0000, 0x00050000
 
 NEWEST = 469  # file_setattr of Linux 6.17; from 424 on numbers are the same everywhere
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, -CGROUP, -UTS, -IPC, -USER, -PID, -NET
+NEW_PROCESSES = 0x20000000  # CLONE_NEWPID
+TO_ENTER = frozenset({"mount", "setns"})  # without rights they do nothing, and nobody gets rights by himself
 NEW_TIME = 0x80  # CLONE_NEWTIME, of unshare only: to clone it is a part of a signal's number
 VSOCK = 40  # the sockets between a virtual machine and its host
 TO_TERMINAL = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX: to type into a terminal for its user
@@ -92,11 +94,15 @@ MACHINES = {
 }
 
 
-def program(machine: str = platform.machine()) -> bytes:
-    """The filter for a machine as `uname -m` calls it; b"" for one whose numbers are not known here."""
+def program(machine: str = platform.machine(), entering: bool = False) -> bytes:
+    """The filter for a machine as `uname -m` calls it; b"" for one whose numbers are not known here.
+
+    `entering`: one whose forks go behind walls of their own, if they are given them.
+    """
     if machine not in MACHINES:
         return b""
     one = MACHINES[machine]
+    refused = {call: number for call, number in one.refused.items() if not (entering and call in TO_ENTER)}
     return b"".join(
         [
             _do(LOAD, ARCHITECTURE),
@@ -105,12 +111,14 @@ def program(machine: str = platform.machine()) -> bytes:
             _do(LOAD, NUMBER),
             _do(GREATER, NEWEST, 0, 1),
             _refuse(errno.ENOSYS),
-            *(_of(number, [_refuse(errno.EPERM)]) for number in sorted(one.refused.values())),
+            *(_of(number, [_refuse(errno.EPERM)]) for number in sorted(refused.values())),
             _of(
                 one.clone3, [_refuse(errno.ENOSYS)]
             ),  # its flags cannot be looked at: libc falls back to clone
             _of(one.clone, _unless_any(0, NEW_NAMESPACES)),
-            _of(one.unshare, _unless_any(0, NEW_NAMESPACES | NEW_TIME)),
+            _of(
+                one.unshare, _unless_any(0, (NEW_NAMESPACES | NEW_TIME) & ~(NEW_PROCESSES if entering else 0))
+            ),
             _of(one.ioctl, _unless_one(1, TO_TERMINAL)),
             _of(one.socket, _unless_one(0, (VSOCK,))),
             _of(one.personality, _if_one(0, PERSONALITIES)),

@@ -34,6 +34,11 @@ class Bound:
         return entering(self.group, self.limits)
 
     @property
+    def words_without_entering(self) -> tuple[str, ...]:
+        """Before a command that enters by `doors` itself."""
+        return entering(self.group, self.limits, by_itself=True)
+
+    @property
     def doors(self) -> tuple[Path, ...]:
         """For a fork, which has the limits of its parent's processes: the files that it enters the group by."""
         return self.group.doors if self.group else ()

@@ -67,21 +67,20 @@ class Processes:
 
     name = "none"
 
-    def __init__(self, bounds: Bounds = NO_BOUNDS) -> None:
+    def __init__(self, bounds: Bounds = NO_BOUNDS, walls: Sandbox | None = None) -> None:
         self._bounds = bounds
         self._watch = Watch()
         self._ports = Ports()
-        self._parents = Parents(bounds=bounds)
+        self._parents = Parents(bounds=bounds, walls=walls)
         self._adopted: set[str] = set()
         self._hastening: set[asyncio.Task[None]] = set()
 
     async def start(self, launch: Launch, say: Output) -> Worker:
-        return await self._start(launch, say, self._parents)
+        return await self._start(launch, say)
 
-    async def _start(
-        self, launch: Launch, say: Output, parents: Parents | None, walls: Sandbox | None = None
-    ) -> Worker:
-        worker = await ProcessWorker.start(self._seen(launch), self._ports, parents, say, walls, self._bounds)
+    async def _start(self, launch: Launch, say: Output, walls: Sandbox | None = None) -> Worker:
+        launch = self._seen(launch)
+        worker = await ProcessWorker.start(launch, self._ports, self._parents, say, walls, self._bounds)
         self._bounds.entered()
         self._watch.add(worker)
         return worker
@@ -172,11 +171,11 @@ class Sandboxed(Processes):
     name = "sandbox"
 
     def __init__(self, walls: Sandbox, bounds: Bounds = NO_BOUNDS) -> None:
-        super().__init__(bounds)
+        super().__init__(bounds, walls)
         self._walls = walls
 
     async def start(self, launch: Launch, say: Output) -> Worker:
-        return await self._start(launch, say, None, self._walls)
+        return await self._start(launch, say, self._walls)
 
     async def run(self, launch: Launch, command: str, output: Output, timeout: float) -> None:
         if launch.view is None:
@@ -188,5 +187,9 @@ class Sandboxed(Processes):
     async def spawn(self, launch: Launch, command: str, terminal: Terminal | None) -> Errand:
         return await self._spawn(launch, command, terminal, self._walls)
 
+    def adopted(self, worker: Worker) -> None:
+        if isinstance(worker, ProcessWorker):
+            prepare_again(worker, self._parents, self._walls.home)
+
     def _seen(self, launch: Launch) -> Launch:
-        return replace(launch, venv=None)
+        return launch

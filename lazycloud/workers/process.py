@@ -48,6 +48,7 @@ from lazycloud.workers.worker import HOST, Ended, Launch
 from lazycloud.workforce import Limits
 
 STAYS = 1.0  # seconds after which a background process counts as running
+ENVIRONMENTS = "environments"  # the folder of an app that they are in, <home>/apps/<app>/environments/<key>
 ATTEMPTS = 3  # ports that are tried when somebody else takes the one that was free a moment ago
 
 
@@ -285,7 +286,7 @@ async def _begin(
             log_start = os.fstat(log.fileno()).st_size
             try:
                 start = make_start(launch.command, environment, launch.folder, launch.venv)
-                fork = await parents.fork(start, log.fileno(), bound.doors)
+                fork = await parents.fork(start, log.fileno(), launch.view, bound.doors)
             except Unsuitable as reason:
                 say(f"Started without preloading: {reason}.\n")
             else:
@@ -301,18 +302,32 @@ def prepare(launch: Launch, parents: Parents) -> None:
     if launch.venv is not None:
         with contextlib.suppress(Unsuitable):
             environment = _complete(launch, 0)
-            parents.prepare(make_start(launch.command, environment, launch.folder, launch.venv))
+            start = make_start(launch.command, environment, launch.folder, launch.venv)
+            parents.prepare(start)
+            if launch.view:
+                parents.expect(start, launch.view)
 
 
-def prepare_again(worker: ProcessWorker, parents: Parents) -> None:
-    """The same for the next commits of a worker that was found again, by what /proc tells of it."""
+def prepare_again(worker: ProcessWorker, parents: Parents, home: Path | None = None) -> None:
+    """The same for the next commits of a worker that was found again, by what /proc tells of it.
+
+    It may have changed what it tells: who must not see all is believed only what is an environment in `home`.
+    """
     process = Path(f"/proc/{worker.record.pid}")
     with contextlib.suppress(OSError, ValueError):
         entries = (process / "environ").read_bytes().decode(errors="surrogateescape").split("\0")
         environment = dict(entry.split("=", 1) for entry in entries if entry)
         if worker.record.preloaded and "VIRTUAL_ENV" in environment:
             venv = Venv.at(Path(environment["VIRTUAL_ENV"]))
+            if home and not is_environment(venv.path, home):
+                return
             parents.prepare(Start(venv, NOTHING, environment, (process / "cwd").readlink()))
+
+
+def is_environment(path: Path, home: Path) -> bool:
+    """Whether it lies where environments do, and is no link to elsewhere."""
+    inside = path.relative_to(home)  # raises ValueError
+    return inside.parts[2:3] == (ENVIRONMENTS,) and path.resolve() == home.resolve() / inside
 
 
 def _complete(launch: Launch, port: int) -> dict[str, str]:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lazycloud.walls.machine import installation
+from lazycloud.walls.sandbox import Sandbox
+from lazycloud.walls.view import View
 from lazycloud.workers.environment import worker_environment
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.preload.parent import NOTES, Parent
@@ -29,10 +32,16 @@ class Stand:
 
     folder: Path
     path: Path = Path(sys.prefix)
+    walls: Sandbox | None = None
     parents: Parents = field(default_factory=Parents)
     ports: Ports = field(default_factory=Ports)
     said: list[str] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
+
+    @classmethod
+    def walled(cls, folder: Path) -> Stand:
+        walls = Sandbox(folder, {"PATH": os.environ["PATH"]})
+        return cls(folder, walls=walls, parents=Parents(walls=walls))
 
     @property
     def venv(self) -> Venv:
@@ -56,12 +65,25 @@ class Stand:
         release = {"PATH": f"{self.path}/bin:/usr/bin:/bin", "VIRTUAL_ENV": str(self.path), **(env or {})}
         contract = {"COMMIT_ID": number, "DATA_DIR": str(self.folder / "apps" / "it" / "data" / number)}
         environment = worker_environment(release, contract, private)
-        given = {"ready_timeout": 20, "stop_timeout": 2, "venv": self.venv, **options}
+        data = Path(contract["DATA_DIR"])
+        data.mkdir(parents=True, exist_ok=True)
+        read = (self.app, self.path, self.venv.memory, *installation(self.path / "bin" / "python"))
+        view = View(self.folder, read, (data,), scratch=private) if self.walls else None
+        given = {
+            "ready_timeout": 20,
+            "stop_timeout": 2,
+            "venv": self.venv,
+            "view": view,
+            "name": number,
+            **options,
+        }
         return Launch(command, self.app, environment, self.folder / f"worker-{number}.log", **given)
 
     async def start(self, command: str, plain: bool = False, **options: Any) -> Worker:
         parents = None if plain else self.parents
-        worker = await Worker.start(self.launch(command, **options), self.ports, parents, self.said.append)
+        worker = await Worker.start(
+            self.launch(command, **options), self.ports, parents, self.said.append, self.walls
+        )
         self.workers.append(worker)
         return worker
 
@@ -84,7 +106,7 @@ class Stand:
         return make_start(command, environment, launch.folder, self.venv)
 
     def verdict(self, parent: Parent) -> dict[str, Any]:
-        return dict(json.loads((self.venv.memory / f"{parent.key}.json").read_text()))
+        return dict(json.loads((self.venv.memory / "verdicts" / f"{parent.key}.json").read_text()))
 
     async def close(self) -> None:
         for worker in self.workers:

@@ -258,7 +258,7 @@ async def test_modules_whose_import_depends_on_the_worker_are_left_to_it(stand: 
 
 async def test_the_next_parent_trusts_the_verdict_and_tries_only_what_is_new(stand: Stand) -> None:
     parent = await stand.preloaded("python reports.py", "http.server")
-    kept = stand.venv.memory / f"{parent.key}.json"
+    kept = stand.venv.memory / "verdicts" / f"{parent.key}.json"
     await stand.parents.close()
     stand.parents = Parents()
     kept.write_text(kept.read_text().replace('"dirty": {', '"dirty": {"csv": "said so"').replace("}}", "}}"))

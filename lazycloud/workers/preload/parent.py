@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 import select
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from lazycloud.processes import Ending, Identity, boot_id, heeding_modes, identity_of_child, kill_session
+import psutil
+
+from lazycloud.processes import (
+    Ending,
+    Identity,
+    boot_id,
+    heeding_modes,
+    identify,
+    identity_of_child,
+    kill_session,
+)
+from lazycloud.walls.machine import installation
+from lazycloud.walls.sandbox import Enclosed, Sandbox
+from lazycloud.walls.view import View
 from lazycloud.workers.bounds import NO_BOUNDS, Bound, Bounds
 from lazycloud.workers.logs import open_log
+from lazycloud.workers.preload import credentials
+from lazycloud.workers.preload.cell import Cell, Namespaces
 from lazycloud.workers.preload.start import VERSION, Start
 from lazycloud.workers.preload.unsuitable import Unsuitable
 
+PACKAGE = Path(__file__).parents[2]
 SCRIPT = Path(__file__).parent / "inside" / "parent.py"
+VERDICTS = "verdicts"  # the folder in an environment's memory to which the process writes what it found
 NOTES = "imports"  # the file in an environment's memory to which workers add what they import
 UP_PATIENCE = 2.0  # seconds for a Python to start; a plain start would take as long
 PATIENCE = 0.5  # seconds for a fork, which takes some milliseconds
@@ -32,6 +48,8 @@ LAST_PATIENCE = 0.1  # seconds for a fork that has begun to say who it is
 ARGUMENT_ROOM = 8192  # bytes that a worker's command line may need
 VARIABLE_ROOM = 16384  # bytes that its variables may need beyond its parent's own
 ROOM = "LAZYCLOUD_ROOM"
+STARTED, WAITS = "started", "waits"  # what a fork says
+LOG = "parent.log"
 LARGEST = 65536  # bytes of what it says
 
 
@@ -44,7 +62,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class Fork:
-    """A worker that has begun. `report` is a pipe on which its parent will tell how it ended; whoever has this
+    """A worker that has begun. `report` is a socket on which its parent will tell how it ended; whoever has this
     closes it. `modules`: how many had been imported ahead."""
 
     identity: Identity
@@ -63,51 +81,63 @@ class Parent:
         control: socket.socket,
         bounds: Bounds,
         bound: Bound,
+        walls: Sandbox | None,
     ) -> None:
         self._bounds, self._bound = bounds, bound
         self.key = key
+        self._walls = walls
         self.memory = memory
         self.phase = Phase.STARTING
         self.modules = 0
-        self.pid = process.pid
+        self.pid = process.pid  # of bwrap, if it is walled, until it says who it is
         self._imports = 0  # that it was told to do, and has not ended
         self._doubt: asyncio.TimerHandle | None = None
         self._control = control
         self._changed = asyncio.Event()
         self._ending = Ending(identity_of_child(process.pid))
         self._ending.watch()
-        control.setblocking(False)
         asyncio.get_running_loop().add_reader(control.fileno(), self._on_message)
 
     def __repr__(self) -> str:
         return f"<Parent {self.pid} {self.phase.value}, {self.modules} modules>"
 
     @classmethod
-    def spawn(cls, start: Start, notes: list[Path], bounds: Bounds = NO_BOUNDS) -> Parent:
+    def spawn(
+        cls, start: Start, notes: list[Path], bounds: Bounds = NO_BOUNDS, walls: Sandbox | None = None
+    ) -> Parent:
         """A bare Python for starts with that key. `notes` are files that name modules.
 
-        What it imports may be anybody's: it is held as a worker is. Raises OSError, and StepFailed if it cannot be.
+        What it imports may be anybody's: it is held as a worker is. Behind `walls` it sees its environment, and of
+        the memory only verdicts are its own to write. Raises OSError, and StepFailed if it cannot be held.
         """
         memory = start.venv.memory
-        memory.mkdir(parents=True, exist_ok=True)
+        verdicts = memory / VERDICTS
+        verdicts.mkdir(parents=True, exist_ok=True)
         settings = {
             "version": VERSION,
             "notes": [str(path) for path in notes],
-            "verdict": str(memory / f"{start.key}.json"),
+            "verdict": str(verdicts / f"{start.key}.json"),
             "withheld": sorted(start.withheld),
             "forget": [ROOM],
+            "walls": walls.entering() if walls else None,
         }
         # HOME: by it whoever finds this process later without its control knows that it may be ended.
         variables = {**start.given, "HOME": str(memory), ROOM: "-" * VARIABLE_ROOM}
+        before = Enclosed(heeding_modes(), variables)
+        if walls:
+            before = walls.enclose_parent(_view(walls, start, verdicts), memory, variables)
         bound = bounds.make_now(f"waits {start.key}", bounds.limits)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, open_log(memory / "parent.log") as log:
+        ours, theirs = credentials.pair(socket.SOCK_SEQPACKET)
+        with theirs, open_log(memory / LOG) as log, contextlib.ExitStack() as stack:
             try:
+                # bwrap's processes stay outside: they are to outlive the group, for the workers.
+                doors = stack.enter_context(_opened(bound.doors if walls else ()))
+                settings["doors"] = doors
                 number = str(theirs.fileno())
                 process = subprocess.Popen(
                     [
-                        *bound.words,
-                        *heeding_modes(),
+                        *(bound.words_without_entering if walls else bound.words),
+                        *before.words,
                         start.venv.path / "bin" / "python",
                         *start.invocation.options,
                         SCRIPT,
@@ -116,23 +146,28 @@ class Parent:
                         "-" * ARGUMENT_ROOM,
                     ],
                     cwd=memory,
-                    env=variables,
+                    env=before.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *doors],
                 )
             except BaseException:
                 ours.close()
                 bounds.end_soon(bound)
                 raise
         process.returncode = 0  # Ending reaps it
-        return cls(start.key, memory, process, ours, bounds, bound)
+        return cls(start.key, memory, process, ours, bounds, bound, walls)
 
     @property
     def is_gone(self) -> bool:
         return self.phase is Phase.GONE
+
+    @property
+    def is_waiting(self) -> bool:
+        """For nothing but a start."""
+        return self.phase is Phase.WAITING and not self._doubt
 
     def preload(self) -> None:
         """Let it import what its notes name; it can be forked all the while, if it is not just at a long import."""
@@ -141,33 +176,82 @@ class Parent:
             if self.phase is Phase.WAITING:
                 self.phase = Phase.IMPORTING
 
-    async def fork(self, start: Start, log: int, record: Path | None, doors: Sequence[Path] = ()) -> Fork:
-        """Start a worker that writes to `log`, a descriptor, and enters by `doors` before anything of the app runs.
+    async def fork(
+        self,
+        start: Start,
+        log: int,
+        record: Path | None,
+        view: View | None = None,
+        doors: Sequence[Path] = (),
+    ) -> Fork:
+        """Start a worker that writes to `log`, a descriptor, and behind walls sees `view`.
 
-        Raises Unsuitable, and then nothing was started.
+        It has entered by `doors`, of a control group, before anything of the app runs. Raises Unsuitable, and then
+        nothing was started.
         """
+        if record and view:
+            record.touch()
+            view = replace(view, write=(*view.write, record))
+        return await self.order(await self.begin(start.folder, view), start, log, record, doors)
+
+    async def begin(self, folder: Path, view: View | None) -> socket.socket:
+        """A fork that waits for its order, on what is returned; it ends when that is closed. Raises Unsuitable."""
         await self._up()
         if self._doubt:
             raise Unsuitable("the Python that waits for it does not answer just now")
-        report, their_report = os.pipe()
-        permit, their_permit = os.pipe()
+        if self._walls is None:
+            return self._begin(Namespaces())
+        if view is None:
+            raise Unsuitable("it is to run without walls")
+        with open_log(self.memory / LOG) as trouble:
+            cell = Cell.spawn(self.pid, self._walls, view, folder, trouble.fileno())
         try:
-            os.set_blocking(report, False)
-            os.set_blocking(permit, False)
-            os.write(their_permit, b"1")
+            namespaces = await cell.namespaces()
             try:
-                with _opened(doors) as entries:
-                    self._send(start.order(record), [log, their_report, permit, *entries])
+                report = self._begin(namespaces)
             finally:
-                os.close(their_report)
-                os.close(their_permit)
+                namespaces.close()
+        finally:
+            cell.close()
+        return report
+
+    def _begin(self, namespaces: Namespaces) -> socket.socket:
+        report, theirs = credentials.pair(socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                request = {"do": "fork", "outer": len(namespaces.outer)}
+                given = [theirs.fileno(), *namespaces.outer, *namespaces.inner]
+                self._send(self._control, request, given)
+            except BaseException:
+                report.close()
+                raise
+        return report
+
+    async def order(
+        self,
+        report: socket.socket,
+        start: Start,
+        log: int,
+        record: Path | None,
+        doors: Sequence[Path] = (),
+    ) -> Fork:
+        """Let a fork that has begun be that worker. Raises Unsuitable, and then it has ended, or will."""
+        permit, theirs = os.pipe()
+        try:
+            os.set_blocking(permit, False)
+            os.write(theirs, b"1")
+            os.close(theirs)
+            with _opened(doors) as entries:
+                self._send(report, start.order(record), [log, permit, *entries])
             identity = await self._begun(report, permit)
+            if self._walls and doors:
+                asyncio.get_running_loop().run_in_executor(None, _bring_along, identity.pid, doors)
         except BaseException:
-            os.close(report)
+            report.close()
             raise
         finally:
             os.close(permit)
-        return Fork(identity, report, self.modules)
+        return Fork(identity, report.detach(), self.modules)
 
     def retire(self) -> None:
         """Fork no more, and end once the last worker has ended."""
@@ -200,25 +284,25 @@ class Parent:
         if self.is_gone:
             raise Unsuitable("the Python that waited for it is gone")
 
-    async def _begun(self, report: int, permit: int) -> Identity:
+    async def _begun(self, report: socket.socket, permit: int) -> Identity:
         """Who the fork is. In time, or it is not allowed to begin any more."""
         try:
             async with asyncio.timeout(IMPORTING_PATIENCE if self._imports else PATIENCE):
-                line = await _line(report)
+                line, pid = await said(report)
+                if line == WAITS:
+                    line, pid = await said(report)
         except TimeoutError:
             if not self._imports:
                 self._begin_to_doubt()
-            line = _taken_back(report, permit)
+            line, pid = _taken_back(report, permit)
         except asyncio.CancelledError:
-            word, *facts = _taken_back(report, permit).split()
-            if word == "started":
-                kill_session(int(facts[0]))
+            line, pid = _taken_back(report, permit)
+            if line == STARTED:
+                kill_session(pid)
             raise
-        word, _, rest = line.partition(" ")
-        if word == "started":
-            pid, started = rest.split()
-            return Identity(int(pid), int(started), boot_id())
-        raise Unsuitable(rest if word == "refused" else "the Python that waited for it ended")
+        if line == STARTED:
+            return identify(pid) or Identity(pid, 0, boot_id())
+        raise Unsuitable(_refusal(line))
 
     def _begin_to_doubt(self) -> None:
         self._tell({"do": "answer"})
@@ -229,11 +313,11 @@ class Parent:
             self._doubt.cancel()
             self._doubt = None
 
-    def _send(self, message: dict[str, Any], descriptors: list[int]) -> None:
+    def _send(self, to: socket.socket, message: dict[str, Any], descriptors: list[int]) -> None:
         try:
-            socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+            socket.send_fds(to, [json.dumps(message).encode()], descriptors)
         except OSError as problem:
-            if not isinstance(problem, BlockingIOError) and problem.errno != errno.EMSGSIZE:
+            if to is self._control and not isinstance(problem, BlockingIOError):
                 self.kill()
             raise Unsuitable(
                 f"the Python that waited for it could not be asked: {problem.strerror}"
@@ -248,7 +332,7 @@ class Parent:
 
     def _on_message(self) -> None:
         try:
-            message = self._control.recv(LARGEST)
+            message, pid = credentials.receive(self._control, LARGEST)
         except BlockingIOError:
             return
         except OSError:
@@ -257,6 +341,8 @@ class Parent:
             self._gone()
             return
         self._end_doubt()
+        if self._walls and self.phase is Phase.STARTING:
+            self.pid = pid
         said = json.loads(message)
         if said["is"] == "preloaded":
             self.modules += said["modules"]
@@ -284,34 +370,49 @@ def _opened(doors: Sequence[Path]) -> Iterator[list[int]]:
             raise Unsuitable(f"its control group could not be opened: {problem.strerror}") from problem
 
 
-async def _line(report: int) -> str:
-    """The first line, without what follows it; "" at the end."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(report, readable.set)
+def _bring_along(worker: int, doors: Sequence[Path]) -> None:
+    """Those that wait for it and reap for it, into its group: its parent's ends sooner than they may."""
+    with contextlib.suppress(psutil.Error, OSError):
+        waits = psutil.Process(psutil.Process(worker).ppid())
+        for process in (waits, *waits.children()):
+            for door in doors:
+                door.write_text(str(process.pid))
+
+
+def _view(walls: Sandbox, start: Start, verdicts: Path) -> View:
+    python = start.venv.path / "bin" / "python"
+    read = (start.venv.path, start.venv.memory, PACKAGE, *installation(python))
+    return View(walls.home, read, (verdicts,))
+
+
+async def said(report: socket.socket) -> tuple[str, int]:
+    """What a fork says next, "" at its end, and its pid."""
+    await credentials.readable(report)
+    return _read(report)
+
+
+def _read(report: socket.socket) -> tuple[str, int]:
     try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(report)
-    return _read_line(report)
+        line, pid = credentials.receive(report, LARGEST)
+    except OSError:
+        return "", 0
+    return line.decode(errors="replace").rstrip("\n"), pid
 
 
-def _read_line(report: int) -> str:
-    """A line is written at once, so all of it is there. Byte by byte: what follows is for another reader."""
-    line = b""
-    with contextlib.suppress(BlockingIOError):
-        while (byte := os.read(report, 1)) not in (b"", b"\n"):
-            line += byte
-    return line.decode()
-
-
-def _taken_back(report: int, permit: int) -> str:
-    """See to it that no fork begins any more. The first line of one that has begun; else why none did."""
+def _taken_back(report: socket.socket, permit: int) -> tuple[str, int]:
+    """See to it that no fork begins any more. What one said that has begun; else why none did."""
     with contextlib.suppress(BlockingIOError):
         if os.read(permit, 1) == b"1":
-            return "refused the Python that waited for it did not answer in time"
+            return "refused the Python that waited for it did not answer in time", 0
     # It says who it is in the next moment: nothing is between the two. Nobody may be left to run unknown.
     poll = select.poll()
     poll.register(report, select.POLLIN)
-    poll.poll(LAST_PATIENCE * 1000)
-    return _read_line(report) or "refused the Python that waited for it ended"
+    line, pid = WAITS, 0
+    while line == WAITS and poll.poll(LAST_PATIENCE * 1000):
+        line, pid = _read(report)
+    return line, pid
+
+
+def _refusal(line: str) -> str:
+    word, _, rest = line.partition(" ")
+    return rest if word == "refused" else "the Python that waited for it ended"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
 from lazycloud.errors import StepFailed
+from lazycloud.walls.sandbox import Sandbox
+from lazycloud.walls.view import View
 from lazycloud.workers.bounds import NO_BOUNDS, Bounds
+from lazycloud.workers.preload.ahead import Ahead
 from lazycloud.workers.preload.parent import NOTES, Fork, Parent
 from lazycloud.workers.preload.start import Start, Venv
 from lazycloud.workers.preload.unsuitable import Unsuitable
@@ -20,6 +22,7 @@ LIMIT = 8  # alive at once; each has the memory of one app's packages, which its
 IDLE = 3600.0  # seconds without a start after which one is ended
 TRIES = 3  # parents of one key that may fail, one after the other, before that key is left alone …
 TRIES_AGAIN = 600.0  # seconds … for that long
+LARGEST = 400000  # bytes of notes that are taken over: whoever wrote them need not have kept to less
 GUESS = "guess"  # the file with what the app's last environment noted
 FIRST_REQUESTS = 1.0  # seconds: an app imports some things at its first request only
 FIRST_WORKER = 5.0  # seconds after which a new environment's parent goes by what another one noted
@@ -27,16 +30,17 @@ LEARNED = "learned"  # the mark in an environment's memory: a worker became read
 
 
 class Parents:
-    """Nothing is started before it is asked for. Belongs to one event loop."""
+    """Nothing is started before it is asked for. Belongs to one event loop. `walls` are around all that is."""
 
-    def __init__(self, limit: int = LIMIT, bounds: Bounds = NO_BOUNDS) -> None:
-        self._bounds = bounds
+    def __init__(self, limit: int = LIMIT, bounds: Bounds = NO_BOUNDS, walls: Sandbox | None = None) -> None:
+        self._bounds, self._walls = bounds, walls
         self._limit = limit
         self._parents: OrderedDict[str, Parent] = OrderedDict()
         self._retired: set[Parent] = set()  # that still have workers
         self._failures: dict[str, list[float]] = {}  # when, since the last success
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closed = False
+        self._ahead = Ahead()
 
     def __repr__(self) -> str:
         return f"<Parents {list(self._parents.values())}>"
@@ -44,11 +48,23 @@ class Parents:
     def prepare(self, start: Start) -> None:
         """See to it that a parent is there, or will be, that has imported what is known of the environment."""
         if not self._closed and self._alive(start.key) is None and not self._has_failed(start.key):
-            with contextlib.suppress(OSError, ValueError, StepFailed):  # ValueError: a NUL in a variable
+            with contextlib.suppress(
+                OSError, ValueError, StepFailed, Unsuitable
+            ):  # ValueError: a NUL in a variable
                 self._begin(start)
 
-    async def fork(self, start: Start, log: int, doors: Sequence[Path] = ()) -> Fork:
-        """Start the worker, which writes to `log`, a descriptor, and enters by `doors`, of a control group.
+    def expect(self, start: Start, view: View) -> None:
+        """A worker that sees that is to be started in a moment: a fork goes behind its walls, if it can."""
+        parent = self._alive(start.key)
+        if self._walls and parent and parent.is_waiting and (start.venv.memory / LEARNED).exists():
+            self._ahead.make(parent, start.folder, view)
+
+    async def fork(
+        self, start: Start, log: int, view: View | None = None, doors: Sequence[Path] = ()
+    ) -> Fork:
+        """Start the worker, which writes to `log`, a descriptor, and behind walls sees `view`.
+
+        It enters by `doors`, of a control group.
 
         Raises Unsuitable: then it is to be started plainly. The first worker of an environment is the fork of a
         bare Python, and notes what it imports.
@@ -66,12 +82,29 @@ class Parents:
             raise Unsuitable("its environment's Python could not be started")
         self._use(parent)
         try:
-            fork = await parent.fork(start, log, None if learned else start.venv.memory / NOTES, doors)
+            fork = await self._fork(
+                parent, start, log, None if learned else start.venv.memory / NOTES, view, doors
+            )
         except Unsuitable:
             self.prepare(start)  # unless it is only slow
             raise
         self._failures.pop(start.key, None)
         return fork
+
+    async def _fork(
+        self,
+        parent: Parent,
+        start: Start,
+        log: int,
+        record: Path | None,
+        view: View | None,
+        doors: Sequence[Path],
+    ) -> Fork:
+        waiting = await self._ahead.take(parent, start.folder, view) if view else None
+        if waiting:
+            with contextlib.suppress(Unsuitable):
+                return await parent.order(waiting, start, log, None, doors)
+        return await parent.fork(start, log, record, view, doors)
 
     def learn(self, start: Start) -> None:
         """A worker of the environment is ready: what it imported is imported for those after it."""
@@ -95,6 +128,7 @@ class Parents:
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
+        self._ahead.close()
         await asyncio.gather(*(parent.close() for parent in (*self._parents.values(), *self._retired)))
         self._parents.clear()
         self._retired.clear()
@@ -113,7 +147,7 @@ class Parents:
 
     def _begin(self, start: Start) -> None:
         notes = _notes(start.venv)
-        parent = self._parents[start.key] = Parent.spawn(start, notes, self._bounds)
+        parent = self._parents[start.key] = Parent.spawn(start, notes, self._bounds, self._walls)
         self._use(parent)
         if (start.venv.memory / LEARNED).exists():
             parent.preload()
@@ -135,6 +169,7 @@ class Parents:
             self._retire(parent)
 
     def _forget(self, parent: Parent) -> None:
+        self._ahead.leave(parent)
         del self._parents[parent.key]
         self._timers.pop(parent.key).cancel()
 
@@ -154,5 +189,6 @@ def _notes(venv: Venv) -> list[Path]:
         others = venv.memory.parent.parent.glob(f"*/{venv.memory.name}/{NOTES}")
         if newest := max(others, key=lambda path: path.stat().st_mtime, default=None):
             guess.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(newest, guess)
+            with newest.open("rb") as notes:
+                guess.write_bytes(notes.read(LARGEST))
     return [own, guess]

@@ -68,9 +68,8 @@ class Start:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def order(self, record: Path | None) -> dict[str, Any]:
-        """As a parent is told. `record`: a file in which the worker notes what it imports."""
+        """As a fork is told. `record`: a file in which the worker notes what it imports."""
         return {
-            "do": "start",
             "program": self.invocation.program,
             "arguments": self.invocation.arguments,
             "module": self.invocation.module,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import array
+import json
 import os
 import signal
+import socket
 import sys
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
     from lazycloud.workers.preload.inside.recording import Recorder
     from lazycloud.workers.preload.inside.title import Room, strings
@@ -18,11 +22,15 @@ else:
     from title import Room, strings
 
 
-class Order:
-    """What a worker is to be, as control says it. `log`, `report`, `permit`: descriptors; so are `doors`, of the
-    control group that it is to be in."""
+LARGEST = 1 << 18  # bytes of an order; more than a socket takes
+DESCRIPTORS = 32  # that come with a message, at most
 
-    def __init__(self, message: dict[str, Any], log: int, report: int, permit: int, *doors: int) -> None:
+
+class Order:
+    """What a worker is to be, as control says it on `report`. `log` and `permit` come with it: descriptors; so do
+    `doors`, of the control group that it is to be in."""
+
+    def __init__(self, message: dict[str, Any], report: int, log: int, permit: int, *doors: int) -> None:
         self.program: str = message["program"]  # what sys.executable will be
         self.arguments: list[str] = message["arguments"]  # the whole line, sys.orig_argv
         self.module: str | None = message["module"]
@@ -57,19 +65,63 @@ class Order:
         return strings(self.arguments), strings([f"{key}={value}" for key, value in self.environment.items()])
 
 
-def become(order: Order, room: Room, main: dict[str, Any]) -> None:
-    """Turn this fork into the worker. Returns as it, ready to run; ends the process if it may not begin.
+def receive(connection: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """A message, b"" at the end, and the descriptors that came with it."""
+    descriptors = array.array("i")
+    room = socket.CMSG_SPACE(DESCRIPTORS * descriptors.itemsize)
+    try:
+        message, extra, _, _ = connection.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return b"", []
+    for level, kind, data in extra:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    return message, list(descriptors)
 
-    `main` is the namespace that a fresh `__main__` begins with.
+
+def become(
+    report: int,
+    room: Room,
+    main: dict[str, Any],
+    enter: Callable[[], None] | None,
+    hidden: Callable[[Order], str],
+) -> Order:
+    """Turn this fork into the worker that is ordered on `report`. Ends the process if it may not begin.
+
+    `main` is the namespace that a fresh `__main__` begins with. `enter` goes behind walls, and returns in another
+    process. `hidden` tells, of the files as the worker sees them, why it would not be as a plain start is.
     """
     try:
+        if enter:
+            enter()
+        order = _await_order(report)
+        if not room.fits(*order.titles()):
+            _refuse(report, "its command and variables are too long")
+        if why := hidden(order):
+            _refuse(report, why)
         _settle(order, room)
         _settle_python(order, main)
         _renew()
     except BaseException as problem:
-        os.write(order.report, f"refused {type(problem).__name__}: {problem}\n".encode())
-        os._exit(1)
+        _refuse(report, f"{type(problem).__name__}: {problem}")
     _begin(order)
+    return order
+
+
+def _await_order(report: int) -> Order:
+    os.write(report, b"waits\n")  # the kernel adds the pid, as whoever reads it counts
+    with socket.socket(fileno=os.dup(report)) as connection:
+        message, descriptors = receive(connection, LARGEST)
+    if not message:  # nobody needs it any more
+        os._exit(0)
+    return Order(json.loads(message), report, *descriptors)
+
+
+def _refuse(report: int, why: str) -> NoReturn:
+    try:
+        os.write(report, f"refused {why}\n".encode("utf-8", "replace"))
+    finally:
+        os._exit(1)
 
 
 def _settle(order: Order, room: Room) -> None:
@@ -139,7 +191,5 @@ def _begin(order: Order) -> None:
     """Take the permit, and say who began. Without one, control has started the app in another way."""
     if os.read(order.permit, 1) != b"1":
         os._exit(1)
-    with open("/proc/self/stat", "rb") as file:
-        started = int(file.read().rpartition(b")")[2].split()[19])
-    os.write(order.report, f"started {os.getpid()} {started}\n".encode())
+    os.write(order.report, b"started\n")
     os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)

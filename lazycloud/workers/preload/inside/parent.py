@@ -16,7 +16,6 @@ import sys
 
 BARE = frozenset(sys.modules)  # what each Python has imported before the app can say a word
 
-import array
 import gc
 import importlib
 import importlib.machinery
@@ -36,22 +35,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from lazycloud.workers.preload.inside.becoming import Order, become
+    from lazycloud.workers.preload.inside.becoming import LARGEST, Order, become, receive
+    from lazycloud.workers.preload.inside.entering import Walls
     from lazycloud.workers.preload.inside.title import Room, strings
     from lazycloud.workers.preload.inside.trial import FAILS, NICENESS, Trial
 else:
     sys.path.insert(0, HERE)
-    from becoming import Order, become
+    from becoming import LARGEST, Order, become, receive
+    from entering import Walls
     from title import Room, strings
     from trial import FAILS, NICENESS, Trial
 
     sys.path[:] = [place for place in sys.path if place != HERE]
     sys.path_importer_cache.pop(HERE, None)
-    for name in ("becoming", "recording", "title", "trial"):
+    for name in ("becoming", "entering", "recording", "title", "trial"):
         del sys.modules[name]  # the app may have modules called so
 
-DESCRIPTORS = 16  # that come with a message, at most: three, and a door for each hierarchy of control groups
-LARGEST = 1 << 18  # bytes of a message; more than the socket takes
+NOTED = 400000  # bytes of notes that are read: workers write no more than half of that in one environment
 PATCHERS = frozenset({"gevent.monkey", "eventlet.patcher"})  # they change what is to be imported after them
 NEVER = frozenset({"__main__", "antigravity", "this", "sitecustomize", "usercustomize"})
 # These keep what differs, which a fork makes anew (see becoming.py), or read it through one that does.
@@ -79,6 +79,12 @@ class Parent:
         self._verdict: str = settings["verdict"]
         self._version: str = f"{settings['version']} {sys.version}"
         self._withheld = frozenset(settings["withheld"])
+        self._walls = Walls(settings["walls"]) if settings["walls"] else None
+        if self._walls:  # away from bwrap's processes, which are to stay for those who live on
+            os.setsid()
+        for door in settings["doors"]:
+            os.write(door, b"0")
+            os.close(door)
         self._room = Room()
         self._children: dict[int, int] = {}  # pid -> where its end is to be told
         self._missed = Missed()
@@ -102,7 +108,7 @@ class Parent:
             if self._wake in ready:
                 self._reap()
             if self._control.fileno() in ready:
-                message, descriptors = self._receive()
+                message, descriptors = receive(self._control, LARGEST)
                 if not message:
                     return None
                 if order := self._obey(json.loads(message), descriptors):
@@ -118,42 +124,40 @@ class Parent:
             self._tell({"is": "up"})
         elif message["do"] == "preload":
             self._work = self._preload()
-        elif message["do"] == "start":
-            order = Order(message, *descriptors)
-            try:
-                if why := self._unfit(order):
-                    os.write(order.report, f"refused {why}\n".encode())
-                elif self._fork(order):
-                    return order
-            finally:
-                if os.getpid() == self._pid:
-                    for number in (order.log, order.permit, *order.doors):
-                        os.close(number)
-                    if order.report not in self._children.values():
-                        os.close(order.report)
+        elif message["do"] == "fork":
+            return self._answer(*descriptors, outer=message["outer"])
         return None
 
-    def _fork(self, order: Order) -> bool:
+    def _answer(self, report: int, *namespaces: int, outer: int) -> Order | None:
+        """In a fork that was asked for, what it is to run. It goes behind walls by `namespaces`, if there are any."""
+        if self._fork(report):
+            walls, before, after = self._walls, list(namespaces[:outer]), list(namespaces[outer:])
+            enter = (lambda: walls.enter(before, after, self._room)) if walls else None
+            return become(report, self._room, FRESH, enter, self._hidden)
+        for number in namespaces:
+            os.close(number)
+        if report not in self._children.values():
+            os.close(report)
+        return None
+
+    def _fork(self, report: int) -> bool:
         """Whether this is the fork."""
         try:
+            if len(os.listdir("/proc/self/task")) > 1:
+                raise RuntimeError("what was imported ahead has begun a thread")
             pid = os.fork()
-        except OSError as problem:
-            os.write(order.report, f"refused {problem}\n".encode())
+        except (OSError, RuntimeError) as problem:
+            os.write(report, f"refused {problem}\n".encode())
             return False
         if pid:
-            self._children[pid] = order.report
+            self._children[pid] = report
             return False
-        self._control.detach()  # its number will be somebody else's in this process
+        self._control.close()  # this process may live as long as the worker does
         sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self._missed]
-        become(order, self._room, FRESH)
         return True
 
-    def _unfit(self, order: Order) -> str:
-        """Why a fork would not be as a plain start is; "" if it is."""
-        if len(os.listdir("/proc/self/task")) > 1:
-            return "what was imported ahead has begun a thread"
-        if not self._room.fits(*order.titles()):
-            return "its command and variables are too long"
+    def _hidden(self, order: Order) -> str:
+        """Why what was imported is not what the worker would import; "" if it is."""
         names = {name.partition(".")[0] for name in set(sys.modules) - BARE} | self._missed.names
         places = order.own_places()
         # Most servers put the folder in front of all others, and some apps do so with one of its folders.
@@ -208,7 +212,7 @@ class Parent:
         for path in self._notes:
             try:
                 with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                    lines.update(dict.fromkeys(file.read().splitlines()))
+                    lines.update(dict.fromkeys(file.read(NOTED).splitlines()))
             except OSError:
                 continue
         self._app_places = [line[1:] for line in lines if line.startswith("+")]
@@ -248,25 +252,11 @@ class Parent:
                     pass  # nobody asks any more
                 os.close(report)
 
-    def _receive(self) -> tuple[bytes, list[int]]:
-        descriptors = array.array("i")
-        room = socket.CMSG_SPACE(DESCRIPTORS * descriptors.itemsize)
-        try:
-            message, extra, _, _ = self._control.recvmsg(LARGEST, room, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:
-            return b"", []
-        for level, kind, data in extra:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-        return message, list(descriptors)
-
     def _tell(self, message: dict[str, Any]) -> None:
         try:
             self._control.send(json.dumps(message).encode())
         except OSError:
             pass  # control is gone, which the next look will show
-
-    _pid = os.getpid()
 
 
 def _come_after_others(niceness: int) -> None:
