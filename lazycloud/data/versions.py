@@ -56,6 +56,7 @@ class Versions:
     def __init__(self, folder: Path, patience: float = PATIENCE) -> None:
         self._folder = folder.absolute()
         self._patience = patience
+        self._begun: dict[Path, Path] = {}  # version -> the folder that it will have been made in
         self._copier = ThreadPoolExecutor(max_workers=1, thread_name_prefix="copy of data")
 
     def __repr__(self) -> str:
@@ -76,6 +77,9 @@ class Versions:
     async def close(self) -> None:
         """Finish the copy under way, and make no other."""
         await asyncio.to_thread(self._copier.shutdown, cancel_futures=True)
+        for making in self._begun.values():
+            shutil.rmtree(making, ignore_errors=True)
+        self._begun.clear()
 
     def exists(self, version: str) -> bool:
         return self.place(version).is_dir()
@@ -84,6 +88,16 @@ class Versions:
         """What a worker on this version finds its data by."""
         place = self.place(version)
         return {"DATABASE_URL": f"sqlite:///{place / DATABASE}", "DATA_DIR": str(place / FILES)}
+
+    def begin(self, version: str) -> Path:
+        """The folder of a version, or the one that `fork` will fill and give its name: to see it early."""
+        place = self.place(version)
+        if place.is_dir():
+            return place
+        making = self._begun.get(place)
+        if making is None:
+            making = self._begun[place] = _make_aside(place)
+        return making
 
     async def fork(self, version: str, source: str | None, at: str | None = None) -> Fork:
         """Make a version: from `source` as it is now, or at a snapshot of it; empty if None. Idempotent.
@@ -138,7 +152,7 @@ class Versions:
         if origin and not origin.is_dir():
             raise NotFound(f"There is no data of {source[:40]} to copy ({origin.name}).")
         try:
-            with _whole(place) as making:
+            with _whole(place, self._begun.pop(place, None)) as making:
                 self._fill(making, origin)
         except OSError as problem:
             if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -181,12 +195,9 @@ class Versions:
 
 
 @contextlib.contextmanager
-def _whole(place: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its name if that went well and is gone if not."""
-    if not place.parent.is_dir():
-        place.parent.mkdir(parents=True, mode=0o700)
-        durable.sync(place.parent.parent)
-    making = Path(tempfile.mkdtemp(prefix=MAKING, dir=place.parent))
+def _whole(place: Path, begun: Path | None) -> Iterator[Path]:
+    """A folder to fill, `begun` if there is one, which gets its name if that went well and is gone if not."""
+    making = begun if begun and begun.is_dir() else _make_aside(place)
     try:
         yield making
         durable.publish(making, place)
@@ -203,6 +214,13 @@ def _demand_own(origin: Path, name: str) -> None:
             f"{name} of the data of {origin.name[:40]} is a link that leads out of that data: it is not copied.",
             f"Let the app keep a {'folder' if name == FILES else 'database'} of its own there.",
         )
+
+
+def _make_aside(place: Path) -> Path:
+    if not place.parent.is_dir():
+        place.parent.mkdir(parents=True, mode=0o700)
+        durable.sync(place.parent.parent)
+    return Path(tempfile.mkdtemp(prefix=MAKING, dir=place.parent))
 
 
 def _has_content(database: Path) -> bool:

@@ -74,11 +74,12 @@ class Deploy:
             step.state = _outcome(release.reused or release.fetched, release.skipped)
             step.note = _origin(release.fetched and not release.skipped)
         self.deployment.release = release.key
-        self.engine.prepare(self._launch(release))
+        self.engine.prepare(replace(self._launch(release), view=None))
         return release
 
     async def run(self, release: Release, posts: Sequence[str]) -> None:
         """The steps from data to workers that are ready, at posts of the kind that serves."""
+        await self._show_early(release)
         with self._step(StepName.DATA) as (step, output):
             await self._data(release, step, output)
         with self._step(StepName.RELEASE) as (step, output):
@@ -92,6 +93,17 @@ class Deploy:
         for name, worker in workers:
             self.deployment.posts[name].hold(worker)
             self.deployment.posts[name].serves = True
+
+    async def _show_early(self, release: Release) -> None:
+        """Let walls be made while data are copied: they show the folder that will have been the version's."""
+        if self.engine.name != "sandbox" or self._own_copy(release):
+            return
+        launch, data = self._launch(release), self.app.versions.place(self.deployment.key.version)
+        await asyncio.to_thread(self._make_scratch, release)
+        begun = await asyncio.to_thread(self.app.versions.begin, self.deployment.key.version)
+        if launch.view and begun != data:
+            launch = replace(launch, view=replace(launch.view, write=(), copies=((begun, data),)))
+        self.engine.prepare(launch)
 
     async def again(self) -> Release:
         """The release that it was deployed as, for another worker of it; nobody watches."""

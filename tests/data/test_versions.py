@@ -57,6 +57,26 @@ async def test_a_fork_has_the_data_of_its_source_and_then_its_own(versions: Vers
     assert (files(versions, "production") / "photo.jpg").read_bytes() == b"pixels"
 
 
+async def test_the_folder_of_a_version_that_was_begun_becomes_the_versions(versions: Versions) -> None:
+    await versions.fork("production", None)
+    begun = versions.begin(COMMIT)
+    assert versions.begin(COMMIT) == begun
+    assert not versions.exists(COMMIT)
+    seen = begun.stat().st_ino
+    await versions.fork(COMMIT, "production")
+    assert versions.place(COMMIT).stat().st_ino == seen
+    assert versions.begin(COMMIT) == versions.place(COMMIT)
+    assert leftovers(versions) == []
+
+
+async def test_a_version_that_was_only_begun_leaves_nothing(versions: Versions) -> None:
+    versions.begin(OTHER).rmdir()  # somebody's tidy hand
+    await versions.fork(OTHER, None)
+    versions.begin(COMMIT)
+    await versions.close()
+    assert leftovers(versions) == []
+
+
 async def test_a_version_that_exists_is_left_as_it_is(versions: Versions) -> None:
     await versions.fork("production", None)
     await versions.fork(COMMIT, "production")
