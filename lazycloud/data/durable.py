@@ -19,10 +19,15 @@ def persist(folder: Path) -> None:
         sync(place)
 
 
-def publish(made: Path, name: Path) -> None:
-    """Give a complete folder its name, both in one folder; on return that survives too."""
+def publish(made: Path, name: Path, linked: bool = False) -> None:
+    """Give a complete folder its name, both in one folder; on return that survives too.
+
+    `linked`: its earlier name leads there, for who was told that one.
+    """
     persist(made)
     made.rename(name)
+    if linked:
+        made.symlink_to(name.name)
     sync(name.parent)
 
 

@@ -30,6 +30,7 @@ DATABASE = "database.sqlite"
 FILES = "files"
 SNAPSHOTS = ".snapshots"  # after a version's name; no version can be called that
 MAKING, DROPPING = ".making-", ".dropping-"
+LINGERS = 5.0  # seconds for which the name under which a version was made leads to it
 PATIENCE = 10.0  # seconds that a copy waits for an app's lock on its database
 
 
@@ -56,6 +57,7 @@ class Versions:
     def __init__(self, folder: Path, patience: float = PATIENCE) -> None:
         self._folder = folder.absolute()
         self._patience = patience
+        self._links: set[Path] = set()  # where versions were made, which lead to them for a while
         self._begun: dict[Path, Path] = {}  # version -> the folder that it will have been made in
         self._copier = ThreadPoolExecutor(max_workers=1, thread_name_prefix="copy of data")
 
@@ -66,6 +68,8 @@ class Versions:
         """Remove what an earlier process left half-made or half-dropped. Not while copies are made."""
         for pattern in (f"{MAKING}*", f"{DROPPING}*", f"*{SNAPSHOTS}/{MAKING}*"):
             for leftover in self._folder.glob(pattern):
+                if leftover.is_symlink():
+                    leftover.unlink()
                 shutil.rmtree(leftover, ignore_errors=True)
 
     async def clear_rehearsals(self) -> None:
@@ -80,6 +84,8 @@ class Versions:
         for making in self._begun.values():
             shutil.rmtree(making, ignore_errors=True)
         self._begun.clear()
+        for begun in list(self._links):
+            self._unlink(begun)
 
     def exists(self, version: str) -> bool:
         return self.place(version).is_dir()
@@ -107,7 +113,18 @@ class Versions:
         """
         origin = None if source is None else self._origin(source, at)
         place = self.place(version)
-        return await self._copying(lambda: self._fork(version, place, source, origin))
+        begun = self._begun.get(place)
+        try:
+            return await self._copying(lambda: self._fork(version, place, source, origin))
+        finally:
+            if begun:
+                self._links.add(begun)
+                asyncio.get_running_loop().call_later(LINGERS, self._unlink, begun)
+
+    def _unlink(self, begun: Path) -> None:
+        self._links.discard(begun)
+        with contextlib.suppress(OSError):  # there is none of a fork that failed
+            begun.unlink()
 
     async def snapshot(self, version: str) -> str:
         """Freeze a version as it is now; the id of that point, for `fork`. Raises as `fork` does."""
@@ -200,7 +217,7 @@ def _whole(place: Path, begun: Path | None) -> Iterator[Path]:
     making = begun if begun and begun.is_dir() else _make_aside(place)
     try:
         yield making
-        durable.publish(making, place)
+        durable.publish(making, place, linked=making == begun)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise

@@ -66,6 +66,8 @@ async def test_the_folder_of_a_version_that_was_begun_becomes_the_versions(versi
     await versions.fork(COMMIT, "production")
     assert versions.place(COMMIT).stat().st_ino == seen
     assert versions.begin(COMMIT) == versions.place(COMMIT)
+    assert begun.resolve() == versions.place(COMMIT)  # for who was told that name
+    await versions.close()
     assert leftovers(versions) == []
 
 

@@ -67,8 +67,10 @@ class Stand:
         environment = worker_environment(release, contract, private)
         data = Path(contract["DATA_DIR"])
         data.mkdir(parents=True, exist_ok=True)
-        read = (self.app, self.path, self.venv.memory, *installation(self.path / "bin" / "python"))
-        view = View(self.folder, read, (data,), scratch=private) if self.walls else None
+        memory = self.venv.memory
+        read = (self.app, self.path, memory.parent, *installation(self.path / "bin" / "python"))
+        memory.mkdir(parents=True, exist_ok=True)
+        view = View(self.folder, read, (data,), scratch=private, fresh=(memory,)) if self.walls else None
         given = {
             "ready_timeout": 20,
             "stop_timeout": 2,

@@ -191,7 +191,8 @@ class Parent:
         """
         if record and view:
             record.touch()
-            view = replace(view, write=(*view.write, record))
+            fresh = tuple(place for place in view.fresh if not record.is_relative_to(place))
+            view = replace(view, write=(*view.write, record), fresh=fresh)
         return await self.order(await self.begin(start.folder, view), start, log, record, doors)
 
     async def begin(self, folder: Path, view: View | None) -> socket.socket:
