@@ -22,12 +22,12 @@ with open("visits.txt", "a") as file:
     file.write(os.environ["LAZYCLOUD_VERSION"] + chr(10))
 NAME = Path("visits.txt").read_text()
 """
-"""Begins with a change of a committed file, and tells what is in it."""
+"""Begins with a change of a file beside it, and tells what is in it."""
 
 
 @walled
 async def test_an_app_changes_its_own_files_and_no_other_deployment_s(up: Up, checkout: Checkout) -> None:
-    app = counter("x")["app.py"].replace('NAME = "x"\n', "") + ""
+    app = counter("x")["app.py"].replace('NAME = "x"\n', "")
     files = counter("x", **{"visits.txt": "", "lazycloud.toml": "[run]\nwritable = true\n"})
     commit = checkout.commit({**files, "app.py": SELF_MADE + app})
     server = up(checkout.path, LAZYCLOUD_ISOLATION="sandbox")
@@ -42,7 +42,7 @@ async def test_an_app_changes_its_own_files_and_no_other_deployment_s(up: Up, ch
 @walled
 async def test_who_writes_into_a_release_is_told_where_to_write(up: Up, checkout: Checkout) -> None:
     good = checkout.commit(counter("good"))
-    files = counter("x", **{"visits.txt": ""})
+    files = counter("x")
     bad = checkout.commit({**files, "app.py": SELF_MADE + files["app.py"]})
     server = up(checkout.path, "--production", good, LAZYCLOUD_ISOLATION="sandbox")
     assert (await server.get(bad)).status == 502
