@@ -243,7 +243,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     artifacts = settings.pop("artifacts", {})
     _spread_builds(settings)
     disk = read_allowance(settings.pop("disk", {}))
-    workers = read_workforce(settings.pop("workers", {}))
+    workers = read_workforce(settings.pop("workers", {}), memory())
     container = read_container(settings.pop("container", {}), environ)
     for name in SETTINGS:
         if (text := environ.get(f"LAZYCLOUD_{name.upper()}")) is not None:

@@ -53,8 +53,11 @@ _LIMITS = {one.name: one.type for one in fields(Limits)}
 SETTINGS = ("max", "reserve", "idle_after", *_LIMITS)
 
 
-def read_workforce(table: Mapping[str, Any]) -> Workforce:
-    """The table [workers]. Raises BadInput with the key that is wrong."""
+def read_workforce(table: Mapping[str, Any], machine: int = 0) -> Workforce:
+    """The table [workers]. Raises BadInput with the key that is wrong.
+
+    `machine`: bytes of memory that it has; a worker for which nothing is said may take all but the reserve.
+    """
     for name in table:
         if name not in SETTINGS:
             near = get_close_matches(name, SETTINGS, 1)
@@ -71,6 +74,9 @@ def read_workforce(table: Mapping[str, Any]) -> Workforce:
             limits[name] = _number(name, value, whole=name != "cpu")
         else:
             values[name] = _number(name, value, whole=name == "max")
+    if "memory" not in limits and machine:
+        reserve = values.get("reserve", Workforce().reserve)
+        limits["memory"] = max(0, machine - reserve.of(machine))
     return Workforce(**values, limits=Limits(**limits))
 
 

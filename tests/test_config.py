@@ -181,3 +181,12 @@ def test_an_engine_of_containers_is_looked_for_where_docker_host_says(tmp_path: 
     config = load({"home": tmp_path}, environ)
     assert (config.container.socket, config.container.mounts) == ("/run/own.sock", ("/opt/tools",))
     assert Config.from_json(config.to_json()) == config
+
+
+def test_a_worker_may_take_what_the_machine_has_but_for_the_reserve_unless_told(tmp_path: Path) -> None:
+    limits = load({"home": tmp_path}, {}).workers.limits
+    assert 0.85 * memory() < limits.memory < memory()
+    (tmp_path / "config.toml").write_text('[workers]\nreserve = "1 MB"\n')
+    assert load({"home": tmp_path}, {}).workers.limits.memory == memory() - 1_000_000
+    (tmp_path / "config.toml").write_text("[workers]\nmemory = 0\n")
+    assert load({"home": tmp_path}, {}).workers.limits.memory == 0

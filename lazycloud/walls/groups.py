@@ -276,8 +276,9 @@ class Groups:
         return ended
 
     def close(self) -> None:
-        """Leave nothing behind where no group is left."""
-        self._sweep()
+        """Leave nothing behind where no group is left. Blocks while something dies in those that were dropped."""
+        with self._lock:
+            self._leaving = [group for group in self._leaving if not group.end()]
         left = []
         for bases in self._known():
             for base in set(bases.values()):

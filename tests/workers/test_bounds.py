@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import os
+import subprocess
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,6 @@ async def bounded(tmp_path: Path) -> AsyncIterator[Bounded]:
     made = Bounded(tmp_path, groups, Processes(Bounds(groups, Wall(RANGE))))
     yield made
     await asyncio.gather(*(worker.stop() for worker in made.workers))
-    assert made.left == []
     bases = groups.bases.values()
     await made.engine.close()
     assert not any(base.exists() for base in bases)
@@ -193,7 +193,6 @@ async def test_a_fork_of_a_waiting_python_is_in_a_group_of_its_own(bounded: Boun
     await stand.parents.close()
     await until(lambda: identify(parent.pid) is None)
     assert bounded.workers[0].is_running
-    bounded.groups._sweep()
 
 
 async def test_a_worker_is_found_again_with_its_group_and_strays_of_others_end(bounded: Bounded) -> None:
@@ -251,3 +250,34 @@ async def test_where_nothing_counts_the_watch_does(tmp_path: Path) -> None:
     assert await made.ended(many) == "was ended because it had more than its limit of 20 processes"
     await asyncio.gather(hungry.stop(), many.stop())
     await engine.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "small"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(place)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+async def test_who_fills_the_disk_is_ended_also_without_a_limit_of_his_own(small_disk: Path) -> None:
+    """And not the neighbour, whose data is there as well."""
+    groups = Groups(small_disk)
+    made = Bounded(small_disk, groups, Processes(Bounds()))
+    (small_disk / "other").mkdir()
+    quiet = await made.engine.start(
+        launch(small_disk / "other", "greedy.py", data=(small_disk / "other",)), unheard
+    )
+    filler = await made.start()
+    await asyncio.gather(quiet.ready(), filler.ready())
+    asking = asyncio.create_task(ask(filler, "disk"))
+    how = await made.ended(filler)
+    assert how.startswith("was ended because the disk is all but full, and its data grew by ")
+    await asking
+    assert quiet.is_running
+    await asyncio.gather(quiet.stop(), filler.stop())
+    await made.engine.close()
