@@ -242,6 +242,7 @@ class Control:
         await link.start(config.link_socket)
         self._closing.push_async_callback(link.close)
         self._closing.callback(config.link_socket.unlink, missing_ok=True)
+        self._closing.push_async_callback(self.production.end_promotes)
 
     def _open_auth(self) -> Auth:
         """Accounts, tokens and sessions, all in memory."""

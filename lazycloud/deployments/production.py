@@ -25,6 +25,7 @@ from lazycloud.store import Store
 
 log = logging.getLogger(__name__)
 
+TELLING = 1.0  # seconds for routers to learn of the last promote, and to have drained
 PATIENCE = 3600.0  # seconds that a promote may take in all: a build, a migration, a start
 LOOK_EVERY = 0.25  # seconds between looks at a local repository's refs; a look is a few stat calls
 
@@ -41,6 +42,8 @@ class Production:
         self._candidates: dict[str, Deployment] = {}  # of promotes that may still be cancelled, by app
         self._cancelled: dict[str, str] = {}  # app -> by whom its promote was cancelled
         self._next: dict[str, Commit] = {}  # what a followed branch came to while a promote was under way
+        self._pointing: set[str] = set()  # apps whose pointer is just being written
+        self._ending = False
         self._letting_go: set[asyncio.Task[None]] = set()
         self._watchers: list[asyncio.Task[None]] = []
         self._heads: dict[str, dict[str, str]] = {}
@@ -68,6 +71,21 @@ class Production:
         """Its remote says that something moved there: it is looked at now, and what moved is announced."""
         self._fetch_soon.add(app.name)
 
+    async def end_promotes(self) -> None:
+        """While routers can still be told: they would go on to the old one for as long as the next control takes.
+
+        A promote that has not come to its pointer is given up; one that is writing it ends as it would.
+        """
+        self._ending = True
+        self._next.clear()
+        promoting = dict(self._promoting)
+        for app, task in promoting.items():
+            if app not in self._pointing:
+                task.cancel()
+        await asyncio.gather(*promoting.values(), return_exceptions=True)
+        if self._letting_go:
+            await asyncio.wait(self._letting_go, timeout=TELLING)
+
     async def close(self) -> None:
         self._next.clear()
         for task in (tasks := [*self._watchers, *self._promoting.values(), *self._letting_go]):
@@ -76,6 +94,8 @@ class Production:
 
     def promote(self, app: App, commit: Commit, who: str, why: str) -> Deployment:
         """Begin; how it ends is an event, Promoted or PromoteFailed. Raises Conflict while one is under way."""
+        if self._ending:
+            raise Conflict("lazycloud is being replaced, or stopped.", "Try again in a moment.")
         if app.name in self._promoting:
             raise Conflict(f"A promote of {app.name} is under way.", "Wait for it to end, then try again.")
         candidate = self._fleet.get(app, commit.id, PRODUCTION)
@@ -107,6 +127,7 @@ class Production:
     def _promoted(self, app: App) -> None:
         """A promote has ended, well or not: the one that waited for it may begin."""
         del self._promoting[app.name]
+        self._pointing.discard(app.name)
         self._candidates.pop(app.name, None)
         self._cancelled.pop(app.name, None)
         commit = self._next.pop(app.name, None)
@@ -114,6 +135,8 @@ class Production:
             self._follow(app, commit)
 
     def _follow(self, app: App, commit: Commit) -> None:
+        if self._ending:
+            return  # the next control looks where the branch is
         if app.name in self._promoting:
             self._next[app.name] = commit
         else:
@@ -167,6 +190,7 @@ class Production:
             async with asyncio.timeout(PATIENCE):
                 await self._rehearse(app, commit, candidate)
                 await self._start_candidate(app, candidate)
+                self._pointing.add(app.name)
                 await self._point(app, commit.id, who, why)
                 self._fleet.ask(candidate, retry=True)  # should it have crashed at this very moment
         except TimeoutError:
