@@ -41,6 +41,8 @@ def previews(target: Target, app_name: str, mode: str | None) -> None:
     if mode is None:
         answer = client.get(app.api("previews"))
         click.echo(f"Previews of {app.name} are {WORDS[answer['mode']]}{SET_BY.get(answer['set_by'], '')}.")
+        if answer["mode"] == "password" and not answer["password"]:
+            click.echo(f"There is no password yet: lazycloud previews {app.name} password", err=True)
         return
     password = _password() if mode == "password" else ""
     answer = client.post(app.api("previews"), {"mode": mode, "password": password})

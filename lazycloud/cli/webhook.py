@@ -61,12 +61,13 @@ def allow(target: Target, app_name: str, number: int | None, commit: str | None,
     """Fetch the commit at which a fork's pull request is, and give it an address.
 
     It is built and run as your own commits are: look at it first. A later push to the pull request has to be
-    allowed again. Without PULL, those that are open are listed; without COMMIT, you are asked.
+    allowed again. COMMIT is its whole id: a stranger can make two that begin alike. Without PULL, those that are
+    open are listed; without COMMIT, you are asked.
 
     \b
     Example:
       lazycloud allow shop
-      lazycloud allow shop 7 3f2a9c1
+      lazycloud allow shop 7 3f2a9c1d0b8e7f6a5b4c3d2e1f0a9b8c7d6e5f4a
     """
     from lazycloud.cli.terminal import show_json
 
@@ -91,7 +92,7 @@ def _list(pulls: list[dict[str, Any]]) -> None:
     rows = [
         [
             str(one["number"]),
-            one["commit"][:10],
+            one["commit"],
             "waits" if one["waits"] else "allowed",
             one["author"],
             one["title"],
@@ -113,9 +114,7 @@ def _ask(pulls: list[dict[str, Any]], number: int) -> str:
         raise BadInput(
             f"No webhook has told of pull request {number}.", "Give the commit that you have looked at too."
         )
-    about = plain(
-        f"“{known['title']}” by {known['author']} is at {known['commit'][:10]}  {known['url']}"
-    ).plain
+    about = plain(f"“{known['title']}” by {known['author']} is at {known['commit']}  {known['url']}").plain
     click.echo(about, err=True)
     if not sys.stdin.isatty():
         raise BadInput("Which commit of it?", f"Give it: lazycloud allow {known['app']} {number} COMMIT")

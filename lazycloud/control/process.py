@@ -163,7 +163,7 @@ class Control:
         config = self.config
         self.auth = self._open_auth()
         passwords, clients = Passwords(), Clients(config.trusted_proxies)
-        previews = Previews(config, self.auth, passwords, self._store, self.events)
+        previews = self.previews = Previews(config, self.auth, passwords, self._store, self.events)
         previews.settled = self._previews_settled
         shares = Shares(config, self.auth.keys.key, self._store, self.events, previews)
         resolver = Resolver(config, self.fleet)
@@ -378,8 +378,7 @@ def greeting(config: Config, control: Control) -> str:
         lines.append(f"  {app.name:<12} {addresses.production(app.domain)}   any commit: {any_commit}")
     lines.append(f"  {'control':<12} {login_link(config, control.auth)}   (logs you in, once)")
     if config.is_public:
-        shown = "every commit" if config.public_previews else "production; previews need a login"
-        lines.append(f"  Whoever can reach this machine can open {shown}.")
+        lines.append(f"  Whoever can reach this machine can open {_open_to_all(control)}.")
         if config.domain == "localhost":
             lines.append("  From other machines only by a name that leads here: give it with --domain.")
     lines += unwalled(config, control)
@@ -403,6 +402,15 @@ def unwalled(config: Config, control: Control) -> list[str]:
     ]
     rule = "!" * max(map(len, lines))
     return [rule, *lines, rule]
+
+
+def _open_to_all(control: Control) -> str:
+    apps = list(control.fleet.apps)
+    free = [app for app in apps if control.previews.is_open(app)]
+    if free == apps:
+        return "every commit"
+    also = f", and every commit of {' and '.join(free)}" if free else ""
+    return f"production{also}; {'other ' if free else ''}previews need a login"
 
 
 def _print(text: str) -> None:

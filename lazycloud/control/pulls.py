@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lazycloud import store
-from lazycloud.build.commit import SHORT, Commit
+from lazycloud.build.commit import FULL_ID, SHORT, Commit
 from lazycloud.config import Config
 from lazycloud.control.forges import Pull
 from lazycloud.deployments.app import App
@@ -16,7 +16,6 @@ from lazycloud.errors import BadInput, Conflict, NotFound
 from lazycloud.events import EventLog, PullAllowed, PullClosed, PullWaits
 from lazycloud.store import Store
 
-LETTERS = 7  # of a commit's id, at the least
 MOST = 200  # of an app that are remembered; the oldest go first
 
 
@@ -78,8 +77,9 @@ class Pulls:
         return "waits", f"Pull request {pull.number} waits for somebody to allow it."
 
     async def allow(self, app: App, number: int, commit: str, who: str) -> Commit:
-        """Fetch the head of a pull request, if it is still that `commit` (7 letters of it or more).
+        """Fetch the head of a pull request, if it is still that `commit`.
 
+        The whole id is asked for: who likes can make two commits that begin alike, show one and then push the other.
         Raises BadInput, NotFound, Conflict when it is another one by now, StepFailed.
         """
         if not app.repository.is_remote:
@@ -87,17 +87,18 @@ class Pulls:
                 f"{app.name} is served from a folder of this machine, not from a forge.",
                 "Fetch the pull request there: its commit has its address then.",
             )
-        if len(commit) < LETTERS:
+        if not FULL_ID.fullmatch(commit):
             raise BadInput(
-                "Which commit of it? `commit` is missing.", "Only what somebody has looked at is allowed."
+                "Which commit of it? Give its whole id.",
+                "A stranger can make two commits whose ids begin alike; only the one you looked at is allowed.",
             )
         head = await app.repository.pull_head(number)
         if head is None:
             raise NotFound(f"{app.repository} has no pull request {number}.")
-        if not head.commit.startswith(commit.lower()):
+        if head.commit != commit:
             raise Conflict(
                 f"Pull request {number} is at {head.commit[:SHORT]} now, not at {commit[:SHORT]}.",
-                f"Look at what is new, then: lazycloud allow {app.name} {number} {head.commit[:SHORT]}",
+                f"Look at what is new, then: lazycloud allow {app.name} {number} {head.commit}",
             )
         await app.repository.fetch_pull(head)
         known = self._pulls.get((app.name, number)) or Waiting(

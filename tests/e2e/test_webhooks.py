@@ -183,12 +183,13 @@ async def test_a_forks_pull_request_waits_until_its_commit_is_allowed(
 
     later = checkout.commit(counter("later"))
     forge.push("refs/pull/7/head")
-    moved = await server.verb("allow", "shop", "7", theirs[:10], code=1)
+    assert "whole id" in await server.verb("allow", "shop", "7", theirs[:39], code=2)
+    moved = await server.verb("allow", "shop", "7", theirs, code=1)
     assert later[:10] in moved  # nobody has looked at that one yet
     assert (await server.get(theirs[:10])).status == (await server.get(later[:10])).status == 404
 
     assert (await forge.say("pull_request", forge.pull(later, action="synchronize"))).status == 202
-    said = await server.verb("allow", "shop", "7", later[:10])
+    said = await server.verb("allow", "shop", "7", later)
     assert f"{later[:10]}.localhost" in said
     assert (await server.get(later[:10])).json["name"] == "later"
     for hidden in (before, theirs):
@@ -223,4 +224,4 @@ async def test_an_app_of_a_folder_needs_no_webhook_and_says_so(up: Up, checkout:
     forge.hook(server)
     answer = await forge.say("push")
     assert (answer.status, answer.json["action"]) == (200, "nothing")
-    assert "Fetch the pull request there" in server.cli("allow", "shop", "7", commit[:10], code=2)
+    assert "Fetch the pull request there" in server.cli("allow", "shop", "7", commit, code=2)

@@ -97,7 +97,7 @@ function pullItem(app, pull) {
         allowed && h("a", { href: address }, allowed.slice(0, 10))))),
     waits && mayChange() && h("p", { class: "actions" },
       actionButton("Allow", `pull request ${number}`, "allow", `/api/apps/${encodeURIComponent(app)}/pulls/${number}/allow`,
-        { id: commit, number, about: `${short} “${title}” by ${author || "somebody"}` })));
+        { id: commit, number, about: `“${title}” by ${author || "somebody"}, at ${commit},` })));
 }
 
 function appSection(app) {
