@@ -92,7 +92,7 @@ class Shares:
     def url(self, app: App, share: Share) -> str:
         """What is given away: whoever has it may see the commit."""
         address = self._config.addresses.label(app.domain, share.commit[:SHORT])
-        return f"{address}{PATH}?key={share.id}.{int(share.expires)}.{self._seal(share)}"
+        return f"{address}{PATH}?ticket={share.id}.{int(share.expires)}.{self._seal(share)}"
 
     def view(self, app: App, share: Share) -> dict[str, Any]:
         address = self._config.addresses.label(app.domain, share.commit[:SHORT])

@@ -234,7 +234,7 @@ class Visits:
 
     async def _share(self, request: web.Request, place: Place) -> web.StreamResponse:
         """A link that was shared: its secret goes from the address into this host's cookie."""
-        share = self._shares.read(place.app, place.label, request.query.get("key", ""))
+        share = self._shares.read(place.app, place.label, request.query.get("ticket", ""))
         if not await self._is_at(place, share.commit):
             raise NotFound("The commit of this link is not to be found any more.")
         path = local_path(request.query.get("path", "/"))

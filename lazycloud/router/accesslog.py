@@ -34,7 +34,7 @@ _HOST_MAX, _ID_MAX, _CLIENT_MAX, _METHOD_MAX = 258, 132, 64, 40
 
 _TICKET = re.compile(
     rb"([?&]ticket=)[^&]*"
-)  # of a login link of ours: as good as a password while it is valid
+)  # of a link of ours, to log in or to see a preview: as good as a password while it is valid
 
 log = logging.getLogger(__name__)
 

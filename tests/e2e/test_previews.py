@@ -30,7 +30,8 @@ DOOR = "/.well-known/lazycloud/password"
 def public(up: Up, checkout: Checkout) -> Server:
     checkout.commit(counter("first"))
     checkout.commit(counter("second"))
-    return up(checkout.path, "--listen", "0.0.0.0:0")
+    log = checkout.path.parent / "access.log"
+    return up(checkout.path, "--listen", "0.0.0.0:0", "--access-log", log)
 
 
 @pytest.fixture
@@ -157,7 +158,10 @@ async def test_a_shared_link_opens_its_commit_until_it_is_taken_back(
     assert public.json("share", "ls", folder=checkout.path) == []
     kinds = [event["kind"] for event in await events(public)]
     assert "share_made" in kinds and "share_revoked" in kinds
-    assert url.partition("key=")[2] not in str(await events(public))
+    assert url.partition("ticket=")[2] not in str(await events(public))
+    logged = (checkout.path.parent / "access.log").read_text()
+    assert "/share?ticket=..." in logged
+    assert held["id"] not in logged and mine.partition("=")[2] not in logged
 
 
 async def events(server: Server) -> list[dict[str, object]]:
@@ -178,14 +182,14 @@ async def test_an_expired_link_says_so_and_its_cookie_ends_with_it(
     what = f"share|shop|{first[:10]}|{share['id']}|{past}"
     seal = hmac.new(hmac.digest(key, b"share", "sha256"), what.encode(), "sha256").hexdigest()
     expired = await public.get(
-        first[:10], f"/.well-known/lazycloud/share?key={share['id']}.{past}.{seal}", **BROWSER
+        first[:10], f"/.well-known/lazycloud/share?ticket={share['id']}.{past}.{seal}", **BROWSER
     )
     assert (expired.status, "has expired" in expired.text) == (410, True)
 
 
 async def test_who_has_no_link_learns_no_names(public: Server, checkout: Checkout) -> None:
     checkout.git("branch", "secret-plan")
-    for path in ("/.well-known/lazycloud/share?key=x", "/.well-known/lazycloud/share", DOOR):
+    for path in ("/.well-known/lazycloud/share?ticket=x", "/.well-known/lazycloud/share", DOOR):
         for label in ("secret-plam", "secret-plan"):
             answer = await public.get(label, path, **BROWSER)
             assert answer.status in (404, 405) and "secret-plan" not in answer.text.replace(label, ""), path

@@ -166,7 +166,7 @@ async def test_an_empty_server_tells_the_next_command(control: Page, stage: Stag
 
 
 async def test_a_link_is_made_for_a_commit_and_handed_over(control: Page, stage: Stage) -> None:
-    url = "http://a1b2c3d4e5.localhost:8000/.well-known/lazycloud/share?key=k"
+    url = "http://a1b2c3d4e5.localhost:8000/.well-known/lazycloud/share?ticket=k"
     stage.answers["/api/apps/guestbook/share"] = {"url": url, "short": "a1b2c3d4e5"}
     await control.goto(stage.address)
     await control.get_by_role("button", name="Share a1b2c3d4e5").click()
