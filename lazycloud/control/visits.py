@@ -165,7 +165,7 @@ class Visits:
             raise web.HTTPMethodNotAllowed(request.method, ["POST"])
         self._auth.require_same_origin(request)
         found = await self._find(place, hosts.normalise(request.host))
-        self._told(found, "retry")
+        self._told(request, found, "retry")
         self._fleet.ask(found.deployment, retry=True)
         return _done(request, found, 202)
 
@@ -179,17 +179,18 @@ class Visits:
                 "Log in to cancel this.", f"The control page: {self._config.addresses.control()}"
             )
         found = await self._find(place, hosts.normalise(request.host))
-        self._told(found, "cancel")
-        await self._fleet.cancel(found.deployment, VISITOR)
+        self._told(request, found, "cancel")
+        await self._fleet.cancel(found.deployment, self._who(request, found))
         return _done(request, found, 200)
 
-    def _told(self, found: Found, what: str) -> None:
-        """A preview's cookie does not say whose it is."""
-        deployment = found.deployment
-        asked = Asked(
-            app=found.app.name, deployment=deployment.id, who=VISITOR, what=what, target=found.commit.short
-        )
-        self.tell(asked)
+    def _told(self, request: web.Request, found: Found, what: str) -> None:
+        app, deployment, who = found.app.name, found.deployment.id, self._who(request, found)
+        self.tell(Asked(app=app, deployment=deployment, who=who, what=what, target=found.commit.short))
+
+    def _who(self, request: web.Request, found: Found) -> str:
+        """Whom the event log names: the cookie of a preview tells who logged in."""
+        who = self._previews.visitor(request, found.app.name)
+        return who.name if who else VISITOR
 
     async def _log(self, request: web.Request, place: Place) -> web.StreamResponse:
         """The whole log of the last attempt."""
@@ -252,15 +253,17 @@ class Visits:
             return False
 
     def _is_stranger(self, request: web.Request, place: Place) -> bool:
-        """Production of a public server is for everybody; what its build and worker wrote is not."""
-        public = self._config.is_public and place.kind is Kind.PRODUCTION
-        return public and not self._previews.may_see(request, place.app)
+        """Who may look, but is not told what builds and workers wrote, which may hold secrets, and steers nothing.
+
+        That is everybody without the role that the API asks for, but where all that reaches the server is trusted.
+        """
+        if not self._config.is_public and self._previews.is_open(place.app):
+            return False
+        who = self._previews.visitor(request, place.app)
+        return who is None or who.role < Role.DEVELOPER
 
     def _may_cancel(self, request: web.Request, place: Place) -> bool:
-        """On a server that not everybody can reach, else who logged in and may also change what runs."""
-        who = self._previews.visitor(request, place.app)
-        known = not self._config.is_public or (who is not None and who.role >= Role.DEVELOPER)
-        return known and place.kind is Kind.LABEL
+        return place.kind is Kind.LABEL and not self._is_stranger(request, place)
 
     def _to_login(self, request: web.Request, place: Place) -> web.StreamResponse:
         """A browser is led to the login, or asked for the password; a program is told what to send."""

@@ -146,8 +146,11 @@ async def test_a_shared_link_opens_its_commit_until_it_is_taken_back(
     assert (await public.get(second[:10], Cookie=mine)).status == 401
     cut = await public.get(first[:10], path_of(url)[:-1], **BROWSER)
     assert (cut.status, "cut off" in cut.text) == (404, True)
-    cancel = await public.post(first[:10], "", "/.well-known/lazycloud/cancel", Cookie=mine)
-    assert cancel.status == 401  # who was only given a link looks, and steers nothing
+    for path in ("cancel", "retry"):  # who was only given a link looks, and steers nothing
+        assert (
+            await public.post(first[:10], "", f"/.well-known/lazycloud/{path}", Cookie=mine)
+        ).status == 401
+    assert (await public.get(first[:10], "/.well-known/lazycloud/log", Cookie=mine)).status == 401
 
     (held,) = public.json("share", "ls", folder=checkout.path)
     assert (held["commit"], held["url"]) == (first, url)
@@ -274,9 +277,14 @@ async def test_what_opened_previews_ends_with_the_account_or_the_token(
     assert (await public.get(first, **shown)).json["name"] == "first"
     assert program not in (await public.get(first, **shown)).text
     assert (await public.get(CONTROL, "/api/apps", Authorization=f"Bearer {program}")).status == 403
-    cancel = "/.well-known/lazycloud/cancel"
-    assert (await public.post(first, "", cancel, Cookie=hers)).status == 401  # a viewer
-    assert (await public.post(first, "", cancel, Cookie=owners)).status == 200
+    own = "/.well-known/lazycloud"
+    for steered in ("cancel", "retry"):
+        assert (await public.post(first, "", f"{own}/{steered}", Cookie=hers)).status == 401  # a viewer
+    assert (await public.get(first, f"{own}/log", Cookie=hers)).status == 401
+    assert (await public.get(first, f"{own}/log", Cookie=owners)).status == 200
+    assert (await public.post(first, "", f"{own}/cancel", Cookie=owners)).status == 200
+    asked = [event["who"] for event in await events(public) if event["kind"] == "asked"]
+    assert "owner" in asked
 
     await accounts.ask(public, "/api/accounts/ada/remove", {}, Authorization=public.authorization)
     await accounts.ask(public, "/api/tokens/e2e/revoke", {}, Authorization=public.authorization)
