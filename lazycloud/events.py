@@ -204,7 +204,8 @@ class CommandStarted(Event):
     who: str
 
     def sentence(self) -> str:
-        return f"{self.who} runs “{self.command}” in {_deployment(self.deployment)}"
+        what = f"“{self.command}”" if self.command else "a command"
+        return f"{self.who} runs {what} in {_deployment(self.deployment)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -196,10 +196,35 @@ class Conversation:
 
     async def _write(self) -> None:
         """What came, in order; one that is read slowly lets the command wait."""
+        handed: queue.SimpleQueue[tuple[int, bytes, asyncio.Future[None]]] = queue.SimpleQueue()
+        threading.Thread(target=self._write_output, args=[handed], name="write output", daemon=True).start()
         while piece := await self._writes.get():
-            await asyncio.to_thread(_write_all, *piece)
+            written = self._loop.create_future()
+            handed.put((*piece, written))
+            await written
             with contextlib.suppress(ConnectionError):  # the command has ended, and this is the rest
                 await self._socket.send_json({"take": len(piece[1])})
+
+    def _write_output(self, handed: queue.SimpleQueue[tuple[int, bytes, asyncio.Future[None]]]) -> None:
+        """In a thread of its own, which may wait for a reader when all is over."""
+        while True:
+            stream, data, written = handed.get()
+            problem: OSError | None = None
+            try:
+                _write_all(stream, data)
+            except OSError as failed:
+                problem = failed
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(_settle, written, problem)
+
+
+def _settle(written: asyncio.Future[None], problem: OSError | None) -> None:
+    if written.done():
+        return
+    if problem:
+        written.set_exception(problem)
+    else:
+        written.set_result(None)
 
 
 def _write_all(stream: int, data: bytes) -> None:

@@ -23,7 +23,7 @@ from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.post import Post
 from lazycloud.deployments.steps import usual
 from lazycloud.errors import Ambiguous, LazycloudError, NotFound
-from lazycloud.events import EventLog, Output, Recorded, WorkerEnded, kinds
+from lazycloud.events import CommandStarted, EventLog, Output, Recorded, WorkerEnded, kinds
 from lazycloud.states import State
 from lazycloud.store import Store
 from lazycloud.workers.worker import Worker
@@ -79,9 +79,12 @@ def error_view(problem: LazycloudError) -> Json:
 
 
 def without_output(view: Json) -> Json:
-    """A snapshot or fact without what the app wrote, which may name paths and secrets."""
+    """A snapshot or fact without what the app wrote, or somebody ran in it: both may name paths and secrets."""
     failure = view.get("failure")
-    trimmed = {"failure": {**failure, "last": []}} if failure else {}
+    trimmed: Json = {"failure": {**failure, "last": []}} if failure else {}
+    if view.get("kind") == CommandStarted.kind:
+        about = {name: view[name] for name in ("app", "deployment", "who")}
+        trimmed |= {"command": "", "sentence": CommandStarted(command="", **about).sentence()}
     return {**view, **({"log": []} if "log" in view else {}), **trimmed}
 
 

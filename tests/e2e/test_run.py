@@ -26,6 +26,8 @@ from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
 from tests.e2e.server import PATIENCE, Server
 
+pytestmark = pytest.mark.slow
+
 LAZYCLOUD = [sys.executable, "-m", "lazycloud"]
 
 
@@ -229,6 +231,26 @@ def test_a_reader_that_stands_still_makes_the_command_wait(run: Runner) -> None:
     gone(run)
 
 
+def test_who_is_told_to_leave_leaves_though_nobody_reads(run: Runner) -> None:
+    running = run("run", "HEAD", "--", "echo ready; trap '' INT; while :; do head -c 100000 /dev/zero; done")
+    running.shows("ready")
+    for _ in range(3):
+        time.sleep(0.2)  # three that come at once are one
+        running.process.send_signal(signal.SIGINT)
+    assert running.status() == 130
+    gone(run)
+
+
+def test_what_a_command_uses_is_not_pruned(run: Runner) -> None:
+    running = run("run", "HEAD~1", "--", "echo ready; read line; cat app.py")
+    running.shows("ready")
+    run.server.cli("prune", "--all")
+    running.process.stdin.write(b"\n")
+    running.process.stdin.flush()
+    running.shows("earlier")
+    assert running.status() == 0
+
+
 def test_signals_reach_the_command_and_its_end_is_told(run: Runner) -> None:
     for number, status in ((signal.SIGINT, 7), (signal.SIGTERM, 128 + 15)):
         running = run("run", "HEAD", "--", "trap 'exit 7' INT; echo ready; while :; do sleep 0.1; done")
@@ -378,3 +400,20 @@ async def test_who_ran_what_is_in_the_log(run: Runner) -> None:
     *_, ended = [event for event in events if event["kind"] == "command_ended"]
     assert (started["command"], bool(started["who"])) == ("true", True)
     assert ended["how"] == "ended with exit status 0"
+
+
+async def test_viewers_are_not_told_what_was_run_and_run_nothing(run: Runner) -> None:
+    await asyncio.to_thread(run.done, "run", "HEAD", "--", "echo", "a-secret")
+    made = await run.server.post(
+        "lazycloud", json.dumps({"name": "watcher", "role": "viewer"}), "/api/tokens",
+        Authorization=run.server.authorization, Content_Type="application/json",
+    )  # fmt: skip
+    viewer = f"Bearer {made.json['token']}"
+    told = (await run.server.get("lazycloud", "/api/events", Authorization=viewer)).text
+    assert "runs a command in" in told
+    assert "a-secret" not in told
+    overview = (await run.server.get("lazycloud", "/api/overview", Authorization=viewer)).text
+    assert "runs a command in" in overview
+    assert "a-secret" not in overview
+    refused = await run.server.get("lazycloud", "/api/apps/shop/run?ref=HEAD", Authorization=viewer)
+    assert refused.status == 403
