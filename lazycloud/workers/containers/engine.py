@@ -260,10 +260,10 @@ class Containers:
     async def _begin(self, recipe: Recipe, name: str, say: Output) -> str:
         """Create and start; the id. Waits for an engine that is away, and makes again what it has lost."""
         deadline = asyncio.get_running_loop().time() + ENGINE_RESTART
-        said, again = False, True
+        called, said, again = _called(name), False, True
         while True:
             try:
-                return await self._create(recipe, name)
+                return await self._create(recipe, called)
             except Away as problem:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -271,15 +271,16 @@ class Containers:
                     say(f"{problem.sentence} Waiting for it.\n")
                     said = True
                 await asyncio.sleep(ENGINE_POLL)
+                # An engine that died may have started it all the same, and two of them would have one data.
+                await self._drop(called)
             except Refused as problem:
                 if problem.code != NOT_THERE or not again:
                     raise
                 again = False
                 await self._prepare_engine()
 
-    async def _create(self, recipe: Recipe, name: str) -> str:
-        """Nothing is left of a container that could not be started."""
-        called = _called(name)
+    async def _create(self, recipe: Recipe, called: str) -> str:
+        """Nothing is left of a container that could not be started, as far as the engine answers."""
         containers = self._daemon.client.containers
         try:
             async with self._daemon.asked("to start a container"):
