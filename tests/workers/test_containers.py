@@ -30,7 +30,7 @@ from lazycloud.workers.readiness import NotReady
 from lazycloud.workers.record import Record
 from lazycloud.workers.worker import Launch
 from lazycloud.workforce import Limits
-from tests.dockerd import Dockerd
+from tests.dockerd import Dockerd, base_image
 from tests.tools import needs
 
 from .conftest import APPS, launch, until
@@ -384,3 +384,45 @@ async def test_nothing_is_left_of_somebodys_command_that_is_ended(
     with pytest.raises(StepFailed):
         await engine.spawn(replace(launched, image="no-such-image"), "true", None)
     assert dockerd.containers() == []
+
+
+async def test_what_is_built_of_a_dockerfile_ends_at_its_timeout_and_has_the_network_it_may_have(
+    engine: Containers, home: Home, dockerd: Dockerd
+) -> None:
+    base_image(dockerd, "base")
+    said: list[str] = []
+
+    async def build(dockerfile: str, timeout: float = 60, network: bool = True) -> None:
+        (home.path / "others/Dockerfile").write_text(f"FROM base\n{dockerfile}\n")
+        files = ["Dockerfile"]
+        await engine.images.build(
+            "shop", "key", home.path / "others", files, *files, said.append, timeout, network
+        )
+
+    with pytest.raises(StepFailed, match="took longer than 3 s") as caught:
+        await build("RUN echo on; sleep 600", timeout=3)
+    assert caught.value.last[-1] == "on"
+    task = asyncio.create_task(build("RUN echo once more; sleep 600"))
+    await until(lambda: any("once more\n" in text for text in said))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: not dockerd.containers())
+    assert not await engine.images.has("shop", "key")
+
+    said.clear()
+    await build("RUN ls /sys/class/net", network=False)
+    assert "lo\n" in said and "eth0" not in "".join(said)
+    await build("RUN ls -d /sys/class/net/*")
+    assert "/sys/class/net/eth0\n" in "".join(said)
+    assert await engine.images.has("shop", "key")
+    launched = replace(home.launch("x", image=engine.images.name("shop", "key")), command="")
+    with pytest.raises(StepFailed, match="No command specified"):
+        await engine.start(launched, unheard)
+    await build('CMD ["sh", "-c", "echo said; echo wrong >&2; exit 3"]')
+    worker = await engine.start(launched, unheard)
+    assert (await worker.ended()).words == "ended with exit status 3"
+    assert sorted(worker.last_lines()) == ["said", "wrong"]
+    await worker.stop()
+    await engine.leave(home.path / "apps/shop/releases/key")
+    assert not await engine.images.has("shop", "key")

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,9 @@ class Daemon:
         except (aiohttp.ClientError, OSError) as problem:
             raise self._away(str(problem)) from problem
 
-    async def build(self, archive: Any, parameters: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
+    async def build(
+        self, archive: Any, parameters: Mapping[str, str]
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """What `POST /build` says, a message at a time: aiodocker's own `build` has no word for the network."""
         headers = {"content-type": "application/x-tar"}
         forever = aiohttp.ClientTimeout()
@@ -118,9 +120,12 @@ class Daemon:
                 "build", "POST", params=parameters, headers=headers, data=archive, timeout=forever
             ) as answer,
         ):
-            async for line in answer.content:
-                if line.strip():
-                    yield json.loads(line)
+            try:
+                async for line in answer.content:
+                    if line.strip():
+                        yield json.loads(line)
+            finally:
+                answer.close()  # an engine goes on with what it believes somebody waits for
 
     def _away(self, why: str) -> Away:
         return Away(

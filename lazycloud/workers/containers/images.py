@@ -7,7 +7,7 @@ import json
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,10 +80,11 @@ class Images:
     async def make(self, archive: IO[bytes], parameters: Mapping[str, str], tail: Tail) -> None:
         """From a tar archive, said to `tail`. Raises StepFailed."""
         common = {"rm": "1", "forcerm": "1"}  # nothing of what it ran in stays, also when it fails
-        async for message in self._daemon.build(archive, {**common, **parameters}):
-            tail.feed(_said(message).encode())
-            if error := message.get("error"):
-                raise StepFailed(str(error))
+        async with aclosing(self._daemon.build(archive, {**common, **parameters})) as messages:
+            async for message in messages:
+                tail.feed(_said(message).encode())
+                if error := message.get("error"):
+                    raise StepFailed(str(error))
 
     async def remove(self, tag: str) -> None:
         """What still runs in it keeps it, until that is removed."""
