@@ -254,6 +254,8 @@ class Api:
         if not ref:
             raise BadInput("In which commit? `ref` is missing.", "Give a commit id, branch or tag.")
         _, deployment = await self._named(app, ref)
+        if self._fleet.is_production(deployment):
+            self._identity(request).demand(Role.OWNER, app.name)  # what is done to these data nobody undoes
         return await self._console.run(request, deployment, self._who(request))
 
     async def deploy(self, request: web.Request) -> web.StreamResponse:

@@ -179,18 +179,16 @@ class Visits:
                 "Log in to cancel this.", f"The control page: {self._config.addresses.control()}"
             )
         found = await self._find(place, hosts.normalise(request.host))
-        self._told(request, found, "cancel")
-        await self._fleet.cancel(found.deployment, self._who(request, found))
+        await self._fleet.cancel(found.deployment, self._told(request, found, "cancel"))
         return _done(request, found, 200)
 
-    def _told(self, request: web.Request, found: Found, what: str) -> None:
-        app, deployment, who = found.app.name, found.deployment.id, self._who(request, found)
-        self.tell(Asked(app=app, deployment=deployment, who=who, what=what, target=found.commit.short))
-
-    def _who(self, request: web.Request, found: Found) -> str:
-        """Whom the event log names: the cookie of a preview tells who logged in."""
-        who = self._previews.visitor(request, found.app.name)
-        return who.name if who else VISITOR
+    def _told(self, request: web.Request, found: Found, what: str) -> str:
+        """Who does this, who is named in the event log, too: a stranger where previews are for everybody."""
+        known, app = self._previews.visitor(request, found.app.name), found.app.name
+        who = known.name if known else VISITOR
+        commit = found.commit.short
+        self.tell(Asked(app=app, deployment=found.deployment.id, who=who, what=what, target=commit))
+        return who
 
     async def _log(self, request: web.Request, place: Place) -> web.StreamResponse:
         """The whole log of the last attempt."""

@@ -494,7 +494,8 @@ def write_request(head: RequestHead, forwarded: bytes, request_id: bytes, reason
     """
     fields = head.fields
     if reason:
-        relayed = _relayed(fields, fields.cookies) + b"Lazycloud-Reason: " + reason + b"\r\n"
+        token = b"Lazycloud-Token: " + fields.token + b"\r\n" if fields.token else b""
+        relayed = _relayed(fields, fields.cookies) + token + b"Lazycloud-Reason: " + reason + b"\r\n"
     else:
         if not fields.relayed:
             fields.relayed = _relayed(fields, [access.for_worker(each) for each in fields.cookies])

@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 
 from lazycloud.control.api import Api
+from lazycloud.control.doors import Doors
 from lazycloud.control.identity import Role
 from lazycloud.control.people import People
 from tests.e2e.conftest import Up
@@ -108,6 +109,11 @@ async def test_a_role_may_what_it_may_and_the_refusal_says_what_it_would_take(se
     assert (await ask(server, "/api/apps/shop/logs", **bearer(viewer))).status == 403
     assert (await ask(server, "/api/apps/shop/logs", **bearer(developer))).status == 200
     assert (await ask(server, "/api/apps/shop/deploy", {"ref": "HEAD~1"}, **bearer(developer))).status == 202
+    production = await ask(server, "/api/apps/shop/run?ref=production", **bearer(developer))
+    assert sentence(production) == "This needs the role owner; “ci” is a developer."
+    assert (
+        await ask(server, "/api/apps/shop/run?ref=HEAD", **bearer(developer))
+    ).status == 422  # no websocket
     refused = await ask(server, "/api/tokens", {"name": "mine", "role": "owner"}, **bearer(developer))
     assert sentence(refused) == "This needs the role owner; “ci” is a developer."
     (told,) = [fact for fact in await facts(server, "refused") if fact["who"] == "watcher"][:1]
@@ -121,8 +127,8 @@ async def test_every_route_refuses_who_is_less_than_it_needs(server: Server) -> 
         **{role: bearer(await token(server, f"a-{role}", role)) for role in ("viewer", "developer")},
     }
     asked = 0
-    for method, path, name, needed in (*Api.ROUTES, *People.ROUTES):
-        place = path.format(app="shop", deployment="shop.x", name="nobody")
+    for method, path, name, needed in (*Api.ROUTES, *People.ROUTES, *Doors.ROUTES):
+        place = path.format(app="shop", deployment="shop.x", name="nobody", number=1)
         for role, headers in ranks.items():
             if role and Role.read(role) >= needed:
                 continue
@@ -322,6 +328,11 @@ async def test_every_command_is_in_the_event_log_with_who_gave_it(
     assert retry.status == 202
     (visitor,) = [fact for fact in await facts(server, "asked") if fact["what"] == "retry"]
     assert (visitor["who"], visitor["target"]) == ("a visitor of its page", commit[:10])
+    named = {"Lazycloud-Token": await token(server, "e2e-retry", previews=True)}
+    assert (await server.post(commit, "", "/.well-known/lazycloud/retry", **named)).status == 202
+    assert [fact["who"] for fact in await facts(server, "asked") if fact["what"] == "retry"][
+        -1
+    ] == "e2e-retry"
     assert [fact["who"] for fact in await facts(server, "commit_pinned") if fact["commit"] == commit][
         -1
     ] == "gus"

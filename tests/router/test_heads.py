@@ -173,11 +173,15 @@ def test_only_a_trusted_proxy_is_believed_and_its_chain_extended() -> None:
     assert alone == ["X-Forwarded-For: 9.9.9.9", "X-Forwarded-Proto: http", "X-Forwarded-Host: a.localhost"]
 
 
-def test_own_cookies_reach_control_and_never_a_worker() -> None:
-    head = request('Cookie: a="1; lazycloud_session=s;b=2', "Cookie: lazycloud_preview=1.2")
+def test_own_cookies_and_tokens_reach_control_and_never_a_worker() -> None:
+    head = request(
+        'Cookie: a="1; lazycloud_session=s;b=2', "Cookie: lazycloud_preview=1.2", "Lazycloud-Token: t0k"
+    )
     assert b'\r\nCookie: a="1;b=2\r\n' in write_request(head, b"F: 1", b"id", None)
     assert b"lazycloud" not in write_request(head, b"F: 1", b"id", None)
+    assert b"t0k" not in write_request(head, b"F: 1", b"id", None)
     assert b"lazycloud_session=s" in write_request(head, b"F: 1", b"id", b"page")
+    assert b"\r\nLazycloud-Token: t0k\r\n" in write_request(head, b"F: 1", b"id", b"page")
 
 
 def test_an_insane_request_id_is_not_taken_over() -> None:
