@@ -14,10 +14,11 @@ import pytest
 
 from lazycloud.errors import StepFailed
 from lazycloud.processes import identify, unheard
+from lazycloud.walls import sandbox
 from lazycloud.walls.groups import Groups
 from lazycloud.walls.ports import Wall, missing
 from lazycloud.workers.bounds import Bounds
-from lazycloud.workers.engine import Processes
+from lazycloud.workers.engine import Processes, Sandboxed
 from lazycloud.workers.ports import RANGE
 from lazycloud.workers.process import ProcessWorker
 from lazycloud.workers.readiness import NotReady
@@ -193,6 +194,35 @@ async def test_a_fork_of_a_waiting_python_is_in_a_group_of_its_own(bounded: Boun
     await stand.parents.close()
     await until(lambda: identify(parent.pid) is None)
     assert bounded.workers[0].is_running
+
+
+@pytest.mark.skipif(bool(sandbox.missing()), reason=sandbox.missing())
+async def test_a_walled_fork_and_who_waits_for_it_are_in_its_group(bounded: Bounded) -> None:
+    stand = Stand.walled(bounded.folder)
+    assert stand.walls
+    engine = Sandboxed(stand.walls, Bounds(bounded.groups, Wall(RANGE)))
+    stand.parents = engine._parents
+    parent = await stand.preloaded("python greedy.py", "json")
+    made = stand.launch("python greedy.py", limits=Limits(memory=200_000_000), name="shop/forked")
+    for early in (True, False):
+        if early:
+            engine.prepare(made)
+        worker = await engine.start(made, stand.said.append)
+        assert isinstance(worker, ProcessWorker)
+        bounded.workers.append(worker)
+        await worker.ready()
+        assert worker.record.preloaded, stand.said
+        await until(lambda: worker.usage().processes == 3)  # noqa: B023 - the worker, who waits for it, who reaps
+    assert "/waits-" in Path(f"/proc/{parent.pid}/cgroup").read_text()
+    assert await ask(worker, "memory") == ""
+    assert "limit of memory" in await bounded.ended(worker)
+    await worker.stop()
+    await stand.parents.close()  # with it goes its group
+    await until(lambda: identify(parent.pid) is None)
+    assert await ask(bounded.workers[0], "group")
+    await bounded.workers[0].stop()
+    assert bounded.workers[0].how_it_ended == "is gone"  # nobody was left to tell
+    bounded.groups._sweep()
 
 
 async def test_a_worker_is_found_again_with_its_group_and_strays_of_others_end(bounded: Bounded) -> None:
