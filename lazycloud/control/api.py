@@ -287,7 +287,7 @@ class Api:
         if not (isinstance(counts, dict) and counts and all(type(each) is int for each in counts.values())):
             raise BadInput('How many? `counts` must be an object of numbers, such as {"web": 3}.')
         _, deployment = await self._named(self._app(request), ref)
-        told = await self._through(self._fleet.scale(deployment, counts))
+        told = await self._through(self._fleet.staffing.scale(deployment, counts))
         return web.json_response({"deployment": deployment.id, "counts": told})
 
     async def _through(self, work: Coroutine[Any, Any, T]) -> T:

@@ -18,8 +18,6 @@ from lazycloud import processes, store
 from lazycloud.allowance import in_words
 from lazycloud.build.commit import SHORT
 from lazycloud.build.disk import FULL, disk_full
-from lazycloud.build.plan import Plan
-from lazycloud.build.settings import WORKERS_MOST
 from lazycloud.config import Config
 from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
@@ -27,10 +25,11 @@ from lazycloud.deployments.crew import SOON, TRIES, Crew, pause
 from lazycloud.deployments.deploy import Deploy
 from lazycloud.deployments.deployment import Deployment, Failure, Key, advice_of
 from lazycloud.deployments.post import WEB, Post, names, record_in, rows_of
+from lazycloud.deployments.staffing import Staffing
 from lazycloud.deployments.steps import StepName
 from lazycloud.deployments.turns import Rank, Turn, Turns
-from lazycloud.errors import BadInput, Conflict, DiskFull, LazycloudError, NotFound, StepFailed
-from lazycloud.events import EventLog, PromoteFailed, Scaled
+from lazycloud.errors import Conflict, DiskFull, LazycloudError, NotFound, StepFailed
+from lazycloud.events import EventLog, PromoteFailed
 from lazycloud.processes import Output
 from lazycloud.states import DEPLOYING, PASSING, Cause, State
 from lazycloud.store import Store
@@ -89,7 +88,7 @@ class Fleet:
         self._held: WeakValueDictionary[str, Deployment] = WeakValueDictionary()  # by us, or somebody else
         self._full = KEPT
         self._crews: dict[str, Crew] = {}
-        self._handing_over: dict[str, asyncio.Lock] = {}  # by app
+        self.staffing = Staffing(events, state, self.apps, self.known, self.production, self._crew)
         self._crashes: dict[str, int] = {}  # in a row, by deployment
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -211,75 +210,6 @@ class Fleet:
             )
         await self._crew(deployment).restart()
 
-    async def scale(self, deployment: Deployment, counts: Mapping[str, int]) -> dict[str, int]:
-        """Have so many workers of some kinds from now on, whatever the commit says; the counts of all kinds.
-
-        Production's stay with production, whichever commit that is. Raises BadInput.
-        """
-        plan = await self._plan(deployment)
-        known = {WEB, *plan.background}
-        for kind, count in counts.items():
-            if kind not in known:
-                raise BadInput(
-                    f"This commit has no process “{kind[:40]}”.", f"It has: {', '.join(sorted(known))}."
-                )
-            if not int(kind == WEB) <= count <= WORKERS_MOST:
-                raise BadInput(f"{kind}={count} cannot be.", f"Give a number up to {WORKERS_MOST}.")
-        key = deployment.key
-        for kind, count in counts.items():
-            scaled = Scaled(app=key.app, deployment=deployment.id, process=kind, count=count)
-            self._events.append(
-                scaled,
-                store.put(store.scales, app=key.app, version=key.version, process=kind, count=count),
-            )
-        await self._events.flush()
-        if deployment.state is State.READY:
-            await self._staff(deployment)
-        return self._counts(deployment, plan)
-
-    async def hand_over(self, app: App) -> None:
-        """The pointer has moved: what only production runs ends where it was, and then begins where it is."""
-        async with self._handing_over.setdefault(app.name, asyncio.Lock()):
-            others = [
-                one
-                for one in self.known()
-                if one.key.app == app.name and one.key.is_production and not self.is_production(one)
-            ]
-            await asyncio.gather(
-                *(self._crew(one).dismiss("was stopped: production moved on", web=False) for one in others)
-            )
-        if deployment := self.production(app):
-            await self._bring_to_number(deployment)
-
-    def _counts(self, deployment: Deployment, plan: Plan) -> dict[str, int]:
-        """How many workers of each kind it is to have."""
-        key = deployment.key
-        rows = self._store.rows(store.scales, app=key.app, version=key.version)
-        told = {row["process"]: row["count"] for row in rows}
-        counts = {WEB: told.get(WEB, plan.workers)}
-        for kind in plan.background:
-            usual = 1 if self.is_production(deployment) else 0
-            only_one = key.is_production and not usual  # on production's data, but not production
-            counts[kind] = 0 if only_one else told.get(kind, usual)
-        return counts
-
-    async def _plan(self, deployment: Deployment) -> Plan:
-        app = self.app(deployment.key.app)
-        return await app.plan(await app.commit(deployment.key.commit))
-
-    async def _staff(self, deployment: Deployment) -> None:
-        """As many workers as it is to have, also of those that requests do not go to."""
-        if self.is_production(deployment):
-            await self.hand_over(self.app(deployment.key.app))
-        else:
-            await self._bring_to_number(deployment)
-
-    async def _bring_to_number(self, deployment: Deployment) -> None:
-        """Production may move on meanwhile, so that other numbers hold: they are looked up when they count."""
-        if deployment.state is State.READY:
-            plan = await self._plan(deployment)
-            await self._crew(deployment).staff(lambda: names(self._counts(deployment, plan)))
-
     def _crew(self, deployment: Deployment) -> Crew:
         crew = self._crews.get(deployment.id)
         if crew is None:
@@ -346,7 +276,7 @@ class Fleet:
             if deployment.state is State.READY:
                 self._crew(deployment).take_up()
                 if not deployment.key.is_production:
-                    self._later(deployment, self._staff(deployment))
+                    self._later(deployment, self.staffing.fill(deployment))
                 elif self.is_production(deployment):
                     self._later(deployment, self._staff_all(deployment))
         for row in cut_off:
@@ -379,11 +309,11 @@ class Fleet:
 
     async def _staff_all(self, production: Deployment) -> None:
         """Production, and then those on its data that are kept warm."""
-        await self._staff(production)
+        await self.staffing.fill(production)
         for one in self.known():
             key = one.key
             if key.is_production and key.app == production.key.app and one is not production:
-                await self._staff(one)
+                await self.staffing.fill(one)
 
     def _go_on(self, row: dict[str, Any]) -> None:
         """A deploy that was cut off begins again; one whose worker ended meanwhile waits to be asked for."""
@@ -486,14 +416,14 @@ class Fleet:
             self._later(deployment, deploy.settle(release))
             return
         asyncio.get_running_loop().call_later(START_SHARE, turn.release)
-        counts = self._counts(deployment, release.plan)
+        counts = self.staffing.counts(deployment, release.plan)
         await self.make_place(deployment, lambda text: deployment.transcript.write(StepName.START, text))
         await self._with_room(deployment, lambda: deploy.run(release, names({WEB: counts[WEB]})))
         deployment.advance(Cause.ANSWERED)
         self._crew(deployment).take_up()
         turn.release()
         if sum(counts.values()) > counts[WEB]:
-            self._later(deployment, self._staff(deployment))
+            self._later(deployment, self.staffing.fill(deployment))
         self._later(deployment, deploy.settle(release))
         await deploy.after(release)
 

@@ -268,10 +268,10 @@ class Production:
     async def _let_go(self, app: App, before: str, older: list[Deployment]) -> None:
         """New requests go to the new one; the one before stays warm for a rollback, older ones stop."""
         if not before or before == app.production:
-            await self._fleet.hand_over(app)
+            await self._fleet.staffing.hand_over(app)
             return
         await asyncio.gather(
-            self._fleet.retire(self._fleet.get(app, before, PRODUCTION)), self._fleet.hand_over(app)
+            self._fleet.retire(self._fleet.get(app, before, PRODUCTION)), self._fleet.staffing.hand_over(app)
         )
         for old in older:
             # Another promote may have come meanwhile, and may want just that one.

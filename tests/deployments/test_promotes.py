@@ -23,6 +23,7 @@ class Fleet:
     def __init__(self) -> None:
         self.start = asyncio.Event()
         self.retired: list[str] = []
+        self.staffing = self
 
     def get(self, app: Any, commit: str, version: str = "") -> Any:
         return SimpleNamespace(key=SimpleNamespace(app="shop", commit=commit), state=State.COLD, released="x")
