@@ -12,8 +12,8 @@ from lazycloud.walls.view import View
 from lazycloud.workers.command import shell
 from lazycloud.workforce import Limits
 
-SERVER, WORKER, RELEASE = "lazycloud.server", "lazycloud.worker", "lazycloud.release"
-"""Labels: the digest of the server's home, the worker's name, the key of an image's release."""
+SERVER, WORKER = "lazycloud.server", "lazycloud.worker"
+"""Labels: the digest of the server's home, the worker's name."""
 
 OWN_FOLDER = "rw,nosuid,nodev,mode=1777"
 TEMPORARY = Path("/tmp")  # noqa: S108 - the container's own
