@@ -26,7 +26,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tests.e2e.mirror import FILES
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import PATIENCE, Server
+from tests.e2e.server import PATIENCE, UNWALLED, Server
 
 PROXIES = Path(__file__).parents[2] / "docs" / "proxies"
 DOMAIN = "example.com"
@@ -60,6 +60,7 @@ class Site:
             self.checkout.path,
             *("--listen", f"localhost:{self.direct}", "--trust-proxy", "127.0.0.1"),
             *("--public-url", f"https://{DOMAIN}:{self.https}"),
+            environment=UNWALLED,
         )
         self.certificates = folder / "tls"
         self.certificates.mkdir()

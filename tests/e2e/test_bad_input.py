@@ -180,6 +180,8 @@ async def test_a_worker_that_dies_after_it_was_ready_shows_its_last_lines(up: Up
     assert (await server.post(bad, "x")).status == 502
 
     async def told() -> bool:
+        """It is started again a few times."""
+        await server.post(bad, "x")
         return "ended with exit status 7" in (await server.get(bad)).text
 
     await server.until(told)

@@ -12,6 +12,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
+from tests.e2e.server import UNWALLED
 
 pytestmark = pytest.mark.browser
 
@@ -53,7 +54,7 @@ async def test_a_cold_commit_shows_its_steps_then_the_app_at_its_deep_path(
         counter("cold", **{"lazycloud.toml": SLOW_BUILD.format(gate=gate)}), "Paint it blue"
     )
     checkout.commit(counter("head", **{"lazycloud.toml": ""}))
-    server = up(checkout.path)
+    server = up(checkout.path, **UNWALLED)
     await page.goto(f"http://{cold[:10]}.localhost:{server.port}/deep/path?q=1#part")
     await expect(page.get_by_role("heading", level=1)).to_contain_text("Paint it blue")
     await expect(page.get_by_text("compiling").last).to_be_visible()
@@ -77,7 +78,7 @@ async def test_a_failing_commit_shows_its_log_and_tries_again_when_told(
     marker = checkout.path.parent / "mended"
     build = f'[build]\ncommand = "echo looking for it; test -e {marker}"\n'
     bad = checkout.commit(counter("mended", **{"lazycloud.toml": build}))
-    server = up(checkout.path, "--production", good)
+    server = up(checkout.path, "--production", good, **UNWALLED)
     await page.goto(f"http://{bad[:10]}.localhost:{server.port}/")
     await expect(page.get_by_text("ended with exit status 1").first).to_be_visible(timeout=30_000)
     await expect(page.get_by_text("looking for it").first).to_be_visible()

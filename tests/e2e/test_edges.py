@@ -20,7 +20,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import BROWSER, Server
+from tests.e2e.server import BROWSER, UNWALLED, Server
 
 DEAF = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
@@ -122,7 +122,7 @@ async def test_a_commit_made_while_a_followed_one_is_promoted_is_promoted_too(
     up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
     checkout.commit(counter("one"))
-    server = up(checkout.path, "--follow", "main")
+    server = up(checkout.path, "--follow", "main", **UNWALLED)
     assert (await server.get()).json["name"] == "one"
     gate = tmp_path / "gate"
     two = checkout.commit(slow_to_start("two", gate))
@@ -137,7 +137,7 @@ async def test_a_branch_that_moves_while_its_commit_starts_is_not_kept_on_the_ol
     up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
     checkout.commit(counter("production"))
-    server = up(checkout.path)
+    server = up(checkout.path, **UNWALLED)
     gate = tmp_path / "gate"
     checkout.git("checkout", "-q", "-b", "feature")
     old = checkout.commit(slow_to_start("old", gate))
@@ -211,7 +211,7 @@ async def test_a_rehearsal_that_was_cut_off_is_thrown_away(
     up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
     good = checkout.commit(counter("good"))
-    server = up(checkout.path, "--production", good)
+    server = up(checkout.path, "--production", good, **UNWALLED)
     await promote_held(server, checkout, tmp_path, "rehearsal")
     await new_control(server)
     (tmp_path / "gate").touch()
@@ -224,7 +224,7 @@ async def test_a_promote_that_was_cut_off_leaves_nothing_running_on_productions_
     up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
     good = checkout.commit(counter("good"))
-    server = up(checkout.path, "--production", good)
+    server = up(checkout.path, "--production", good, **UNWALLED)
     await promote_held(server, checkout, tmp_path, "production")
     await new_control(server)
     await server.get(good)  # a whole deploy later it has not been begun again
@@ -240,7 +240,7 @@ async def test_a_second_promote_rehearses_the_migration_again(
     up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
     good = checkout.commit(counter("good"))
-    server = up(checkout.path, "--production", good)
+    server = up(checkout.path, "--production", good, **UNWALLED)
     new = await promote_held(server, checkout, tmp_path, "production")
     await new_control(server)
     (tmp_path / "gate").touch()
@@ -252,7 +252,7 @@ async def test_ctrl_c_during_a_rehearsal_leaves_no_rehearsal_data(
     up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
     good = checkout.commit(counter("good"))
-    server = up(checkout.path, "--production", good)
+    server = up(checkout.path, "--production", good, **UNWALLED)
     await promote_held(server, checkout, tmp_path, "rehearsal")
     assert list(server.home.glob("apps/shop/data/rehearsal-*"))
     await asyncio.to_thread(server.stop)
@@ -264,7 +264,7 @@ async def test_a_promote_that_was_cut_off_is_told_to_who_waits_for_it(
 ) -> None:
     good = checkout.commit(counter("good"))
     new = checkout.commit(slow_to_start("new", tmp_path / "gate"))
-    server = up(checkout.path, "--production", good)
+    server = up(checkout.path, "--production", good, **UNWALLED)
     await server.get()
     with server.going_on("promote", new, folder=checkout.path) as promoting:
         await started(server, new)
@@ -333,7 +333,7 @@ async def test_logs_f_follows_a_build_that_goes_on(up: Up, checkout: Checkout, t
     gate = tmp_path / "gate"
     script = f"echo first; while ! test -e {gate}; do sleep 0.1; done; echo 'and last'"
     slow = checkout.commit({**counter("slow"), "lazycloud.toml": f'[build]\ncommand = "{script}"\n'})
-    server = up(checkout.path, "--production", good)
+    server = up(checkout.path, "--production", good, **UNWALLED)
     asking = asyncio.create_task(server.get(slow))
     await server.reaches(slow, "building")
     lines: list[str] = []
@@ -383,7 +383,7 @@ async def test_a_request_that_comes_while_its_commit_stops_waits_and_is_served(
 async def test_stop_stops_although_a_request_is_held(up: Up, checkout: Checkout, tmp_path: Path) -> None:
     good = checkout.commit(counter("good"))
     slow = checkout.commit(slow_to_start("slow", tmp_path / "gate"))
-    server = up(checkout.path, "--production", good)
+    server = up(checkout.path, "--production", good, **UNWALLED)
     held = asyncio.create_task(server.get(slow))
     await started(server, slow)
     await server.verb("stop", slow, folder=checkout.path)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout
-from tests.e2e.server import Server
+from tests.e2e.server import UNWALLED, Server
 from tests.router.load import Load
 
 APP = """
@@ -113,7 +113,7 @@ async def test_whatever_is_killed_under_load_every_request_is_answered_or_accoun
     seen = tmp_path / "seen"
     preview = checkout.commit(files(seen))
     checkout.commit({"more.txt": "production"})
-    server = up(checkout.path, "--routers", "2")
+    server = up(checkout.path, "--routers", "2", **UNWALLED)
     assert (await server.get(path="/pid")).status == 200
     (pid,) = {worker.pid for worker in server.workers()}
     await server.get(preview, "/pid")
@@ -173,7 +173,7 @@ async def test_a_router_that_is_killed_under_load_loses_only_what_it_was_at(
     up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
     checkout.commit(files(tmp_path / "seen"))
-    server = up(checkout.path, "--routers", "2")
+    server = up(checkout.path, "--routers", "2", **UNWALLED)
     await server.get(path="/pid")
     load = Load(server.port, server.host())
     async with load.going_on():

@@ -70,14 +70,13 @@ async def test_a_commit_starts_preloaded_once_another_has_run_and_outlives_contr
     assert not (await running(server, plain))["preloaded"]
     assert "preload" not in await server.verb("logs", plain, "--app", "shop")
 
+    pid = (await running(server, second))["pid"]
     server.children()["control"].kill()
     await server.until(lambda: answers(server))
-    assert (await server.get(second)).json["pid"] == answer["pid"]
+    assert (await running(server, second))["pid"] == pid
     assert (await running(server, second))["preloaded"]  # as the next control knows from its store
-    psutil.Process(
-        answer["pid"]
-    ).kill()  # it is nobody's child now but the server's own process', which reaps it
-    await asyncio.to_thread(server.wait, lambda: not psutil.pid_exists(answer["pid"]), "reaping")
+    psutil.Process(pid).kill()  # it is nobody's child now but the server's own process', which reaps it
+    await asyncio.to_thread(server.wait, lambda: not psutil.pid_exists(pid), "reaping")
 
 
 async def test_a_site_of_files_is_served_by_forks_of_a_python_of_ours(tmp_path: Path) -> None:

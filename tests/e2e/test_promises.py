@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import BROWSER, Answer, Server
+from tests.e2e.server import BROWSER, UNWALLED, Answer, Server
 
 FRAME = BROWSER | {"Sec-Fetch-Dest": "iframe"}
 FETCH = BROWSER | {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}
@@ -41,7 +41,9 @@ async def test_a_visitor_who_leaves_does_not_cancel_the_deploy_that_others_wait_
 ) -> None:
     checkout.commit(counter("good"))
     commit = checkout.commit(slow("slow", gate))
-    server = up(checkout.path, "--access-log", str(tmp_path / "access.log"), "--production", "HEAD~1")
+    server = up(
+        checkout.path, "--access-log", str(tmp_path / "access.log"), "--production", "HEAD~1", **UNWALLED
+    )
     first, *others = await held(server, 5, commit)
     first.cancel()
 
@@ -60,7 +62,7 @@ async def test_the_landing_page_is_shown_to_a_browsers_window_only_also_when_it_
     good = checkout.commit(counter("good"))
     never = checkout.commit(slow("slow", gate))
     failing = checkout.commit({**counter("failing"), "app.py": "raise SystemExit('no')"})
-    server = up(checkout.path, "--production", good, LAZYCLOUD_HOLD_TIMEOUT="1")
+    server = up(checkout.path, "--production", good, LAZYCLOUD_HOLD_TIMEOUT="1", **UNWALLED)
     for commit, status, landing in ((never, 504, 503), (failing, 502, 502)):
         shown = await server.get(commit, **BROWSER)
         assert shown.headers["Lazycloud-Answer"] == "landing"
@@ -88,7 +90,7 @@ async def test_whatever_lazycloud_says_itself_says_so_and_names_its_request(
 ) -> None:
     good = checkout.commit(counter("good"))
     never = checkout.commit(slow("slow", gate))
-    server = up(checkout.path, "--production", good)
+    server = up(checkout.path, "--production", good, **UNWALLED)
     key = {"Authorization": server.authorization}
     for label, path, headers in (
         (never, "/", BROWSER),
@@ -116,7 +118,9 @@ async def test_the_held_requests_of_one_app_leave_room_for_those_of_another(
     for repository, name in ((checkout, "shop"), (blog, "blog")):
         repository.commit(counter(name))
     shop, post = checkout.commit(slow("slow shop", gate)), blog.commit(slow("slow blog", gate))
-    server = up(checkout.path, blog.path, "--routers", "2", "--builds", "6", LAZYCLOUD_HELD_MAX="4")
+    server = up(
+        checkout.path, blog.path, "--routers", "2", "--builds", "6", LAZYCLOUD_HELD_MAX="4", **UNWALLED
+    )
     flood = [asyncio.create_task(server.get(shop, f"/{number}")) for number in range(12)]
     refused = await first_done(flood, 10)
     assert {answer.status for answer in refused} == {503}
@@ -163,7 +167,7 @@ async def test_a_robot_waits_like_others_for_what_is_being_started_anyway(
 ) -> None:
     """Production that is started again, for one: nobody wants to be unlisted for that."""
     checkout.commit(slow("production", gate))
-    server = up(checkout.path)
+    server = up(checkout.path, **UNWALLED)
     (other,) = await held(server, 1, "")
     robot = asyncio.create_task(server.get(User_Agent=GOOGLEBOT))
     await asyncio.wait([robot], timeout=0.5)  # it is not refused meanwhile

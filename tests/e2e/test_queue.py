@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import BROWSER, PATIENCE, Server
+from tests.e2e.server import BROWSER, PATIENCE, UNWALLED, Server
 
 
 class Gates:
@@ -72,7 +72,7 @@ async def test_who_is_waited_for_comes_before_warmers_and_old_ones_of_a_branch_a
     busy, *warm = (gates.commit(name, "build") for name in ("busy", "old", "middle", "new"))
     opened, person = gates.commit("opened", "build"), gates.commit("person")
     # All are there before the server is: of what comes while it looks it would warm the newest by itself.
-    server = up(checkout.path, "--builds", "1", "--production", production)
+    server = up(checkout.path, "--builds", "1", "--production", production, **UNWALLED)
     assert await server.named("production")
     await server.get(busy, **BROWSER)
     await server.reaches(busy, "building")
@@ -96,7 +96,7 @@ async def test_a_cancelled_deploy_says_by_whom_and_waits_to_be_asked_again(
     up: Up, checkout: Checkout, gates: Gates
 ) -> None:
     production = checkout.commit(counter("production"))
-    server = up(checkout.path, "--builds", "1", "--production", production)
+    server = up(checkout.path, "--builds", "1", "--production", production, **UNWALLED)
     busy, queued = gates.commit("busy"), gates.commit("queued")
     await server.get(busy, **BROWSER)
     await server.reaches(busy, "building")
@@ -124,7 +124,7 @@ async def test_a_deploy_that_shares_a_build_with_a_cancelled_one_goes_on(
     up: Up, checkout: Checkout, gates: Gates
 ) -> None:
     production = checkout.commit(counter("production"))
-    server = up(checkout.path, "--builds", "2", "--production", production)
+    server = up(checkout.path, "--builds", "2", "--production", production, **UNWALLED)
     one = gates.commit("same")
     two = checkout.commit({}, "the same files")
     for commit in (one, two):
@@ -145,7 +145,7 @@ async def test_a_cancelled_promote_leaves_production_as_it_was(
     up: Up, checkout: Checkout, gates: Gates
 ) -> None:
     production = checkout.commit(counter("before"))
-    server = up(checkout.path, "--production", production)
+    server = up(checkout.path, "--production", production, **UNWALLED)
     assert await server.named("before")
     after = gates.commit("after")
 
@@ -169,7 +169,7 @@ async def test_a_migration_can_be_cancelled_in_its_rehearsal_and_not_on_producti
     up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
     production = checkout.commit(counter("before"))
-    server = up(checkout.path, "--production", production)
+    server = up(checkout.path, "--production", production, **UNWALLED)
     assert await server.named("before")
     at, go = tmp_path / "at", tmp_path / "go"
     migrates = f"touch {at}-$LAZYCLOUD_VERSION; until [ -e {go}-$LAZYCLOUD_VERSION ]; do sleep 0.05; done"
