@@ -49,6 +49,12 @@ def kill_server(server: Server) -> None:
     server.process.wait()
 
 
+def is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 async def test_workers_are_scaled_and_restarted_without_a_request_lost(up: Up, checkout: Checkout) -> None:
     checkout.commit(FILES)
     server = up(checkout.path)
@@ -152,7 +158,7 @@ async def test_stop_all_ends_what_a_server_that_is_gone_has_left(
     said = await server.verb("stop", "--all")
     assert re.search(r"Ended [23] workers", said), said  # one may not have been written down yet
     assert server.workers() == []
-    assert not [one for one in everything if one.is_running() and one.status() != "zombie"]
+    server.wait(lambda: not any(map(is_alive, everything)), "end of all that it had started", 20)
     assert stranger.returncode is None
     stranger.kill()
     await stranger.wait()
