@@ -93,7 +93,7 @@ async def test_a_page_whose_server_restarts_goes_on_where_it_was(
     gate = checkout.path.parent / "gate"
     cold = checkout.commit(counter("cold", **{"lazycloud.toml": SLOW_BUILD.format(gate=gate)}))
     checkout.commit(counter("head", **{"lazycloud.toml": ""}))
-    server = up(checkout.path)
+    server = up(checkout.path, **UNWALLED)
     await page.goto(f"http://{cold[:10]}.localhost:{server.port}/")
     await expect(page.get_by_text("compiling").last).to_be_visible()
     server.children()["control"].kill()
