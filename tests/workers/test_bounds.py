@@ -1,12 +1,11 @@
 """Workers within bounds: what goes beyond them is ended and says why, and nothing of it is left."""
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +45,11 @@ class Bounded:
         return worker
 
     def launch(self, command: str, **options: Any) -> Any:
-        data = self.folder / "data"
+        """With data in a folder of its own, or where `data` says."""
+        (data,) = options.pop("data", (self.folder / "data",))
         data.mkdir(exist_ok=True)
         made = launch(self.folder, command, name="shop/3f2a9c1d0b", data=(data,), **options)
-        return type(made)(**{**made.__dict__, "environment": {**made.environment, "DATA_DIR": str(data)}})
+        return replace(made, environment={**made.environment, "DATA_DIR": str(data)})
 
     async def ended(self, worker: Worker) -> str:
         async with asyncio.timeout(20):
@@ -265,21 +265,25 @@ async def test_a_command_of_the_app_runs_within_the_same_bounds_and_leaves_nothi
         await bounded.engine.run(made, hungry, lines.append, 30)
 
 
-async def test_where_nothing_counts_the_watch_does(tmp_path: Path) -> None:
-    engine = Processes(Bounds())
-    made = Bounded(tmp_path, Groups(tmp_path, proc=tmp_path), engine)
-    hungry = await made.start(limits=Limits(memory=150_000_000))
+@pytest.fixture
+async def unbounded(tmp_path: Path) -> AsyncIterator[Bounded]:
+    """A machine on which no group can be made."""
+    made = Bounded(tmp_path, Groups(tmp_path, proc=tmp_path), Processes(Bounds()))
+    yield made
+    await asyncio.gather(*(worker.stop() for worker in made.workers))
+    await made.engine.close()
+
+
+async def test_where_nothing_counts_the_watch_does(unbounded: Bounded) -> None:
+    hungry = await unbounded.start(limits=Limits(memory=150_000_000))
     await hungry.ready()
-    with contextlib.suppress(TimeoutError):
-        asking = asyncio.create_task(ask(hungry, "memory"))
-        assert await made.ended(hungry) == "was ended because it reached its limit of memory (150 MB)"
-        await asking
+    asking = asyncio.create_task(ask(hungry, "memory"))
+    assert await unbounded.ended(hungry) == "was ended because it reached its limit of memory (150 MB)"
+    await asking
     script = "import os, time\nfor _ in range(30):\n  if os.fork() == 0: time.sleep(600)\ntime.sleep(600)"
-    (tmp_path / "many.py").write_text(script)
-    many = await made.start(f"python3 {tmp_path}/many.py", limits=Limits(processes=20))
-    assert await made.ended(many) == "was ended because it had more than its limit of 20 processes"
-    await asyncio.gather(hungry.stop(), many.stop())
-    await engine.close()
+    (unbounded.folder / "many.py").write_text(script)
+    many = await unbounded.start(f"python3 {unbounded.folder}/many.py", limits=Limits(processes=20))
+    assert await unbounded.ended(many) == "was ended because it had more than its limit of 20 processes"
 
 
 @pytest.fixture
@@ -294,20 +298,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-async def test_who_fills_the_disk_is_ended_also_without_a_limit_of_his_own(small_disk: Path) -> None:
+async def test_who_fills_the_disk_is_ended_also_without_a_limit_of_his_own(
+    small_disk: Path, unbounded: Bounded
+) -> None:
     """And not the neighbour, whose data is there as well."""
-    groups = Groups(small_disk)
-    made = Bounded(small_disk, groups, Processes(Bounds()))
+    filler = await unbounded.start(data=(small_disk,))
     (small_disk / "other").mkdir()
-    quiet = await made.engine.start(
-        launch(small_disk / "other", "greedy.py", data=(small_disk / "other",)), unheard
-    )
-    filler = await made.start()
+    quiet = await unbounded.start(data=(small_disk / "other",))
     await asyncio.gather(quiet.ready(), filler.ready())
     asking = asyncio.create_task(ask(filler, "disk"))
-    how = await made.ended(filler)
+    how = await unbounded.ended(filler)
     assert how.startswith("was ended because the disk is all but full, and its data grew by ")
     await asking
     assert quiet.is_running
-    await asyncio.gather(quiet.stop(), filler.stop())
-    await made.engine.close()
