@@ -383,3 +383,20 @@ def _digest(folder: Path) -> dict[str, str]:
         for place in sorted(folder.rglob("*"))
         if place.is_file()
     }
+
+
+@pytest.mark.parametrize("name", ["database.sqlite", "files"])
+async def test_data_that_are_a_link_to_elsewhere_are_not_copied(
+    versions: Versions, tmp_path: Path, name: str
+) -> None:
+    await versions.fork(COMMIT, None)
+    outside, place = tmp_path / "outside", versions.place(COMMIT) / name
+    place.rename(outside)
+    place.symlink_to(outside)
+    with pytest.raises(StepFailed, match="a link that leads out of that data"):
+        await versions.fork(OTHER, COMMIT)
+    assert not versions.exists(OTHER)
+    place.unlink()
+    outside.rename(place.with_name("own"))
+    place.symlink_to("own")  # a link within is nobody's harm
+    await versions.fork(OTHER, COMMIT)
