@@ -132,6 +132,13 @@ def processes_of(pid: int) -> Path:
         return Path()
 
 
+async def test_what_a_parent_is_given_is_not_lost_on_the_way_to_it(stand: Stand) -> None:
+    parent = await stand.preloaded("python reports.py", "json")
+    opened = {int(place.name): place.readlink() for place in Path(f"/proc/{parent.pid}/fd").iterdir()}
+    (control,) = (number for number, place in opened.items() if str(place).startswith("socket:"))
+    assert control > sandbox.FILTER  # which a shell opens
+
+
 async def test_one_parent_that_is_killed_takes_no_worker_along(stand: Stand) -> None:
     parent = await stand.preloaded("python reports.py", "json")
     survivor = await stand.start("python reports.py")

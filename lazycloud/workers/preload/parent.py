@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -27,7 +28,7 @@ from lazycloud.processes import (
     kill_session,
 )
 from lazycloud.walls.machine import installation
-from lazycloud.walls.sandbox import Enclosed, Sandbox
+from lazycloud.walls.sandbox import FILTER, Enclosed, Sandbox
 from lazycloud.walls.view import View
 from lazycloud.workers.bounds import NO_BOUNDS, Bound, Bounds
 from lazycloud.workers.logs import open_log
@@ -132,8 +133,7 @@ class Parent:
             try:
                 # bwrap's processes stay outside: they are to outlive the group, for the workers.
                 doors = stack.enter_context(_opened(bound.doors if walls else ()))
-                settings["doors"] = doors
-                number = str(theirs.fileno())
+                number, *settings["doors"] = given = _out_of_the_way([theirs.fileno(), *doors], stack)
                 process = subprocess.Popen(
                     [
                         *(bound.words_without_entering if walls else bound.words),
@@ -141,7 +141,7 @@ class Parent:
                         start.venv.path / "bin" / "python",
                         *start.invocation.options,
                         SCRIPT,
-                        number,
+                        str(number),
                         json.dumps(settings),
                         "-" * ARGUMENT_ROOM,
                     ],
@@ -151,7 +151,7 @@ class Parent:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
-                    pass_fds=[theirs.fileno(), *doors],
+                    pass_fds=given,
                 )
             except BaseException:
                 ours.close()
@@ -369,6 +369,14 @@ def _opened(doors: Sequence[Path]) -> Iterator[list[int]]:
             yield [stack.enter_context(door.open("wb", buffering=0)).fileno() for door in doors]
         except OSError as problem:
             raise Unsuitable(f"its control group could not be opened: {problem.strerror}") from problem
+
+
+def _out_of_the_way(descriptors: list[int], stack: contextlib.ExitStack) -> list[int]:
+    """The same by other numbers: on the way to the process shells use small ones (walls.sandbox.FILTER)."""
+    copies = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, FILTER + 11) for each in descriptors]
+    for each in copies:
+        stack.callback(os.close, each)
+    return copies
 
 
 def _bring_along(worker: int, doors: Sequence[Path]) -> None:
