@@ -17,7 +17,7 @@ from typing import Any
 from lazycloud import store
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.post import Post
-from lazycloud.errors import LazycloudError
+from lazycloud.errors import Conflict, LazycloudError
 from lazycloud.events import EventLog, WorkerEnded, WorkerFailed, WorkerReady, WorkerUnhealthy
 from lazycloud.states import State
 from lazycloud.workers.readiness import ask_health
@@ -43,7 +43,7 @@ def pause(crashes: int) -> float:
     return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
 
 
-class _Dismissed(LazycloudError):
+class _Dismissed(Conflict):
     """Nobody is wanted at that post any more."""
 
 
