@@ -57,6 +57,9 @@ async def test_a_browser_keeps_each_cookie_to_its_own_host(
     tls = ["--listen", "127.0.0.1:0", "--domain", DOMAIN, "--tls-cert", cert, "--tls-key", key]
     server = up(checkout.path, *tls)
     set_previews(server, "password", PASSWORD)
+    for commit in (first, second):  # what follows is about cookies, and waits for no start
+        await server.verb("deploy", commit, folder=checkout.path)
+    expect.set_options(timeout=30_000)
     page = await context.new_page()
     host = f"{first[:10]}.{DOMAIN}"
 
