@@ -21,7 +21,12 @@ from lazycloud.events import EventLog, Output, StateChanged, StepFinished, StepS
 from lazycloud.states import DEPLOYING, PASSING, Cause, State, advance
 from lazycloud.workers.worker import Worker
 
-READ_ONLY = ("Read-only file system", "EROFS")  # as C's library says it, and Node.js
+READ_ONLY = (  # as the C library says it, Node.js, and SQLite of a database that lies beside the code
+    "Read-only file system",
+    "EROFS",
+    "unable to open database file",
+    "attempt to write a readonly database",
+)
 
 
 @dataclass(frozen=True)

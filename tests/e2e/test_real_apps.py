@@ -266,11 +266,15 @@ async def test_django_migrates_its_own_data_and_takes_a_form(cloud: Cloud, commi
 
 @pytest.mark.registry
 @pytest.mark.slow
-async def test_what_startproject_of_django_writes_is_served_as_it_is(cloud: Cloud) -> None:
+async def test_what_startproject_of_django_writes_is_served_where_it_may_write_beside_itself(
+    cloud: Cloud,
+) -> None:
+    """Its database lies in the project's folder; behind walls that is the release."""
     folder = cloud.checkouts["generated"].path
     (folder / "index.html").unlink()
     (folder / "requirements.txt").write_text(example("django")["requirements.txt"])
     await asyncio.to_thread(startproject, folder, cloud.server.home / "cache" / "uv")
+    (folder / "lazycloud.toml").write_text("[run]\nwritable = true\n")
     cloud.commit("generated", "startproject")
     assert "The install worked successfully!" in (await cloud.get("generated", "startproject")).text
 
