@@ -406,7 +406,7 @@ async def promoted_over_a_slow_request(
     )
     first = checkout.commit(slow)
     second = checkout.commit(counter("second"))
-    server = up(checkout.path, "--production", first)
+    server = up(checkout.path, "--production", first, **UNWALLED)
     waiting = asyncio.create_task(server.get("", "/slow"))
     await asyncio.to_thread(server.wait, asked.exists, "slow request")
     await server.verb("promote", second, folder=checkout.path)
@@ -456,11 +456,11 @@ NAME = [write("shared.txt"), write("own.txt"), open("shared.txt").read()]
 
 
 async def test_a_worker_cannot_change_what_releases_share(up: Up, checkout: Checkout) -> None:
-    """The second commit's files are links to the first's; only a new file can be written beside them."""
+    """The second commit's files are links to the first's; without walls, a new file can be written beside them."""
     files = counter("it", **{"shared.txt": "as committed"})
     files["app.py"] = files["app.py"].replace('NAME = "it"', WRITES)
     commits = [checkout.commit(files)]
-    server = up(checkout.path)
+    server = up(checkout.path, **UNWALLED)
     commits.append(checkout.commit({"other.txt": ""}))
     for commit in commits:
         answer = json.loads((await server.get(commit)).text)
