@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import Server
+from tests.e2e.server import UNWALLED, Server
 from tests.router.stage import Wire, get
 
 APP = """
@@ -132,7 +132,7 @@ async def test_two_upgrades_under_load_refuse_and_cut_nobody(
     here.touch()
     cold = checkout.commit(app(later))
     checkout.commit(app(here))
-    server = up(checkout.path, "--routers", "2")
+    server = up(checkout.path, "--routers", "2", **UNWALLED)  # its apps look at files of the test
     await server.get()
     before, workers = generation(server), {worker.pid for worker in server.workers()}
     load = Load(server.port)
