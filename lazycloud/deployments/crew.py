@@ -69,6 +69,7 @@ class Crew:
         self._hiring: dict[str, asyncio.Task[Worker]] = {}  # by post
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._mending: dict[str, asyncio.Task[None]] = {}
+        self._letting_go: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
 
     def take_up(self) -> None:
@@ -129,12 +130,15 @@ class Crew:
         for task in hiring:
             task.cancel()
         await asyncio.gather(*hiring, return_exceptions=True)
-        await asyncio.gather(*(self._end(post, how) for post in posts))
+        await asyncio.gather(
+            *(self._end(post, how) for post in posts), *map(asyncio.shield, self._letting_go)
+        )
 
     async def leave(self) -> None:
         """Watch nobody any more, and start nobody; they run on, for the next control."""
         probing = [self._probing] if self._probing else []
         tasks = [*self._watchers.values(), *self._mending.values(), *self._hiring.values(), *probing]
+        tasks += self._letting_go
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -187,7 +191,7 @@ class Crew:
     async def _mend_on(self, post: Post, gone: Worker | None) -> None:
         """A new worker after a pause, and after longer ones if it ends, too."""
         if gone:
-            await asyncio.gather(self._route(), gone.stop())  # what it left of its group
+            await asyncio.gather(self._route(), self._surely(gone.stop()))  # what it left of its group
         while post.crashes <= TRIES or self._for_ever():
             await asyncio.sleep(pause(post.crashes))
             async with self._changing:
@@ -214,7 +218,7 @@ class Crew:
         if self._has_room_for(post):
             self._take(post, worker)
         else:  # it was stopped, or came down, meanwhile
-            await worker.stop()
+            await self._surely(worker.stop())
         return True
 
     async def _new(self, post: Post) -> Worker:
@@ -232,8 +236,9 @@ class Crew:
         finally:
             self._hiring.pop(post.name, None)
 
-    def _has_room_for(self, post: Post) -> bool:
-        if self._deployment.posts.get(post.name) is not post:
+    def _has_room_for(self, post: Post, instead_of: Worker | None = None) -> bool:
+        """The deployment may have come down while a worker was hired, and be up again with another one there."""
+        if self._deployment.posts.get(post.name) is not post or post.worker is not instead_of:
             return False
         state = self._deployment.state
         going_on = state not in (State.STOPPING, State.STOPPED) and self._for_ever()
@@ -257,11 +262,15 @@ class Crew:
             self._take(post, await self._new(post))
             return
         new = await self._new(post)
-        if not self._has_room_for(post):
-            await new.stop()
+        if not self._has_room_for(post, old):
+            await self._surely(new.stop())
             return
         self._unwatch(post)
         self._take(post, new)
+        await self._surely(self._let_go(post, old, how))
+
+    async def _let_go(self, post: Post, old: Worker, how: str) -> None:
+        """Of one whose post is another's by now."""
         await self._route()
         await old.stop()
         self._tell_end(post, old, how, expected=True)
@@ -269,17 +278,30 @@ class Crew:
     async def _drop(self, post: Post) -> None:
         del self._deployment.posts[post.name]
         self._unwatch(post)
+        await self._surely(self._drop_on(post))
+
+    async def _drop_on(self, post: Post) -> None:
         if post.is_web:
             await self._route()
-        await self._end(post, "is one too many")
+        await self._end_on(post, "is one too many")
 
     async def _end(self, post: Post, how: str) -> None:
+        await self._surely(self._end_on(post, how))
+
+    async def _end_on(self, post: Post, how: str) -> None:
         if worker := post.worker:
             self._unwatch(post)
             await worker.stop()
             if post.worker is worker:
                 post.clear(how)
-            self._tell_end(post, worker, how, expected=True)
+                self._tell_end(post, worker, how, expected=True)
+
+    async def _surely(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it to its end though whoever wants it is cancelled: no post tells of that worker any more."""
+        task = self._task("let go of a worker of", work)
+        self._letting_go.add(task)
+        task.add_done_callback(self._letting_go.discard)
+        await asyncio.shield(task)
 
     async def _probe_on(self) -> None:
         """Ask the health path of each worker that has one, for as long as there is one."""
