@@ -259,7 +259,9 @@ class Crew:
         post.restarts += 1
         if not post.is_web:
             await self._end(post, how)
-            self._take(post, await self._new(post))
+            if not await self._fill(post):
+                self._mend(post)
+                raise LazycloudError(f"{post.name} {post.ended}", "It is tried again.")
             return
         new = await self._new(post)
         if not self._has_room_for(post, old):

@@ -12,7 +12,7 @@ import pytest
 from lazycloud.deployments.crew import Crew
 from lazycloud.deployments.deployment import Deployment, Key
 from lazycloud.deployments.post import Post
-from lazycloud.errors import LazycloudError
+from lazycloud.errors import LazycloudError, StepFailed
 from lazycloud.states import Cause, State
 from lazycloud.workers.record import Record
 from lazycloud.workers.worker import Ended, Worker
@@ -146,6 +146,17 @@ async def test_what_is_dismissed_ends_though_whoever_dismissed_it_is_cancelled(s
     worker.may_end.set()
     await stop
     assert not worker.is_running
+
+
+async def test_a_background_process_that_cannot_be_started_again_is_tried_again(stage: Stage) -> None:
+    stage.place("clock.1")
+    await stage.hires.put(StepFailed("The process ended with exit status 3 at once."))
+    with pytest.raises(LazycloudError, match=r"clock\.1 could not be started.*exit status 3"):
+        await stage.crew.restart()
+    again = Fake()
+    await stage.hires.put(again)
+    await until(lambda: stage.at("clock.1") is again)
+    assert "worker_failed" in stage.log.told
 
 
 async def test_a_worker_that_was_hired_late_takes_nobody_elses_post(stage: Stage) -> None:
