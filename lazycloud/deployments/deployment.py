@@ -101,6 +101,7 @@ class Deployment:
         self.ready_at = 0.0  # unix time
         self.asked_at = 0.0  # when somebody last wanted it to run
         self.task: asyncio.Task[None] | None = None
+        self.clearing: asyncio.Task[None] | None = None  # ends what its last worker left
         self.turn: Turn | None = None  # of the last attempt
         self.transcript = Transcript(folder / f"{key.id}.deploy.log", self._tell_output)
         self._folder = folder
@@ -206,6 +207,11 @@ class Deployment:
         """Wait until it is not about to be another by itself."""
         while self.state in PASSING:
             await self._settled.wait()
+
+    async def cleared(self) -> None:
+        """Nothing is left of a worker that ended by itself, which would be a second one on its data."""
+        if self.clearing:
+            await asyncio.wait([self.clearing])
 
     def is_at(self, name: StepName) -> bool:
         return self.steps[name].state is Outcome.RUNNING

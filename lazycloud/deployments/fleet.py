@@ -360,6 +360,7 @@ class Fleet:
             await asyncio.gather(*(crew.leave() for crew in self._crews.values()))
         else:
             await asyncio.gather(*map(self.stop, self.known()), return_exceptions=True)
+            await asyncio.gather(*(one.cleared() for one in self.known()))
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._engine.close()
 
@@ -392,6 +393,7 @@ class Fleet:
     async def _deploying(self, deployment: Deployment, turn: Turn) -> None:
         """A whole deploy; whatever goes wrong becomes a failure that people can read."""
         try:
+            await deployment.cleared()
             await turn.come()
             deployment.ahead = 0
             deployment.advance(Cause.TURN_CAME)
@@ -482,8 +484,8 @@ class Fleet:
         if deploying:
             await asyncio.gather(deploying, return_exceptions=True)
         if deployment.workers:
-            with suppress(Exception):
-                await self.retire(deployment)
+            await self._retire(deployment)
+        await deployment.cleared()
         await self._crew(deployment).stop(how)
         if deployment.is_being_cancelled:
             deployment.advance(Cause.CANCELLED, deployment.failure)
@@ -516,13 +518,28 @@ class Fleet:
         else:
             times = f"It has crashed {crashes} times in a row."
             deployment.advance(Cause.CRASHED, Failure("", f"{times} {sentence}", advice_of(last), last))
-        self._later(deployment, self._after_fall(deployment, worker, pause(crashes)))
+        # Routers are not waited for: one may hang, and nothing is on its way to a worker that has ended.
+        self._later(deployment, self._retire(deployment))
+        deployment.clearing = asyncio.create_task(
+            self._clear_away(deployment, worker), name=f"clear {deployment.id} away"
+        )
+        self._later(deployment, self._after_fall(deployment, deployment.clearing, pause(crashes)))
 
-    async def _after_fall(self, deployment: Deployment, worker: Worker, seconds: float) -> None:
-        """No request goes there any more, nothing of it is left, and after a pause it is started again."""
-        fallen = deployment.attempt, deployment.state
+    async def _retire(self, deployment: Deployment) -> None:
+        with suppress(Exception):
+            await self.retire(deployment)
+
+    async def _clear_away(self, deployment: Deployment, worker: Worker) -> None:
+        """End what its last worker left, and of a preview all others; it is not started again before."""
         background = () if self.is_production(deployment) else (self._crew(deployment).stop("was stopped"),)
-        await asyncio.gather(self.retire(deployment), worker.stop(), *background)
+        for problem in await asyncio.gather(worker.stop(), *background, return_exceptions=True):
+            if problem:
+                log.error("What %s left may run on: %r", deployment.id, problem)
+
+    async def _after_fall(self, deployment: Deployment, clearing: asyncio.Task[None], seconds: float) -> None:
+        """When nothing of it is left, and after a pause, it is started again."""
+        fallen = deployment.attempt, deployment.state
+        await asyncio.wait([clearing])
         if (deployment.attempt, deployment.state) == fallen:
             self._scratch(deployment)
         if fallen[1] is State.RESTARTING or self.is_production(deployment):

@@ -52,6 +52,9 @@ class Fake:
 
     def leave(self) -> None: ...
 
+    def last_lines(self) -> list[str]:
+        return []
+
 
 class Stage:
     """A deployment that is ready, and its crew. Whoever is hired is what `hired` gives, in turn."""
