@@ -477,7 +477,8 @@ class Fleet:
         failed = deployment.failed_step.value
         deployment.advance(Cause.BROKE, Failure.of(failed, problem))
         self._scratch(deployment)
-        if failed in (StepName.START.value, StepName.READY.value):  # what was built can only fail again
+        # Not what never was built, which can only fail again, nor half of a migration.
+        if deployment.release and failed != StepName.RELEASE.value:
             self._restart_production(deployment)
 
     async def _stop(self, deployment: Deployment, deploying: asyncio.Task[None] | None, how: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from lazycloud.config import Config
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.errors import NotFound
 from lazycloud.events import EventLog
 from lazycloud.states import Cause, State
 from lazycloud.store import Store
@@ -124,3 +125,23 @@ async def test_what_the_last_worker_left_has_ended_when_it_is_stopped(stage: Sta
     worker.may_end.set()
     assert await stop
     assert preview.state is State.STOPPED
+
+
+@pytest.mark.parametrize("trouble", [OSError(24, "Too many open files"), NotFound("The repository is away.")])
+async def test_production_that_was_built_is_tried_for_ever_whatever_stops_it(
+    stage: Stage, trouble: Exception
+) -> None:
+    """Before its start, too: git, a full disk, a machine that gives no more processes."""
+    production, worker = stage.ready("production")
+    production.release = "key"
+    stage.works = [trouble, trouble]
+    stage.fall(production, worker)
+    await until(lambda: len(stage.begun) == 3 and production.state is State.READY)
+
+
+async def test_production_that_was_never_built_is_not_built_for_ever(stage: Stage) -> None:
+    production, worker = stage.ready("production")
+    stage.works = [NotFound("It does not build.")]
+    stage.fall(production, worker)
+    await until(lambda: production.state is State.FAILED and not stage.fleet._tasks)
+    assert len(stage.begun) == 1
