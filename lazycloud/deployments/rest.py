@@ -72,6 +72,7 @@ class Rest:
         self._store = state
         self._traffic = traffic
         self._looking: asyncio.Task[None] | None = None
+        self._making_room: asyncio.Task[None] | None = None
         self._placing = asyncio.Lock()
         self._placed: set[Deployment] = set()  # that were given a place, and may not run yet
 
@@ -79,12 +80,21 @@ class Rest:
         self._looking = asyncio.create_task(self._look_on(), name="rest")
 
     async def close(self) -> None:
-        if self._looking:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        tasks = [task for task in (self._looking, self._making_room) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def make_place(self, deployment: Deployment, say: Output) -> None:
-        """See to it that one more may run. Raises Busy if all that do are in use; production is always let in."""
+        """See to it that one more may run. Raises Busy if all that do are in use.
+
+        Production is let in at once, and its rehearsals are: room is made while they start.
+        """
+        if deployment.key.version != deployment.key.commit:
+            self._placed.add(deployment)
+            if self._making_room is None or self._making_room.done():
+                self._making_room = asyncio.create_task(self._make_room(), name="make room")
+            return
         deadline, told = time.monotonic() + PATIENCE, False
         while not await self._place(deployment):
             sentence = f"All {self._workforce.max} deployments that may run at a time are in use."
@@ -101,8 +111,7 @@ class Rest:
 
     async def _place(self, deployment: Deployment) -> bool:
         async with self._placing:
-            is_free = await self._sleep_down_to(self._workforce.max - 1, deployment)
-            if not (is_free or deployment.key.is_production):
+            if not await self._sleep_down_to(self._workforce.max - 1, deployment):
                 return False
             self._placed.add(deployment)
             await self._spare_memory()
@@ -132,6 +141,9 @@ class Rest:
         if after:
             for one in idle(await self._sleepers(), time.time() - after):
                 self._fleet.rest(one.deployment)
+        await self._make_room()
+
+    async def _make_room(self) -> None:
         async with self._placing:
             await self._sleep_down_to(self._workforce.max)
             await self._spare_memory()

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from lazycloud.config import Config
 from lazycloud.deployments.crew import JITTER, PAUSES, pause
-from lazycloud.deployments.rest import Sleeper, available, first_to_go, idle
+from lazycloud.deployments.deployment import Key
+from lazycloud.deployments.rest import Rest, Sleeper, available, first_to_go, idle
+from lazycloud.errors import Busy
+from lazycloud.states import Cause, State
+from lazycloud.workforce import Amount, Workforce
 
 
 def sleeper(name: str, used: float, busy: bool = False, sockets: int = 0) -> Sleeper:
@@ -54,3 +62,88 @@ def test_pauses_grow_to_a_bound_and_differ_a_little(crashes: int) -> None:
     usual = PAUSES[min(crashes, len(PAUSES)) - 1]
     for _ in range(50):
         assert usual * (1 - JITTER) <= pause(crashes) <= usual * (1 + JITTER)
+
+
+class Named(SimpleNamespace):
+    """As deployments are: each is only itself."""
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+class House:
+    """In place of a fleet, of which two may run: one that runs, and is in use or may sleep, and some that wish to."""
+
+    def __init__(self, in_use: bool) -> None:
+        self.runs = self.one("a", state=State.READY, workers=["its worker"])
+        self.all = [self.runs]
+        self.slept: list[Any] = []
+        self.may_sleep = asyncio.Event()
+        self.in_use = in_use
+
+    def one(self, commit: str, version: str = "", **values: Any) -> Any:
+        about = {
+            "state": State.BUILDING,
+            "workers": [],
+            "is_deploying": True,
+            "ready_at": 1.0,
+            "asked_at": 1.0,
+        }
+        key = Key("shop", commit, version or commit)
+        return Named(key=key, id=key.id, **about | values)
+
+    def wishes(self, commit: str, version: str = "") -> Any:
+        one = self.one(commit, version)
+        self.all.append(one)
+        return one
+
+    def known(self) -> list[Any]:
+        return self.all
+
+    def is_production(self, one: Any) -> bool:
+        return bool(one.key.is_production)
+
+    async def stop(self, one: Any, cause: Cause) -> None:
+        self.slept.append(one)
+        await self.may_sleep.wait()
+        one.workers, one.state = [], State.STOPPED
+
+    def rest(self, most: int = 1, reserve: int = 0) -> Rest:
+        config = Config(
+            Path("/nowhere"), workers=replace(Workforce(), max=most, reserve=Amount(bytes=reserve))
+        )
+        traffic = SimpleNamespace(open=int(self.in_use), sockets=0, last=0.0)
+        store: Any = SimpleNamespace(rows=lambda table: [])
+        return Rest(config, cast(Any, self), store, lambda name: traffic)
+
+
+def say(text: str) -> None: ...
+
+
+@pytest.mark.parametrize("version", ["production", "rehearsal-b"])
+async def test_production_and_its_rehearsal_are_let_in_when_all_that_run_are_in_use(version: str) -> None:
+    house = House(in_use=True)
+    rest = house.rest()
+    async with asyncio.timeout(5):
+        await rest.make_place(house.wishes("b", version), say)
+    await rest.close()
+    assert not house.slept
+
+
+async def test_a_preview_is_refused_when_all_that_run_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lazycloud.deployments.rest.PATIENCE", 0.0)
+    house = House(in_use=True)
+    with pytest.raises(Busy):
+        await house.rest().make_place(house.wishes("b"), say)
+
+
+@pytest.mark.parametrize("short_of", ["places", "memory"])
+async def test_production_does_not_wait_for_those_that_are_put_to_sleep_meanwhile(short_of: str) -> None:
+    house = House(in_use=False)
+    rest = house.rest() if short_of == "places" else house.rest(most=0, reserve=1 << 61)
+    async with asyncio.timeout(5):
+        await rest.make_place(house.wishes("b", "production"), say)
+        while not house.slept:
+            await asyncio.sleep(0.001)
+    assert house.slept == [house.runs] and house.runs.workers  # it takes its time
+    await rest.close()
