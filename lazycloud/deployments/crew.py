@@ -359,4 +359,6 @@ class Crew:
                 except Exception:
                     log.exception("%s %s met a bug", what, self._deployment.id)
 
-        return asyncio.create_task(noticed(), name=f"{what} {self._deployment.id}")
+        task = asyncio.create_task(noticed(), name=f"{what} {self._deployment.id}")
+        task.add_done_callback(lambda _: work.close())  # what is cancelled before it begins awaits nothing
+        return task

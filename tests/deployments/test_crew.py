@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -213,3 +216,20 @@ async def test_what_a_worker_left_behind_ends_though_the_deployment_stops(stage:
     gone.may_end.set()
     await stop
     assert stage.deployment.state is State.STOPPING and not stage.fallen
+
+
+async def test_work_that_is_given_up_before_it_begins_leaves_no_warning() -> None:
+    nothing: Any = None
+    deployment: Any = SimpleNamespace(id="shop.1", posts={}, workers=[])
+    crew = Crew(deployment, nothing, nothing, nothing, nothing, lambda: False)
+
+    async def mend() -> None: ...
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        task = crew._task("mend", mend())
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task
+        gc.collect()
+    assert not caught
