@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import time
 
 import click
 
+from lazycloud.cli.lifetime import day, parse_lifetime
 from lazycloud.cli.listing import as_json
 from lazycloud.cli.target import Target, targeted
 from lazycloud.errors import BadInput
-
-UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class ShareGroup(click.Group):
@@ -61,7 +59,7 @@ def link(target: Target, ref: str, lasts: str, as_json: bool) -> None:
     """
     from lazycloud.cli.terminal import show_json
 
-    seconds = parse_time(lasts)
+    seconds = parse_lifetime("--for", lasts)
     client = target.client()
     app = target.find_app(client)
     answer = client.post(app.api("share"), {"ref": app.resolve(ref), "seconds": seconds})
@@ -89,7 +87,7 @@ def ls(target: Target, as_json: bool) -> None:
     app = target.find_app(client)
     answer = client.get(app.api("shares"))
     rows = [
-        [one["id"], one["short"], one["who"], age(one["made"]), _day(one["expires"]), one["url"]]
+        [one["id"], one["short"], one["who"], age(one["made"]), day(one["expires"]), one["url"]]
         for one in answer
     ]
     headings = ["link", "commit", "by", "made", "until", "~address"]
@@ -116,15 +114,3 @@ def revoke(target: Target, share_id: str | None, everything: bool) -> None:
     click.echo(
         f"{count} link{'' if count == 1 else 's'} to {app.name} hold{'s' * (count == 1)} no longer.", err=True
     )
-
-
-def parse_time(text: str) -> int:
-    """Seconds of 30m, 12h, 7d, 4w. Raises BadInput."""
-    found = re.fullmatch(r"(\d{1,5})([mhdw])", text.strip().lower())
-    if not found:
-        raise BadInput(f"--for {text}: that is no time.", "Give one such as 30m, 12h, 7d or 4w.")
-    return int(found[1]) * UNITS[found[2]]
-
-
-def _day(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
