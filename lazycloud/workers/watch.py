@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -81,9 +82,12 @@ class Watch:
             await asyncio.sleep(PAUSE)
             over = [worker for worker in self._looks if not worker.is_running]
             gone = [self._looks.pop(worker) for worker in over]
-            reasons = await asyncio.to_thread(self._look, dict(self._looks), gone)
-            for worker, why in reasons.items():
-                worker.end_because(why)
+            try:
+                reasons = await asyncio.to_thread(self._look, dict(self._looks), gone)
+                for worker, why in reasons.items():
+                    worker.end_because(why)
+            except Exception:
+                log.exception("Workers could not be watched; going on")
 
     def _look(self, looks: Mapping[Watched, Look], gone: Iterable[Look]) -> dict[Watched, str]:
         """Who is to be ended, and why. All in one go of a thread: to begin one takes as long as to look at two."""
@@ -95,7 +99,7 @@ class Watch:
             try:
                 if why := look.now():
                     reasons[worker] = why
-            except OSError as problem:
+            except (OSError, subprocess.SubprocessError) as problem:
                 log.warning("%r could not be watched: %s", worker, problem)
         return self._room.look(looks) | reasons
 
@@ -207,8 +211,10 @@ class Look:
         data = tuple(map(Path, self._worker.record.data))
         if not limit or not data or now < self._next_size:
             return ""
-        size = taken(data)
-        self._next_size = now + max(SIZE_PAUSE, IDLE * (time.monotonic() - now))
+        try:
+            size = taken(data)
+        finally:
+            self._next_size = now + max(SIZE_PAUSE, IDLE * (time.monotonic() - now))
         return f"its data took more than {shown(limit)}" if size > limit else ""
 
 

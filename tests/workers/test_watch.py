@@ -1,0 +1,55 @@
+"""The watch goes on, whatever it meets."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from typing import Any, cast
+
+import pytest
+
+from lazycloud.workers import watch
+from lazycloud.workers.bounds import Bound
+from lazycloud.workers.record import Record
+from lazycloud.workers.usage import Usage
+from lazycloud.workforce import Limits
+
+
+class Big:
+    """A worker whose data take more than they may."""
+
+    record = Record(1, 1, "", "127.0.0.1:1", "", data=("/nowhere",))
+    bound = Bound(Limits(memory=0, processes=0, disk=1))
+    is_running = True
+
+    def __init__(self) -> None:
+        self.why = asyncio.get_running_loop().create_future()
+
+    def usage(self) -> Usage:
+        raise AssertionError("no limit asks for that")
+
+    def end_because(self, why: str) -> None:
+        self.why.set_result(why)
+        self.is_running = False
+
+
+@pytest.mark.parametrize("trouble", [subprocess.TimeoutExpired("du", 60), ValueError("what du never says")])
+async def test_one_look_that_fails_is_not_the_last(
+    trouble: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Any] = [trouble, 100]
+
+    def taken(places: Any) -> int:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return cast(int, answer)
+
+    for name in ("PAUSE", "SIZE_PAUSE"):
+        monkeypatch.setattr(watch, name, 0.001)
+    monkeypatch.setattr(watch, "taken", taken)
+    worker, over_all = Big(), watch.Watch()
+    over_all.add(worker)
+    async with asyncio.timeout(5):
+        assert "its data took more than" in await worker.why
+    await over_all.close()
