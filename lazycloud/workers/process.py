@@ -72,6 +72,7 @@ class ProcessWorker:
         self._begun = begun
         self._bounds = bounds
         self._stopping = asyncio.Lock()
+        self._moving = False
         self._record = record
         self._ending = _watch(record, begun)
         self._bound = begun.bound if begun else bounds.find(record.group, Limits.from_dict(record.limits))
@@ -124,8 +125,8 @@ class ProcessWorker:
 
     @property
     def is_running(self) -> bool:
-        """As the kernel says now, whether or not the event loop has been told."""
-        return not self._ending.look()
+        """As the kernel says now, whether or not the loop has been told; also while it moves to another port."""
+        return self._moving or not self._ending.look()
 
     @property
     def how_it_ended(self) -> str:
@@ -220,11 +221,15 @@ class ProcessWorker:
             self._parents.learn(self._begun.start)
 
     async def _move(self, launch: Launch, say: Output) -> None:
-        await self.stop()
-        self._begun = await _begin_on_port(launch, self._ports, self._parents, say, self._walls, self._bounds)
-        self._record, self._bound = self._begun.record, self._begun.bound
-        self._ending = _watch(self._record, self._begun)
-        self._meter = self._make_meter()
+        self._moving = True
+        try:
+            await self.stop()
+            begun = await _begin_on_port(launch, self._ports, self._parents, say, self._walls, self._bounds)
+            self._begun, self._record, self._bound = begun, begun.record, begun.bound
+            self._ending = _watch(self._record, begun)
+            self._meter = self._make_meter()
+        finally:
+            self._moving = False
 
 
 @dataclass(frozen=True)

@@ -207,6 +207,24 @@ async def test_a_port_that_somebody_elses_process_has_is_never_taken_for_the_wor
         await worker.stop()
 
 
+async def test_a_worker_counts_as_running_while_it_moves_to_another_port(
+    tmp_path: Path, stranger: int
+) -> None:
+    """Else nobody watches over it from then on."""
+    worker = await Worker.start(launch(tmp_path, "silent.py"), Late(stranger))
+    ready, first = asyncio.create_task(worker.ready()), worker.record
+    try:
+        seen = []
+        while worker.record == first:
+            seen.append(worker.is_running)
+            await asyncio.sleep(0.001)
+        assert all(seen) and worker.is_running
+    finally:
+        ready.cancel()
+        await asyncio.gather(ready, return_exceptions=True)
+        await worker.stop()
+
+
 async def test_another_port_is_chosen_when_somebody_took_the_first(tmp_path: Path, stranger: int) -> None:
     worker = await Worker.start(launch(tmp_path, "ok.py"), Late(stranger))
     try:
