@@ -424,7 +424,9 @@ class Fleet:
         deployment.advance(Cause.ANSWERED)
         self._crew(deployment).take_up()
         turn.release()
-        if sum(counts.values()) > counts[WEB]:
+        # Somebody may have scaled it while it started, and production may have been elsewhere when control ended.
+        now = self.staffing.counts(deployment, release.plan)
+        if now != counts or sum(now.values()) > now[WEB] or self.is_production(deployment):
             self._later(deployment, self.staffing.fill(deployment))
         self._later(deployment, deploy.settle(release))
         await deploy.after(release)
