@@ -119,11 +119,13 @@ class Visits:
             progress = await self._views.progress(found.app, found.commit, deployment, label)
             if self._is_stranger(request, found.place):
                 progress = without_output(progress)
-            status = 502 if deployment.state is State.FAILED else 503
+            status = 502 if deployment.state is State.FAILED and not deployment.for_now else 503
             return self._pages.landing(progress, status, self._may_cancel(request, found.place))
         if deployment.state is State.FAILED and deployment.failure:
             failure = deployment.failure
-            problem = StepFailed(failure.sentence, failure.advice, failure.last)
+            problem: LazycloudError = StepFailed(failure.sentence, failure.advice, failure.last)
+            if deployment.for_now:
+                problem = Busy(failure.sentence, failure.advice, 10)
             shown = () if self._is_stranger(request, found.place) else failure.last
             return self._pages.problem(request, problem, code="\n".join(shown))
         if deployment.state is State.STOPPED:

@@ -96,6 +96,7 @@ class Deployment:
         self.errands: dict[str, tuple[Path, ...]] = {}  # folders that commands take which people run now
         self.released = ""  # key of the release whose release command has run on this version's data
         self.only_build = False  # nobody waits for it to run: the attempt ends when it is built
+        self.for_now = False  # it failed because others were in the way: the next request tries again
         self.wanted = False  # somebody asked for it while it was being stopped
         self.ahead = 0  # deploys that come before it, while queued
         self.ready_at = 0.0  # unix time

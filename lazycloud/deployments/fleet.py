@@ -28,7 +28,7 @@ from lazycloud.deployments.post import WEB, Post, names, record_in, rows_of
 from lazycloud.deployments.staffing import Staffing
 from lazycloud.deployments.steps import StepName
 from lazycloud.deployments.turns import Rank, Turn, Turns
-from lazycloud.errors import Conflict, DiskFull, LazycloudError, NotFound, StepFailed
+from lazycloud.errors import Busy, Conflict, DiskFull, LazycloudError, NotFound, StepFailed
 from lazycloud.events import EventLog, PromoteFailed
 from lazycloud.processes import Output
 from lazycloud.states import DEPLOYING, PASSING, Cause, State
@@ -148,6 +148,8 @@ class Fleet:
     ) -> None:
         """See to it that it runs, or will. A failure is remembered: it is tried again only when `retry`.
 
+        Not so when others were in its way, who may be gone by now.
+
         `warm`: nobody waits for it. It comes after what somebody waits for, until somebody asks for it too.
         """
         deployment.asked_at = time.time()
@@ -157,7 +159,7 @@ class Fleet:
                 deployment.turn.hurry(_rank(deployment, warm))
         elif deployment.state is State.STOPPING:
             deployment.wanted |= retry or not deployment.is_being_cancelled
-        elif deployment.state in (State.COLD, State.STOPPED):
+        elif deployment.state in (State.COLD, State.STOPPED) or deployment.for_now:
             self._begin(deployment, only_build, warm)
         elif deployment.state in (State.FAILED, State.RESTARTING) and retry:
             self._crashes.pop(deployment.id, None)
@@ -381,7 +383,7 @@ class Fleet:
         if self._closing:
             return
         self._deployments[deployment.id] = deployment
-        deployment.only_build, deployment.wanted = only_build, False
+        deployment.only_build, deployment.wanted, deployment.for_now = only_build, False, False
         deployment.advance(cause)
         turn = deployment.turn = self._turns.join(_rank(deployment, warm), deployment.moved_up)
         deployment.task = asyncio.create_task(
@@ -478,6 +480,7 @@ class Fleet:
         await self._crew(deployment).dismiss("was not ready", web=True)
         failed = deployment.failed_step.value
         deployment.advance(Cause.BROKE, Failure.of(failed, problem))
+        deployment.for_now = isinstance(problem, Busy)
         self._scratch(deployment)
         # Not what never was built, which can only fail again, nor half of a migration.
         if deployment.release and failed != StepName.RELEASE.value:

@@ -13,8 +13,9 @@ from lazycloud import store
 from lazycloud.config import Config
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.errors import Busy
 from lazycloud.events import EventLog, Scaled
-from lazycloud.states import Cause
+from lazycloud.states import Cause, State
 from lazycloud.store import Store
 from lazycloud.workers.engine import Processes
 from tests.deployments.test_falls import COMMIT, until
@@ -83,3 +84,16 @@ async def test_production_that_starts_ends_what_ran_where_it_was(stage: Stage) -
     production = stage.fleet.get(stage.app, COMMIT, "production")
     assert await stage.fleet.running(production, 5)
     await until(lambda: stage.filled == [production])
+
+
+async def test_who_found_all_in_use_is_tried_again_at_the_next_request(stage: Stage) -> None:
+    async def full(deployment: Deployment, say: Any) -> None:
+        raise Busy("All 3 deployments that may run at a time are in use.", "Try again in a moment.")
+
+    place, stage.fleet.make_place = stage.fleet.make_place, full
+    preview = stage.fleet.get(stage.app, COMMIT)
+    assert not await stage.fleet.running(preview, 5)
+    assert preview.state is State.FAILED and preview.for_now
+    stage.fleet.make_place = place
+    assert await stage.fleet.running(preview, 5)
+    assert not preview.for_now
