@@ -210,7 +210,8 @@ class Crew:
             worker = await self._new(post)
         except _Dismissed:
             return True
-        except (LazycloudError, OSError) as problem:
+        except Exception as problem:
+            self._note_bug(post, problem)
             post.ended = f"could not be started: {problem}"
             post.crashes += 1
             self._events.append(WorkerFailed(**self._of(post), problem=str(problem)))
@@ -339,7 +340,8 @@ class Crew:
                 return
             try:
                 await self._replace(post, worker, f"was replaced because {trouble}, {MISSES} times in a row")
-            except (LazycloudError, OSError) as problem:
+            except Exception as problem:
+                self._note_bug(post, problem)
                 self._events.append(WorkerFailed(**self._of(post), problem=str(problem)))
 
     def _tell_end(self, post: Post, worker: Worker, how: str, expected: bool) -> None:
@@ -347,6 +349,11 @@ class Crew:
             WorkerEnded(**self._of(post), pid=worker.record.pid, how=how, expected=expected),
             store.put(store.deployments, **self._deployment.row()),
         )
+
+    def _note_bug(self, post: Post, problem: Exception) -> None:
+        """One of ours is no reason to give a post up, nor to ask nobody's health any more."""
+        if not isinstance(problem, LazycloudError | OSError):
+            log.error("To hire for %s of %s met a bug", post.name, self._deployment.id, exc_info=problem)
 
     def _of(self, post: Post) -> dict[str, str]:
         return {"app": self._deployment.key.app, "deployment": self._deployment.id, "process": post.name}

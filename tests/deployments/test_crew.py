@@ -6,6 +6,7 @@ import asyncio
 import gc
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -67,7 +68,7 @@ class Stage:
         self.deployment = Deployment(Key("shop", "a" * 40, "production"), cast(Any, self.log), folder)
         for cause in (Cause.ASKED, Cause.TURN_CAME, Cause.LAUNCHED, Cause.ANSWERED):
             self.deployment.advance(cause)
-        self.hires: asyncio.Queue[Fake | LazycloudError] = asyncio.Queue()
+        self.hires: asyncio.Queue[Fake | Exception] = asyncio.Queue()
         self.asked: list[str] = []
         self.may_drain = asyncio.Event()
         self.may_drain.set()
@@ -84,7 +85,7 @@ class Stage:
     async def hire(self, post: Post) -> Worker:
         self.asked.append(post.name)
         hired = await self.hires.get()
-        if isinstance(hired, LazycloudError):
+        if isinstance(hired, Exception):
             raise hired
         return cast(Worker, hired)
 
@@ -233,3 +234,25 @@ async def test_work_that_is_given_up_before_it_begins_leaves_no_warning() -> Non
         del task
         gc.collect()
     assert not caught
+
+
+async def test_a_bug_of_ours_gives_no_post_up(stage: Stage) -> None:
+    stage.place("web.1")
+    await stage.hires.put(KeyError("no such thing"))
+    await stage.crew.staff(lambda: ["web.1", "web.2"])
+    again = Fake()
+    await stage.hires.put(again)
+    await until(lambda: stage.at("web.2") is again)
+
+
+async def test_health_is_asked_after_a_bug_of_ours_too(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hangs(record: Record, patience: float) -> str:
+        return "did not answer within 1 s"
+
+    monkeypatch.setattr("lazycloud.deployments.crew.ask_health", hangs)
+    worker, new = stage.place("web.1"), Fake()
+    worker.record = replace(worker.record, health="/", health_interval=0.001)
+    await stage.hires.put(KeyError("no such thing"))
+    await stage.hires.put(new)
+    stage.crew.take_up()
+    await until(lambda: stage.at("web.1") is new and not worker.is_running)

@@ -29,11 +29,11 @@ class Stage:
     """A fleet with one deployment, of production or not, that is ready. `works` are what its deploys come to."""
 
     def __init__(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.app: Any = SimpleNamespace(name="shop", production="")
-        self.fleet = fleet
+        self.app = SimpleNamespace(name="shop", production="")
+        self.fleet: Any = fleet
         self.works: list[Exception | None] = []
         self.begun: list[Deployment] = []
-        fleet.apps["shop"] = self.app
+        self.fleet.apps["shop"] = self.app
         monkeypatch.setattr(fleet, "_work", self.work)
         monkeypatch.setattr("lazycloud.deployments.fleet.pause", lambda crashes: 0.0)
 

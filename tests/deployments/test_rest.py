@@ -10,13 +10,14 @@ from typing import Any, cast
 
 import pytest
 
+from lazycloud.allowance import Amount
 from lazycloud.config import Config
 from lazycloud.deployments.crew import JITTER, PAUSES, pause
 from lazycloud.deployments.deployment import Key
 from lazycloud.deployments.rest import Rest, Sleeper, available, first_to_go, idle
 from lazycloud.errors import Busy
 from lazycloud.states import Cause, State
-from lazycloud.workforce import Amount, Workforce
+from lazycloud.workforce import Workforce
 
 
 def sleeper(name: str, used: float, busy: bool = False, sockets: int = 0) -> Sleeper:
@@ -64,11 +65,11 @@ def test_pauses_grow_to_a_bound_and_differ_a_little(crashes: int) -> None:
         assert usual * (1 - JITTER) <= pause(crashes) <= usual * (1 + JITTER)
 
 
-class Named(SimpleNamespace):
+class Named:
     """As deployments are: each is only itself."""
 
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
 
 
 class House:

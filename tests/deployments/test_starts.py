@@ -25,11 +25,12 @@ class Stage:
     """A fleet with an app of one web worker and no other; `during` is what happens while one starts."""
 
     def __init__(self, fleet: Fleet, events: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.fleet, self.events = fleet, events
-        self.app: Any = SimpleNamespace(name="shop", production="")
+        self.fleet: Any = fleet
+        self.events = events
+        self.app = SimpleNamespace(name="shop", production="")
         self.filled: list[Deployment] = []
         self.during: Any = None
-        fleet.apps["shop"] = self.app
+        self.fleet.apps["shop"] = self.app
         monkeypatch.setattr(fleet, "_deploy", self.deploy)
         monkeypatch.setattr(fleet.staffing, "fill", self.fill)
 
@@ -51,7 +52,7 @@ class Stage:
         self.filled.append(deployment)
 
     def scale(self, deployment: Deployment) -> None:
-        values = {"app": "shop", "process": "web", "count": 3}
+        values: dict[str, Any] = {"app": "shop", "process": "web", "count": 3}
         row = store.put(store.scales, version=deployment.key.version, **values)
         self.events.append(Scaled(deployment=deployment.id, **values), row)
 
