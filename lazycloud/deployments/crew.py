@@ -186,12 +186,14 @@ class Crew:
             self._mend(post, worker)
 
     def _mend(self, post: Post, gone: Worker | None = None) -> None:
-        self._mending[post.name] = self._task(f"mend {post.name} of", self._mend_on(post, gone))
+        # What it left of its group ends, whether or not anybody comes to mend.
+        ending = self._surely(gone.stop()) if gone else None
+        self._mending[post.name] = self._task(f"mend {post.name} of", self._mend_on(post, ending))
 
-    async def _mend_on(self, post: Post, gone: Worker | None) -> None:
+    async def _mend_on(self, post: Post, ending: asyncio.Future[None] | None) -> None:
         """A new worker after a pause, and after longer ones if it ends, too."""
-        if gone:
-            await asyncio.gather(self._route(), self._surely(gone.stop()))  # what it left of its group
+        if ending:
+            await asyncio.gather(self._route(), ending)
         while post.crashes <= TRIES or self._for_ever():
             await asyncio.sleep(pause(post.crashes))
             async with self._changing:
@@ -288,8 +290,8 @@ class Crew:
             await self._route()
         await self._end_on(post, "is one too many")
 
-    async def _end(self, post: Post, how: str) -> None:
-        await self._surely(self._end_on(post, how))
+    def _end(self, post: Post, how: str) -> asyncio.Future[None]:
+        return self._surely(self._end_on(post, how))
 
     async def _end_on(self, post: Post, how: str) -> None:
         if worker := post.worker:
@@ -299,12 +301,12 @@ class Crew:
                 post.clear(how)
                 self._tell_end(post, worker, how, expected=True)
 
-    async def _surely(self, work: Coroutine[Any, Any, None]) -> None:
+    def _surely(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
         """Do it to its end though whoever wants it is cancelled: no post tells of that worker any more."""
         task = self._task("let go of a worker of", work)
         self._letting_go.add(task)
         task.add_done_callback(self._letting_go.discard)
-        await asyncio.shield(task)
+        return asyncio.shield(task)
 
     async def _probe_on(self) -> None:
         """Ask the health path of each worker that has one, for as long as there is one."""

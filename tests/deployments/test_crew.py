@@ -256,3 +256,16 @@ async def test_health_is_asked_after_a_bug_of_ours_too(stage: Stage, monkeypatch
     await stage.hires.put(new)
     stage.crew.take_up()
     await until(lambda: stage.at("web.1") is new and not worker.is_running)
+
+
+async def test_what_a_worker_left_behind_ends_though_the_last_one_ends_at_the_same_moment(
+    stage: Stage,
+) -> None:
+    first, second = stage.place("web.1"), stage.place("web.2")
+    stage.crew.take_up()
+    for post in ("web.1", "web.2"):
+        stage.crew._ended(stage.deployment.posts[post], stage.at(post), Ended(-9, "was ended by SIGKILL"))
+    assert stage.fallen == ["web.2"]
+    stage.crew.give_up_mending()
+    await until(first.stopping.is_set)
+    assert not second.stopping.is_set()  # that is for the fleet, to whom it fell
