@@ -385,7 +385,10 @@ class Fleet:
         self._deployments[deployment.id] = deployment
         deployment.only_build, deployment.wanted, deployment.for_now = only_build, False, False
         deployment.advance(cause)
-        turn = deployment.turn = self._turns.join(_rank(deployment, warm), deployment.moved_up)
+        at_once = bool(deployment.release) and self.is_production(
+            deployment
+        )  # people are at it, and it is built
+        turn = deployment.turn = self._turns.join(_rank(deployment, warm), deployment.moved_up, at_once)
         deployment.task = asyncio.create_task(
             self._deploying(deployment, turn), name=f"deploy {deployment.id}"
         )

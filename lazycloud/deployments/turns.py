@@ -66,10 +66,13 @@ class Turns:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def join(self, rank: Rank, moved: Moved) -> Turn:
-        """Queue up. Whoever does must `release` the turn, come or not."""
+    def join(self, rank: Rank, moved: Moved, at_once: bool = False) -> Turn:
+        """Queue up. Whoever does must `release` the turn, come or not. `at_once`: it comes, and takes no place."""
         self._joined += 1
         turn = Turn(self, self._joined, rank, moved)
+        if at_once:
+            turn.call()
+            return turn
         self._waiting.append(turn)
         self.sort()
         return turn

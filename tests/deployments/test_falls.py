@@ -13,6 +13,7 @@ import pytest
 from lazycloud.config import Config
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.turns import Rank
 from lazycloud.errors import NotFound
 from lazycloud.events import EventLog
 from lazycloud.states import Cause, State
@@ -145,3 +146,13 @@ async def test_production_that_was_never_built_is_not_built_for_ever(stage: Stag
     stage.fall(production, worker)
     await until(lambda: production.state is State.FAILED and not stage.fleet._tasks)
     assert len(stage.begun) == 1
+
+
+async def test_production_that_was_built_starts_again_though_builds_take_all_turns(stage: Stage) -> None:
+    production, worker = stage.ready("production")
+    production.release = "key"
+    for _ in range(100):
+        stage.fleet._turns.join(Rank.PRODUCTION, lambda ahead: None)
+    stage.fall(production, worker)
+    await until(lambda: production.state is State.READY)
+    assert stage.fleet._turns.waiting

@@ -89,3 +89,17 @@ async def test_a_turn_given_back_twice_is_given_back_once() -> None:
     second.turn.release()
     third.turn.release()
     assert turns.waiting == 0
+
+
+async def test_one_that_comes_at_once_takes_nobodys_place() -> None:
+    turns = Turns(1)
+    busy = Queued(turns)
+    told: list[int] = []
+    at_once = turns.join(PRODUCTION, told.append, at_once=True)
+    await asyncio.wait_for(at_once.come(), 1)
+    assert told == [] and turns.waiting == 0
+    waiting = Queued(turns)
+    at_once.release()
+    assert await working(waiting) == [False]
+    busy.turn.release()
+    assert await working(waiting) == [True]
