@@ -175,11 +175,10 @@ class Crew:
         """By itself, or because we found it hanging."""
         if post.worker is not worker:
             return
-        how = post.doomed or ended.words
         self._unwatch(post)
         post.crashes = post.crashes + 1 if time.time() - post.since < SOON else 1
-        post.clear(how)
-        self._tell_end(post, worker, how, expected=False)
+        post.clear(ended.words)
+        self._tell_end(post, worker, ended.words, expected=False)
         if post.is_web and not any(one.serves for one in self._posts()):
             self._fell(post, worker, ended)
         else:
@@ -329,13 +328,14 @@ class Crew:
             await self._hangs(post, worker, f"{record.health} {trouble}")
 
     async def _hangs(self, post: Post, worker: Worker, trouble: str) -> None:
-        """Production has a new worker before the old one goes; a preview's next visitor waits a moment."""
+        """Production has a new worker before the old one goes; a preview comes down, and its visitors wait."""
         post.misses = 0
         self._events.append(WorkerUnhealthy(**self._of(post), pid=worker.record.pid, problem=trouble))
         others = [one for one in self._posts() if one.serves and one is not post]
         if not (others or self._for_ever()):
-            post.doomed = f"was ended because {trouble}, {MISSES} times in a row"
-            await worker.stop()
+            if self._deployment.state is State.READY:  # else it is being stopped
+                why = f"was ended because {trouble}, {MISSES} times in a row"
+                self._ended(post, worker, Ended(None, why))
             return
         async with self._changing:
             if post.worker is not worker:

@@ -24,7 +24,6 @@ class Post:
         self.restarts = 0  # by us, after an end or a hang
         self.crashes = 0  # ends soon after a start, one after the other
         self.misses = 0  # health checks that failed, one after the other
-        self.doomed = ""  # why its worker is being ended, when we do that
         self.ended = ""
 
     def __repr__(self) -> str:
@@ -37,7 +36,7 @@ class Post:
     def hold(self, worker: Worker) -> None:
         """Put a worker there; it does not serve yet."""
         self.worker, self.serves, self.since = worker, False, time.time()
-        self.misses, self.doomed = 0, ""
+        self.misses = 0
 
     def clear(self, how: str) -> None:
         self.worker, self.serves, self.ended = None, False, how

@@ -73,13 +73,14 @@ class Stage:
         self.may_drain = asyncio.Event()
         self.may_drain.set()
         self.fallen: list[str] = []
+        self.for_ever = True
         self.crew = Crew(
             self.deployment,
             cast(Any, self.log),
             self.hire,
             self.route,
             lambda post, worker, ended: self.fallen.append(post.name),
-            lambda: True,
+            lambda: self.for_ever,
         )
 
     async def hire(self, post: Post) -> Worker:
@@ -269,3 +270,20 @@ async def test_what_a_worker_left_behind_ends_though_the_last_one_ends_at_the_sa
     stage.crew.give_up_mending()
     await until(first.stopping.is_set)
     assert not second.stopping.is_set()  # that is for the fleet, to whom it fell
+
+
+async def test_nobody_is_sent_to_a_preview_that_hangs_while_it_takes_its_time_to_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs(record: Record, patience: float) -> str:
+        return "did not answer within 1 s"
+
+    monkeypatch.setattr("lazycloud.deployments.crew.ask_health", hangs)
+    stage.for_ever = False
+    worker = stage.place("web.1")
+    worker.may_end.clear()
+    worker.record = replace(worker.record, health="/", health_interval=0.001)
+    stage.crew.take_up()
+    await until(lambda: stage.fallen == ["web.1"])
+    assert stage.deployment.addresses == () and worker.is_running
+    assert stage.deployment.posts["web.1"].ended.startswith("was ended because / did not answer within 1 s")
