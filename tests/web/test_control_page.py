@@ -40,6 +40,20 @@ async def test_it_shows_production_commits_workers_and_events(control: Page, sta
     await until(lambda: stage.asked_after == ["7"])
 
 
+async def test_what_is_done_to_a_worker_is_never_broken_or_cut(control: Page, stage: Stage) -> None:
+    stage.overview = overview(running=[worker(production=True, state="ready"), worker(state="ready")])
+    for width in (1100, 1280, 390):
+        await control.set_viewport_size({"width": width, "height": 800})
+        await control.goto(stage.address)
+        words = control.locator(".worker :is(button, .tag)")
+        await expect(words).to_have_text(["production", "Restart", "Restart", "Stop"])
+        for word in await words.all():
+            one_line, whole = await word.evaluate(
+                "e => [e.getClientRects()[0].height < 32, e.scrollWidth <= e.clientWidth]"
+            )
+            assert one_line and whole, (width, await word.text_content())
+
+
 async def test_promoting_asks_for_a_reason_and_posts_it(control: Page, stage: Stage) -> None:
     await control.goto(stage.address)
     await control.get_by_role("button", name="Promote a1b2c3d4e5").click()
