@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 RECENT = 4096  # facts kept in memory: followers that are up to date never touch the database
 UNWRITTEN = 10_000  # facts kept while the disk takes none; the oldest go first
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _kinds: dict[str, type[Event]] = {}
 
 
@@ -57,8 +59,12 @@ class ServerStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ServerStopped(Event):
+    """`leaves`: what runs goes on, for another lazycloud that takes it over."""
+
+    leaves: bool = False
+
     def sentence(self) -> str:
-        return "lazycloud stopped"
+        return "lazycloud is replaced; what runs goes on" if self.leaves else "lazycloud stopped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -408,7 +414,8 @@ class Asked(Event):
 
     def sentence(self) -> str:
         of = f" of {self.app}" if self.app else ""
-        return f"{self.who}: {self.what} {self.target}".rstrip() + of
+        target = self.target[:10] if _COMMIT.fullmatch(self.target) else self.target
+        return f"{self.who}: {self.what} {target}".rstrip() + of
 
 
 @dataclass(frozen=True, kw_only=True)

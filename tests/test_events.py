@@ -9,7 +9,7 @@ import pytest
 
 from lazycloud import store
 from lazycloud.errors import LazycloudError
-from lazycloud.events import AppAdded, CommitAnnounced, EventLog, Output, Recorded, revive
+from lazycloud.events import AppAdded, Asked, CommitAnnounced, EventLog, Output, Recorded, revive
 from lazycloud.store import Store
 
 
@@ -164,3 +164,11 @@ def test_a_state_written_by_a_newer_lazycloud_is_refused(state: Store) -> None:
         connection.execute(store.meta.update().values(value="99"))
     with pytest.raises(LazycloudError, match="newer lazycloud"):
         state.open()
+
+
+def test_a_command_is_told_with_a_commit_as_people_call_it() -> None:
+    def told(target: str) -> str:
+        return Asked(app="shop", who="ann", what="stop", target=target).sentence()
+
+    assert told("3f2a9c1d0b" * 4) == "ann: stop 3f2a9c1d0b of shop"
+    assert told("feature/a-branch-of-a-long-name") == "ann: stop feature/a-branch-of-a-long-name of shop"

@@ -111,7 +111,7 @@ class Control:
         self.events = EventLog(self._store.last_number(), self._store.write, self._store.read)
         self.events.start()
         self._closing.push_async_callback(self.events.close)
-        self._closing.callback(lambda: self.events.append(ServerStopped()))
+        self._closing.callback(lambda: self.events.append(ServerStopped(leaves=self._keep_workers)))
         self._keep_workers = True  # until the start is complete: a start that fails stops nobody's worker
         self._walls = await self._make_walls()
         engine, self._images = await open_engine(config, self._walls, self._environ)

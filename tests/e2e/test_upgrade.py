@@ -189,6 +189,8 @@ async def test_upgrade_says_what_was_replaced_and_reads_the_settings_again(
     assert "control and 3 routers were replaced" in said
     after = generation(server)
     assert len(after["routers"]) == 3
+    assert "lazycloud is replaced" in server.cli("events")
+    assert "lazycloud stopped" not in server.cli("events")
     assert (await server.post("", "x" * 11)).status == 413
     assert (await server.post("", "x" * 10)).status == 201
     for wrong in ("ruoters = 2\n", '[router]\nbody_max = "much"\n'):
