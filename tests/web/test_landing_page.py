@@ -208,6 +208,15 @@ async def test_a_failure_says_why_and_is_tried_again_when_asked(page: Page, stag
     await expect(page).to_have_title("Getting ready · guestbook 3f2a9c1d0b")
 
 
+async def test_an_app_that_worked_and_then_failed_is_not_said_to_have_written_nothing(
+    page: Page, stage: Stage
+) -> None:
+    stage.facts["progress"] = progress(state="failed", failure={**FAILURE, "step": None})
+    await page.goto(stage.address)
+    said = await page.locator("#log").evaluate("e => getComputedStyle(e, '::before').content")
+    assert "whole log" in said
+
+
 async def test_a_refused_retry_says_why_and_can_be_pressed_again(page: Page, stage: Stage) -> None:
     stage.facts["progress"] = progress(state="failed", failure=FAILURE)
     stage.error = (503, {"error": {"sentence": "Twenty deploys wait already.", "advice": "Try later."}})
