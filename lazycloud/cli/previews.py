@@ -54,5 +54,7 @@ def _password() -> str:
         return str(click.prompt("Password", hide_input=True, confirmation_prompt="Once more", err=True))
     password = sys.stdin.readline().rstrip("\r\n")
     if not password:
-        raise BadInput("No password came on standard input.")
+        raise BadInput(
+            "No password came on standard input.", "Give it as a line there, or in a terminal, which asks."
+        )
     return password

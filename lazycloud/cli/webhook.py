@@ -75,7 +75,12 @@ def allow(target: Target, app_name: str, number: int | None, commit: str | None,
     app = choose(client.get("/api/apps"), app_name, None)
     pulls = client.get(app.api("pulls"))
     if number is None:
-        show_json(pulls) if as_json else _list(pulls)
+        if as_json:
+            show_json(pulls)
+        elif pulls:
+            _list(pulls)
+        else:
+            click.echo(f"No fork has told of a pull request to {app.name}.", err=True)
         return
     commit = commit or _ask(pulls, number)
     answer = client.patient(FETCH_SECONDS).post(app.api(f"pulls/{number}/allow"), {"commit": commit})

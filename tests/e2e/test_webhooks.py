@@ -204,6 +204,7 @@ async def test_a_forks_pull_request_waits_until_its_commit_is_allowed(
     assert (await server.get(later[:10])).json["name"] == "later"
     assert (await forge.say("pull_request", forge.pull(newest, action="closed"))).status == 202
     assert server.json("allow", "shop") == []
+    assert "No fork has told" in server.cli("allow", "shop")
 
 
 async def test_a_pull_request_of_the_repository_itself_is_a_push(
