@@ -160,7 +160,9 @@ class Sandbox:
 
     def _files(self, view: View, entered: bool) -> Iterator[str]:
         yield from _system()
-        if not entered:
+        if entered:  # a part of it could be shown again without its covers
+            yield from ("--remount-ro", "/proc")
+        else:
             yield from _covers()
         yield from ("--ro-bind", str(self._etc_of_installs if view.settings else self._etc), "/etc")
         for name in LIVE:

@@ -30,6 +30,9 @@ NEWEST = 469  # file_setattr of Linux 6.17; from 424 on numbers are the same eve
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, -CGROUP, -UTS, -IPC, -USER, -PID, -NET
 NEW_PROCESSES = 0x20000000  # CLONE_NEWPID
 TO_ENTER = frozenset({"mount", "setns"})  # without rights they do nothing, and nobody gets rights by himself
+# With what a fork, which has rights for a moment, may mount on its way in: nothing becomes writable by these.
+# MS_RDONLY | NOSUID | NODEV | NOEXEC, MS_BIND, and MS_REMOUNT | MS_BIND with the first.
+TO_MOUNT = (0xF, 0x1000, 0x102F)
 NEW_TIME = 0x80  # CLONE_NEWTIME, of unshare only: to clone it is a part of a signal's number
 VSOCK = 40  # the sockets between a virtual machine and its host
 TO_TERMINAL = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX: to type into a terminal for its user
@@ -97,7 +100,8 @@ MACHINES = {
 def program(machine: str = platform.machine(), entering: bool = False) -> bytes:
     """The filter for a machine as `uname -m` calls it; b"" for one whose numbers are not known here.
 
-    `entering`: one whose forks go behind walls of their own, if they are given them.
+    `entering`: one whose forks go behind walls of their own, if they are given them. What it has imported may be
+    hostile, and use the rights that such a fork has.
     """
     if machine not in MACHINES:
         return b""
@@ -121,6 +125,7 @@ def program(machine: str = platform.machine(), entering: bool = False) -> bytes:
             ),
             _of(one.ioctl, _unless_one(1, TO_TERMINAL)),
             _of(one.socket, _unless_one(0, (VSOCK,))),
+            *((_of(one.refused["mount"], _if_one(3, TO_MOUNT)),) if entering else ()),
             _of(one.personality, _if_one(0, PERSONALITIES)),
             _do(RETURN, ALLOW),
         ]

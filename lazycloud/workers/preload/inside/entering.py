@@ -66,7 +66,7 @@ class Walls:
 
     def _show_processes(self) -> None:
         """A /proc of the new namespace, with what bwrap covers of one."""
-        _mount("proc", "/proc", "proc", PLAIN)
+        _mount("proc", "/proc", "proc", MS_RDONLY | PLAIN)  # the parent's filter allows no other
         covers = [(place, place) for place in self._read_only]
         # A device that may not be opened there.
         covers += [("/dev/null", place) for place in self._empty_files]

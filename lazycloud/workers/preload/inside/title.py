@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-PR_SET_MM, PR_SET_MM_MAP = 35, 14
+PR_SET_NAME, PR_SET_MM, PR_SET_MM_MAP = 15, 35, 14
 # Of /proc/self/stat, counted from the field after the name.
 START_CODE, END_CODE, START_STACK, START_DATA, END_DATA, START_BRK = 23, 24, 25, 42, 43, 44
 ARG_START, ARG_END, ENV_START, ENV_END = 45, 46, 47, 48
@@ -60,8 +60,7 @@ class Room:
             ctypes.memset(start, 0, end - start)
             ctypes.memmove(start, text, len(text))
         self._cut(at[ARG_START] + len(arguments), at[ENV_START] + len(variables))
-        with open("/proc/self/comm", "wb") as file:
-            file.write(os.fsencode(name)[:15])
+        self._libc.prctl(PR_SET_NAME, os.fsencode(name)[:15], 0, 0, 0)
 
     def _cut(self, arg_end: int, env_end: int) -> None:
         """Tell the kernel that they are shorter now. Where it does not listen, NULs follow them."""

@@ -1,0 +1,83 @@
+"""What a package of an app can do with the rights that a fork has for a moment, on its way behind its walls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lazycloud.walls import sandbox
+
+from .preloading import Stand
+from .test_preload import own_venv
+
+pytestmark = pytest.mark.skipif(bool(sandbox.missing()), reason=sandbox.missing())
+
+EVIL = """
+import ctypes, json, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+begin = os.setsid  # what entering calls first
+READ_ONLY, NO_SUID, NO_DEVICES, NO_PROGRAMS, AGAIN, BIND = 1, 2, 4, 8, 32, 4096
+def called(name, *arguments):
+    given = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    return 'done' if getattr(libc, name)(*given) == 0 else os.strerror(ctypes.get_errno())
+def opened(place):
+    try:
+        os.close(os.open(place, os.O_WRONLY | (os.O_CREAT if place.endswith('planted') else 0), 0o644))
+        return 'open'
+    except OSError as problem:
+        return problem.strerror
+def evil():
+    os.setsid = begin
+    if os.fork():
+        os.wait()
+        return begin()
+    entered = [called('setns', namespace, 0) for namespace in sys._getframe(1).f_locals['outer']]
+    called('unshare', 0x20000000)
+    if os.fork():
+        os.wait()
+        os._exit(0)
+    tree = {tree!r}
+    found = {{'entered': entered}}
+    found['writable'] = called('mount', b'none', os.fsencode(tree), None, AGAIN | BIND, None)
+    found['planted'] = opened(tree + '/planted')
+    found['programs'] = called('mount', b'none', b'/usr', None, AGAIN | BIND | NO_SUID | NO_DEVICES, None)
+    found['folder'] = called('mount', b'none', b'/tmp', b'tmpfs', 0, None)
+    found['groups'] = called('mount', b'none', b'/tmp', b'cgroup2', NO_SUID | NO_DEVICES | NO_PROGRAMS, None)
+    found['uncovered'] = called('umount2', b'/proc', 2)
+    found['shown again'] = called('mount', b'/proc', b'/tmp', None, BIND, None)
+    found['kernel shown again'] = opened('/tmp/sys/kernel/hostname')
+    found['open proc'] = called('mount', b'proc', b'/proc', b'proc', NO_SUID | NO_DEVICES | NO_PROGRAMS, None)
+    found['closed proc'] = called('mount', b'proc', b'/proc', b'proc', 15, None)
+    found['kernel'] = opened('/proc/sys/kernel/hostname')
+    print(json.dumps(found), file=sys.stderr, flush=True)
+    os._exit(0)
+os.setsid = evil
+"""
+
+
+@pytest.fixture
+async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
+    stand = Stand.walled(tmp_path)
+    yield stand
+    await stand.close()
+
+
+async def test_a_package_opens_no_walls_with_the_rights_of_a_fork_that_enters(stand: Stand) -> None:
+    stand.path = own_venv(stand.folder)
+    (packages,) = stand.path.glob("lib/python*/site-packages")
+    (packages / "evil.py").write_text(EVIL.format(tree=str(stand.app)))
+    await stand.preloaded("python reports.py", "json", "ctypes", "evil")
+    worker = await stand.start("python reports.py")
+    await worker.ready()
+    assert worker.record.preloaded, stand.said
+    log = (stand.venv.memory / "parent.log").read_text().splitlines()
+    found = json.loads(next(line for line in log if line.startswith("{")))
+    assert set(found.pop("entered")) == {"done"}
+    assert found.pop("shown again") == found.pop("closed proc") == "done"
+    for name in ("planted", "kernel", "kernel shown again"):
+        assert found.pop(name) == "Read-only file system", name
+    assert set(found.values()) == {"Operation not permitted"}, found
+    assert not (stand.app / "planted").exists()
