@@ -15,17 +15,22 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from lazycloud.data import sqlite
+from lazycloud.data import sqlite, within
 from lazycloud.errors import StepFailed
 
 FICLONE = 0x40049409
+_VANISHED = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)  # or it is something else by now
 _CANNOT_CLONE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM)
 
 
 class Copy:
-    """One copy of the folder `source` to `target`, which is not there yet. `patience`: seconds for locks."""
+    """One copy of the folder `source` to `target`, which is not there yet. `patience`: seconds for locks.
 
-    def __init__(self, source: Path, target: Path, patience: float) -> None:
+    The app may write to all below `root`, and put links in place of anything, at any moment: none is followed.
+    """
+
+    def __init__(self, source: Path, target: Path, patience: float, root: Path | None = None) -> None:
+        self._root = root or source
         self._source = source
         self._target = target
         self._patience = patience
@@ -34,43 +39,48 @@ class Copy:
     def make(self) -> None:
         """Raises StepFailed for what cannot be read, OSError for a full disk."""
         try:
-            self._folder(self._source, self._target)
+            with within.opened(self._root, self._source, within.FOLDER) as folder:
+                self._folder(folder, self._source, self._target)
         except PermissionError as problem:
             raise StepFailed(
                 f"{problem.filename} cannot be read, so the data cannot be copied.",
                 "Let the app write its files with permission for their owner to read them.",
             ) from problem
 
-    def _folder(self, source: Path, target: Path) -> None:
+    def _folder(self, folder: int, source: Path, target: Path) -> None:
+        """`folder` is open; `source` is only what it is called."""
         target.mkdir(mode=0o700)
-        with contextlib.suppress(FileNotFoundError):
-            for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
-                # The copy is complete without what vanished since its folder was read: the app removed it.
-                with contextlib.suppress(FileNotFoundError):
-                    self._entry(Path(entry.path), target / entry.name)
-            _keep_facts(source.stat(), target)  # last, as each new entry changed its time
+        for name in sorted(os.listdir(folder)):
+            # The copy is complete without what vanished since its folder was read: the app removed it.
+            try:
+                self._entry(folder, source / name, target / name)
+            except OSError as problem:
+                if problem.errno not in _VANISHED:
+                    raise
+        _keep_facts(os.fstat(folder), target)  # last, as each new entry changed its time
 
-    def _entry(self, source: Path, target: Path) -> None:
-        facts = source.lstat()
+    def _entry(self, folder: int, source: Path, target: Path) -> None:
+        facts = os.stat(source.name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISDIR(facts.st_mode):
-            self._folder(source, target)
+            with within.opened_in(folder, source.name, within.FOLDER, source) as inner:
+                self._folder(inner, source, target)
         elif stat.S_ISLNK(facts.st_mode):
-            self._symlink(source, target)
-        elif stat.S_ISREG(facts.st_mode) and not _is_companion(source):
-            self._file(source, target)
-            _keep_facts(facts, target)
+            self._symlink(folder, facts, source, target)
+        elif stat.S_ISREG(facts.st_mode) and not _is_companion(folder, source):
+            with within.opened_in(folder, source.name, within.FILE, source) as origin:
+                self._file(origin, source, target)
 
-    def _file(self, source: Path, target: Path) -> None:
-        if sqlite.is_database(source):
-            sqlite.copy(source, target, self._patience, use_wal=False)
+    def _file(self, origin: int, source: Path, target: Path) -> None:
+        facts = os.fstat(origin)
+        if not stat.S_ISREG(facts.st_mode):
             return
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # it may be a symlink or a pipe by now
-        with (
-            open(source, "rb", opener=lambda path, _: os.open(path, flags)) as origin,
-            target.open("xb") as made,
-        ):
-            if not self._clone(origin.fileno(), made.fileno()):
-                _copy_bytes(origin, made)
+        if sqlite.is_database(origin):
+            sqlite.copy(source, origin, target, self._patience, use_wal=False)
+        else:
+            with open(origin, "rb", closefd=False) as reading, target.open("xb") as made:
+                if not self._clone(origin, made.fileno()):
+                    _copy_bytes(reading, made)
+        _keep_facts(facts, target)
 
     def _clone(self, origin: int, made: int) -> bool:
         """Share the blocks, where the file system can; whether it did. Asked once, then remembered."""
@@ -83,14 +93,18 @@ class Copy:
                 self._can_clone = False
         return self._can_clone
 
-    def _symlink(self, source: Path, target: Path) -> None:
+    def _symlink(self, folder: int, facts: os.stat_result, source: Path, target: Path) -> None:
         """As it is; but one with an absolute path into the source would let the copy write to the source."""
-        points_to = source.readlink()
+        try:
+            points_to = Path(os.readlink(source.name, dir_fd=folder))
+        except OSError as problem:
+            if problem.errno != errno.EINVAL:
+                raise
+            return  # no link any more
         if points_to.is_absolute() and points_to.is_relative_to(self._source):
             ours = self._target / points_to.relative_to(self._source)
             points_to = Path(os.path.relpath(ours, target.parent))  # the copy is yet to get its name
         target.symlink_to(points_to)
-        facts = source.lstat()
         os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns), follow_symlinks=False)
 
 
@@ -105,11 +119,16 @@ def _copy_bytes(origin: BinaryIO, made: BinaryIO) -> None:
         shutil.copyfileobj(origin, made, 1 << 20)
 
 
-def _is_companion(place: Path) -> bool:
+def _is_companion(folder: int, place: Path) -> bool:
     """Whether it belongs to a database beside it, whose copy is complete without."""
     for ending in sqlite.COMPANIONS:
         if place.name.endswith(ending):
-            return sqlite.is_database(place.with_name(place.name.removesuffix(ending)))
+            other = place.with_name(place.name.removesuffix(ending))
+            with (
+                contextlib.suppress(OSError),
+                within.opened_in(folder, other.name, within.FILE, other) as database,
+            ):
+                return sqlite.is_database(database)
     return False
 
 

@@ -2,7 +2,7 @@
 
 Closing any descriptor on a database drops all POSIX locks that the process holds on it, SQLite's own included.
 So whoever calls this must not have the same database open in another thread; `Versions` copies in one thread,
-and nothing else of control opens them. `is_database`, which opens raw, is asked before SQLite opens, never during.
+and nothing else of control opens them. What is opened raw is closed before SQLite opens, or after it has closed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,10 @@ BUSY_POLL = 0.002
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def is_database(place: Path) -> bool:
-    """Whether a file begins as an SQLite database does. False for what is gone or no regular file."""
-    try:
-        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return regular and os.pread(descriptor, len(MAGIC), 0) == MAGIC
-    finally:
-        os.close(descriptor)
+def is_database(descriptor: int) -> bool:
+    """Whether an open file begins as an SQLite database does. False for what is no regular file."""
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    return regular and os.pread(descriptor, len(MAGIC), 0) == MAGIC
 
 
 def create(place: Path) -> None:
@@ -46,15 +39,20 @@ def create(place: Path) -> None:
         _use_wal(connection)
 
 
-def copy(source: Path, target: Path, patience: float, use_wal: bool) -> None:
+def copy(source: Path, itself: int, target: Path, patience: float, use_wal: bool) -> None:
     """Copy a live database to a file that is not there yet: complete by itself, and in WAL mode if asked to.
+
+    `itself` is a descriptor of it, since SQLite only takes a path, which the app may lead elsewhere meanwhile.
 
     A writer in WAL mode is never blocked; in another mode its commits wait for as long as the copy takes. Waits
     `patience` seconds for a lock. Raises StepFailed for a database that stays locked or is broken, OSError
     for a full disk or a source that is gone. `target` is not synced.
     """
     try:
-        with _reading(source, patience) as origin, contextlib.closing(_connect(target, "rwc")) as made:
+        with (
+            _reading(source, itself, patience) as origin,
+            contextlib.closing(_connect(target, "rwc")) as made,
+        ):
             # A journal would only be of use to a copy that is worth keeping half-made, and none is.
             made.execute("PRAGMA journal_mode=OFF")
             made.execute("PRAGMA synchronous=OFF")
@@ -67,18 +65,32 @@ def copy(source: Path, target: Path, patience: float, use_wal: bool) -> None:
 
 
 @contextlib.contextmanager
-def _reading(source: Path, patience: float) -> Iterator[sqlite3.Connection]:
+def _reading(source: Path, itself: int, patience: float) -> Iterator[sqlite3.Connection]:
     """A connection that holds a read transaction.
 
     Begun before the backup, since Python's `backup` tries for ever on a lock, whatever the timeout is.
     """
     with contextlib.closing(_connect(source, "rw")) as connection:
+        _demand_opened(itself, source)  # nothing was read yet, nor locked
         connection.execute("BEGIN")
         deadline = time.monotonic() + patience
         while not _has_read_lock(connection, is_last_try=time.monotonic() >= deadline):
             time.sleep(BUSY_POLL)
         yield connection
         connection.rollback()
+
+
+def _demand_opened(itself: int, source: Path) -> None:
+    """Raises StepFailed unless SQLite, too, has that file open. Nobody else of this process has."""
+    facts, found = os.fstat(itself), 0
+    for open_one in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed by another thread meanwhile
+            found += os.path.samestat(os.fstat(int(open_one.name)), facts)
+    if found < 2:
+        raise StepFailed(
+            f"The database {source.name} became another file while it was to be copied.",
+            "Try again when its app leaves it in its place.",
+        )
 
 
 def _has_read_lock(connection: sqlite3.Connection, is_last_try: bool) -> bool:

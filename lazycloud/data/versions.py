@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from lazycloud.data import durable, sqlite
+from lazycloud.data import durable, sqlite, within
 from lazycloud.data.files import Copy
 from lazycloud.data.names import PRODUCTION, REHEARSAL, check_snapshot, check_version, new_snapshot
 from lazycloud.errors import Conflict, DiskFull, NotFound, StepFailed
@@ -182,12 +182,13 @@ class Versions:
             _demand_own(origin, DATABASE)
             _demand_own(origin, FILES)
         if origin and _has_content(origin / DATABASE):
-            _demand_space(origin / DATABASE, making)
-            sqlite.copy(origin / DATABASE, database, self._patience, use_wal=True)
+            with within.opened(origin, origin / DATABASE, within.FILE) as itself:
+                _demand_space(itself, making)
+                sqlite.copy(origin / DATABASE, itself, database, self._patience, use_wal=True)
         else:
             sqlite.create(database)
         if origin and (origin / FILES).is_dir():
-            Copy(origin / FILES, files, self._patience).make()
+            Copy(origin / FILES, files, self._patience, root=origin).make()
         else:
             files.mkdir()
 
@@ -225,8 +226,7 @@ def _whole(place: Path, begun: Path | None) -> Iterator[Path]:
 
 def _demand_own(origin: Path, name: str) -> None:
     """An app may put a link in place of what it was given; the server would follow it to what the app cannot see."""
-    real, place = origin.resolve(), origin / name
-    if not place.resolve().is_relative_to(real):
+    if not (origin / name).resolve().is_relative_to(origin.resolve()):
         raise StepFailed(
             f"{name} of the data of {origin.name[:40]} is a link that leads out of that data: it is not copied.",
             f"Let the app keep a {'folder' if name == FILES else 'database'} of its own there.",
@@ -248,9 +248,9 @@ def _has_content(database: Path) -> bool:
         return False
 
 
-def _demand_space(database: Path, folder: Path) -> None:
+def _demand_space(database: int, folder: Path) -> None:
     """Said before, not after the last free byte was taken from the app that writes to the same disk."""
-    if database.stat().st_size > shutil.disk_usage(folder).free:
+    if os.fstat(database).st_size > shutil.disk_usage(folder).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 

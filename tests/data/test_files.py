@@ -1,5 +1,6 @@
 """DATA_DIR: copied as it is, beside an app that goes on writing."""
 
+import ctypes
 import os
 import socket
 import sqlite3
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lazycloud.data import durable, sqlite
+from lazycloud.data import durable, sqlite, within
 from lazycloud.data.files import Copy
 from lazycloud.data.names import new_snapshot
 from lazycloud.data.versions import Versions
@@ -24,6 +25,11 @@ def copied(source: Path) -> Path:
     target = source.with_name("copy")
     Copy(source, target, 1).make()
     return target
+
+
+def is_database(place: Path) -> bool:
+    with within.opened(place.parent, place, within.FILE) as file:
+        return sqlite.is_database(file)
 
 
 @pytest.fixture
@@ -157,6 +163,49 @@ def test_files_that_come_and_go_do_not_hurt_a_copy(source: Path) -> None:
         churning.join()
 
 
+@pytest.mark.parametrize("what", ["folder", "file", "database"])
+def test_what_becomes_a_link_while_it_is_copied_leads_nowhere(
+    source: Path, tmp_path: Path, what: str
+) -> None:
+    outside, decoy = tmp_path / "outside", source / "decoy"
+    outside.mkdir()
+    (outside / "token").write_text("of the server")
+    for folder in (outside, source):
+        with closing(sqlite3.connect(folder / "app.db")) as app:
+            app.execute("CREATE TABLE t AS SELECT ? AS a", [f"the {folder.name}'s"])
+            app.commit()
+    (source / "folder").mkdir()
+    (source / "file").write_text("the source's")
+    place = {"folder": source / "folder", "file": source / "file", "database": source / "app.db"}[what]
+    decoy.symlink_to({"folder": outside, "file": outside / "token", "database": outside / "app.db"}[what])
+    stop = threading.Event()
+    swapping = threading.Thread(target=swap, args=(place, decoy, stop))
+    swapping.start()
+    try:
+        for number in range(150):
+            target = tmp_path / f"copy{number}"
+            try:
+                Copy(source, target, 1).make()
+            except StepFailed as problem:
+                assert what == "database", problem
+            for found in (one for one in target.rglob("*") if one.is_file() and not one.is_symlink()):
+                assert found.name != "token"
+                assert b"server" not in found.read_bytes()
+                assert b"the outside's" not in found.read_bytes()
+    finally:
+        stop.set()
+        swapping.join()
+
+
+def swap(one: Path, other: Path, stop: threading.Event) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    while not stop.is_set():
+        for place in (one, other):
+            assert libc.renameat2(-100, bytes(one), -100, bytes(other), 2) == 0, (
+                place
+            )  # both exchange their names
+
+
 def test_what_cannot_be_read_is_named(source: Path) -> None:
     (source / "private").write_text("x")
     (source / "private").chmod(0)
@@ -187,12 +236,12 @@ def test_many_files_are_made_durable_at_once(source: Path) -> None:
 def test_only_the_header_makes_a_database(source: Path, content: bytes) -> None:
     (source / "file").write_bytes(content)
     os.mkfifo(source / "pipe")
-    assert not any(sqlite.is_database(source / name) for name in ("file", "pipe", "nothing", "."))
+    assert not any(is_database(source / name) for name in ("file", "pipe", "."))
 
 
 def test_an_empty_database_has_a_header_in_wal_mode(source: Path) -> None:
     sqlite.create(source / "new.db")
-    assert sqlite.is_database(source / "new.db")
+    assert is_database(source / "new.db")
     assert (source / "new.db").read_bytes()[18:20] == b"\2\2"
     assert [place.name for place in source.iterdir()] == ["new.db"]
 
