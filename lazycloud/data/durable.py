@@ -22,9 +22,11 @@ def persist(folder: Path) -> None:
 def publish(made: Path, name: Path, linked: bool = False) -> None:
     """Give a complete folder its name, both in one folder; on return that survives too.
 
+    What lies below it is on disk by then.
+
     `linked`: its earlier name leads there, for who was told that one.
     """
-    persist(made)
+    sync(made)
     made.rename(name)
     if linked:
         made.symlink_to(name.name)
@@ -43,7 +45,7 @@ def _regular(folder: Path) -> Iterator[Path]:
 
 def sync(place: Path) -> None:
     """One file, or the names in one folder."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
+    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # it may be a pipe by now
     try:
         os.fsync(descriptor)
     finally:

@@ -214,14 +214,36 @@ class Versions:
 
 @contextlib.contextmanager
 def _whole(place: Path, begun: Path | None) -> Iterator[Path]:
-    """A folder to fill, `begun` if there is one, which gets its name if that went well and is gone if not."""
-    making = begun if begun and begun.is_dir() else _make_aside(place)
+    """A folder to fill, which gets its name if that went well and is gone if not.
+
+    If there is one that was `begun`, what was made is moved there: a worker to come sees that one already, and its
+    code must not have a say in where the server writes.
+    """
+    making = _make_aside(place)
+    seen = begun if begun and begun.is_dir() else None
     try:
         yield making
-        durable.publish(making, place, linked=making == begun)
+        durable.persist(making)
+        if seen:
+            _move_all(making, seen)
+        durable.publish(seen or making, place, linked=seen is not None)
     except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
+        if seen:
+            shutil.rmtree(seen, ignore_errors=True)
         raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _move_all(making: Path, seen: Path) -> None:
+    """In place of whatever is there. Raises OSError when somebody puts more there meanwhile."""
+    for planted in list(seen.iterdir()):
+        if planted.is_dir() and not planted.is_symlink():
+            shutil.rmtree(planted)
+        else:
+            planted.unlink()
+    for made in list(making.iterdir()):
+        made.rename(seen / made.name)
 
 
 def _demand_own(origin: Path, name: str) -> None:

@@ -71,6 +71,23 @@ async def test_the_folder_of_a_version_that_was_begun_becomes_the_versions(versi
     assert leftovers(versions) == []
 
 
+async def test_what_a_worker_to_come_plants_in_a_begun_version_is_written_to_by_nobody(
+    versions: Versions, tmp_path: Path
+) -> None:
+    await versions.fork("production", None)
+    (versions.place("production") / "files" / "a.txt").write_text("data")
+    begun, outside = versions.begin(COMMIT), tmp_path / "outside"
+    outside.write_text("the server's")
+    (begun / "database.sqlite").symlink_to(outside)
+    (begun / "files").symlink_to(tmp_path)
+    await versions.fork(COMMIT, "production")
+    assert outside.read_text() == "the server's"
+    assert (versions.place(COMMIT) / "files" / "a.txt").read_text() == "data"
+    for name in ("database.sqlite", "files"):
+        assert not (versions.place(COMMIT) / name).is_symlink()
+    assert leftovers(versions) == [begun]  # the link for who was told that name
+
+
 async def test_a_version_that_was_only_begun_leaves_nothing(versions: Versions) -> None:
     versions.begin(OTHER).rmdir()  # somebody's tidy hand
     await versions.fork(OTHER, None)
