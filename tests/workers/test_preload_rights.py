@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from lazycloud.walls import sandbox
+from lazycloud.workers.preload.parent import NOTES
+from lazycloud.workers.preload.parents import LEARNED
 
+from .conftest import until
 from .preloading import Stand
 from .test_preload import own_venv
 
@@ -81,3 +85,37 @@ async def test_a_package_opens_no_walls_with_the_rights_of_a_fork_that_enters(st
         assert found.pop(name) == "Read-only file system", name
     assert set(found.values()) == {"Operation not permitted"}, found
     assert not (stand.app / "planted").exists()
+
+
+TALKATIVE = """
+import sys
+frame = sys._getframe()
+while 'self' not in frame.f_locals or not hasattr(frame.f_locals['self'], '_control'):
+    frame = frame.f_back
+speak = frame.f_locals['self']._control.send
+for _ in range(20):
+    speak({message!r})
+"""
+
+
+@pytest.mark.parametrize(
+    "message", [b"no JSON", b"[]", b'{"is": "preloaded", "modules": "x"}', b'{"is": "up"}']
+)
+async def test_a_parent_that_says_what_it_was_not_asked_for_is_ended(stand: Stand, message: bytes) -> None:
+    troubles: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, trouble: troubles.append(trouble))
+    stand.path = own_venv(stand.folder)
+    (packages,) = stand.path.glob("lib/python*/site-packages")
+    (packages / "talkative.py").write_text(TALKATIVE.format(message=message))
+    memory = stand.venv.memory
+    memory.mkdir(parents=True)
+    (memory / NOTES).write_text("json\ntalkative\n")
+    (memory / LEARNED).touch()
+    start = stand.make_start("python reports.py")
+    stand.parents.prepare(start)
+    parent = stand.parents._parents[start.key]
+    await until(lambda: parent.is_gone)
+    worker = await stand.start("python reports.py")
+    await worker.ready()
+    assert not worker.record.preloaded
+    assert troubles == []

@@ -50,6 +50,7 @@ ARGUMENT_ROOM = 8192  # bytes that a worker's command line may need
 VARIABLE_ROOM = 16384  # bytes that its variables may need beyond its parent's own
 ROOM = "LAZYCLOUD_ROOM"
 STARTED, WAITS = "started", "waits"  # what a fork says
+ANSWERED = ("answer", "preload")  # what it is told, and answers
 LOG = "parent.log"
 LARGEST = 65536  # bytes of what it says
 
@@ -91,6 +92,7 @@ class Parent:
         self.phase = Phase.STARTING
         self.modules = 0
         self.pid = process.pid  # of bwrap, if it is walled, until it says who it is
+        self._owed = 1  # messages that it may send: that it is up, and answers
         self._imports = 0  # that it was told to do, and has not ended
         self._doubt: asyncio.TimerHandle | None = None
         self._control = control
@@ -329,6 +331,7 @@ class Parent:
             self._control.send(json.dumps(message).encode())
         except OSError:
             return False
+        self._owed += message["do"] in ANSWERED
         return True
 
     def _on_message(self) -> None:
@@ -344,9 +347,16 @@ class Parent:
         self._end_doubt()
         if self._walls and self.phase is Phase.STARTING:
             self.pid = pid
-        said = json.loads(message)
-        if said["is"] == "preloaded":
-            self.modules += said["modules"]
+        try:
+            modules = _understood(message)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            self._owed = 0
+        if self._owed <= 0:  # what it imported speaks for it, and is not to keep us busy
+            self.kill()
+            return
+        self._owed -= 1
+        if modules is not None and self._imports:
+            self.modules += modules
             self._imports -= 1
         self.phase = Phase.IMPORTING if self._imports else Phase.WAITING
         self._changed.set()
@@ -392,6 +402,12 @@ def _view(walls: Sandbox, start: Start, verdicts: Path) -> View:
     python = start.venv.path / "bin" / "python"
     read = (start.venv.path, start.venv.memory, PACKAGE, *installation(python))
     return View(walls.home, read, (verdicts,))
+
+
+def _understood(message: bytes) -> int | None:
+    """How many modules it says to have imported; None for anything else. Raises ValueError or its like."""
+    said = json.loads(message)
+    return int(said["modules"]) if said["is"] == "preloaded" else None
 
 
 async def said(report: socket.socket) -> tuple[str, int]:
