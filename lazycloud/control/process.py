@@ -290,6 +290,8 @@ class Control:
         await repository.open()
         cache = self.config.cache_folder
         environment = build_environment(self._environ, folder / "build-home", cache)
+        if self._walls:  # the cache is shown as a mount of its own, and no hard link leads out of one
+            environment.setdefault("UV_LINK_MODE", "copy")
         limits, depot = self._limits(), self.depot
         stages = Stages(
             repository,
