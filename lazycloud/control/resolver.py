@@ -24,6 +24,7 @@ from lazycloud.states import State
 NOTHING_THERE = (
     1.0  # seconds for which a router believes it: git is not asked more often, and a new branch is there soon
 )
+SEEN = 2.0  # seconds in which the end of a worker is seen, at most
 KNOWN_MOST = 2000  # labels of commits; some 1 MB
 
 
@@ -92,8 +93,8 @@ class Resolver:
             shared = place.kind is Kind.LABEL and not self.needs_login(place)
             return Answer.control("page", NOTHING_THERE if shared else False)
         deployment = found.deployment
-        if ask.dead:
-            self._fleet.suspect(deployment, ask.dead)
+        if ask.dead and (seeing := self._fleet.suspect(deployment, ask.dead)):
+            await asyncio.wait(seeing, timeout=SEEN)  # else that address is the answer once more
         if deployment.addresses:
             return self._to_worker(ask.host, found, deployment.addresses)
         if ask.intent == "robot" and not deployment.is_deploying:

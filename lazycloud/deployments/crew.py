@@ -80,12 +80,17 @@ class Crew:
         if self._probing is None:
             self._probing = self._task("probe", self._probe_on())
 
-    def suspect(self, address: str) -> None:
-        """A router could not connect there: if that worker is gone, see it now and not in a moment."""
+    def suspect(self, address: str) -> list[asyncio.Task[None]]:
+        """A router could not connect there: if that worker is gone, see it now and not in a moment.
+
+        When what is returned is done, it has been seen.
+        """
+        seeing = []
         for post in self._posts():
             worker = post.worker
             if post.serves and worker and worker.address == address and not worker.is_running:
-                self._task("see the end of", self._watching(post, worker))
+                seeing.append(self._task("see the end of", self._watching(post, worker)))
+        return seeing
 
     async def restart(self) -> None:
         """Replace every worker, one at a time. Raises LazycloudError if a new one is not ready: the old one stays."""

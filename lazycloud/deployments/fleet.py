@@ -180,10 +180,10 @@ class Fleet:
             await asyncio.wait_for(deployment.settled(), timeout)
         return deployment.state is State.READY
 
-    def suspect(self, deployment: Deployment, address: str) -> None:
-        """A router could not connect there: if the worker is gone, see it now and not in a moment."""
-        if crew := self._crews.get(deployment.id):
-            crew.suspect(address)
+    def suspect(self, deployment: Deployment, address: str) -> list[asyncio.Task[None]]:
+        """A router could not connect there: if the worker is gone, that is seen when these are done."""
+        crew = self._crews.get(deployment.id)
+        return crew.suspect(address) if crew else []
 
     async def stop(self, deployment: Deployment, cause: Cause = Cause.STOP) -> bool:
         """Stop its workers, or the deploy that is under way; False if nothing was to be stopped. Idempotent.
