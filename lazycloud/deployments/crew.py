@@ -164,6 +164,10 @@ class Crew:
     def _posts(self) -> list[Post]:
         return list(self._deployment.posts.values())
 
+    def _others(self, post: Post) -> list[Post]:
+        """Those that requests go to besides."""
+        return [one for one in self._posts() if one.is_web and one.serves and one is not post]
+
     def _watch(self, post: Post, worker: Worker) -> None:
         self._watchers[post.name] = self._task(f"watch {post.name} of", self._watching(post, worker))
 
@@ -184,7 +188,7 @@ class Crew:
         post.crashes = post.crashes + 1 if time.time() - post.since < SOON else 1
         post.clear(ended.words)
         self._tell_end(post, worker, ended.words, expected=False)
-        if post.is_web and not any(one.serves for one in self._posts()):
+        if post.is_web and not self._others(post):
             self._fell(post, worker, ended)
         else:
             self._mend(post, worker)
@@ -336,8 +340,7 @@ class Crew:
         """Production has a new worker before the old one goes; a preview comes down, and its visitors wait."""
         post.misses = 0
         self._events.append(WorkerUnhealthy(**self._of(post), pid=worker.record.pid, problem=trouble))
-        others = [one for one in self._posts() if one.serves and one is not post]
-        if not (others or self._for_ever()):
+        if not (self._others(post) or self._for_ever()):
             if self._deployment.state is State.READY:  # else it is being stopped
                 why = f"was ended because {trouble}, {MISSES} times in a row"
                 self._ended(post, worker, Ended(None, why))

@@ -287,3 +287,11 @@ async def test_nobody_is_sent_to_a_preview_that_hangs_while_it_takes_its_time_to
     await until(lambda: stage.fallen == ["web.1"])
     assert stage.deployment.addresses == () and worker.is_running
     assert stage.deployment.posts["web.1"].ended.startswith("was ended because / did not answer within 1 s")
+
+
+async def test_a_deployment_has_come_down_though_a_background_process_runs_on(stage: Stage) -> None:
+    web, clock = stage.place("web.1"), stage.place("clock.1")
+    stage.crew.take_up()
+    web.over.set()
+    await until(lambda: stage.fallen == ["web.1"])
+    assert clock.is_running and not stage.asked

@@ -194,6 +194,32 @@ async def test_background_processes_run_for_production_only_and_never_twice(
     assert (await row_of(server, production=True))["state"] == "ready"
 
 
+async def test_requests_wait_for_production_while_its_background_process_runs_on(
+    up: Up, checkout: Checkout
+) -> None:
+    files = {"clock.py": CLOCK, "Procfile": "web: python app.py\nclock: python clock.py\n"}
+    checkout.commit(counter("one") | files)
+    server = up(checkout.path)
+
+    async def processes() -> dict[str, int]:
+        row = await row_of(server, production=True)
+        return {one["name"]: one["pid"] for one in row["processes"]} if row else {}
+
+    async def has_both() -> bool:
+        return len(await processes()) == 2
+
+    await server.get()
+    await server.until(has_both)
+    before = await processes()
+    web = psutil.Process(before["web.1"])
+    web.kill()
+    web.wait(10)
+    assert (await server.get()).status == 200
+    await server.until(has_both)
+    after = await processes()
+    assert after["clock.1"] == before["clock.1"] and after["web.1"] != before["web.1"]
+
+
 async def test_what_ended_while_control_was_away_is_said(up: Up, checkout: Checkout) -> None:
     preview = checkout.commit(counter("preview"))
     checkout.commit(counter("production"))
