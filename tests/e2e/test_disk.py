@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import Server
+from tests.e2e.server import UNWALLED, Server
 
 MB = 1_000_000
 
@@ -137,7 +137,7 @@ async def test_what_is_being_deployed_or_was_adopted_stays(
     slow = {**counter("slow"), "requirements.txt": "", "lazycloud.toml": toml}
     building = checkout.commit(slow)
     checkout.git("reset", "-q", "--hard", "HEAD~1")
-    server = up(checkout.path)
+    server = up(checkout.path, **UNWALLED)
     assert (await server.get(other)).status == 200
     before = server.workers()
     server.children()["control"].kill()

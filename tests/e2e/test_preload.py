@@ -55,7 +55,7 @@ async def test_a_commit_starts_preloaded_once_another_has_run_and_outlives_contr
     assert await server.named("first", first)
     assert not (await running(server, first))["preloaded"]
     environments = server.home / "apps" / "shop" / "environments"
-    await asyncio.to_thread(server.wait, lambda: [*environments.glob("*/preload/*.json")], "verdict")
+    await asyncio.to_thread(server.wait, lambda: [*environments.glob("*/preload/verdicts/*.json")], "verdict")
 
     second = checkout.commit({"app.py": counter("second")["app.py"]}, "second")
     answer = (await server.get(second)).json
@@ -86,7 +86,7 @@ async def test_a_site_of_files_is_served_by_forks_of_a_python_of_ours(tmp_path: 
     try:
         assert (await server.get(commits[0])).text == "<h1>one</h1>"
         memory = server.home / "apps" / "site" / "static" / "preload"
-        await asyncio.to_thread(server.wait, lambda: [*memory.glob("*.json")], "verdict")
+        await asyncio.to_thread(server.wait, lambda: [*memory.glob("verdicts/*.json")], "verdict")
         assert (await server.get(commits[1])).text == "<h1>two</h1>"
         assert (await running(server, commits[1]))["preloaded"]
     finally:
