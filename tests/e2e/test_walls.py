@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 
 import psutil
 import pytest
@@ -59,6 +60,26 @@ async def test_a_build_that_misses_the_network_is_told_how_to_have_it(up: Up, ch
     server = up(checkout.path, "--production", good, LAZYCLOUD_ISOLATION="sandbox")
     assert (await server.get(bad)).status == 502
     assert "`network = true` under [build]" in (await server.inspect(bad))["failure"]["advice"]
+
+
+@walled
+async def test_what_uv_cannot_link_out_of_its_cache_it_copies_without_a_word(
+    up: Up, checkout: Checkout
+) -> None:
+    with zipfile.ZipFile(checkout.path / "thing-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("thing.py", "NAME = 'thing'\n")
+        wheel.writestr("thing-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1\n")
+        wheel.writestr(
+            "thing-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr("thing-1.dist-info/RECORD", "")
+    app = counter("x")["app.py"].replace('NAME = "x"\n', "from thing import NAME\n")
+    checkout.commit({"app.py": app, "requirements.txt": "./thing-1-py3-none-any.whl\n"})
+    server = up(checkout.path, LAZYCLOUD_ISOLATION="sandbox")
+    assert (await server.get()).json["name"] == "thing"
+    said = server.cli("logs", "production", folder=checkout.path)
+    assert "+ thing==1" in said
+    assert "warning" not in said
 
 
 @walled
