@@ -99,6 +99,15 @@ def _made(stage: dict[str, Any]) -> str:
     return f"{reused}made {age(stage['made'])}{took}"
 
 
+def _state(answer: dict[str, Any]) -> str:
+    """Production's commit has a preview as well, which sleeps most of the time while production does not."""
+    if not answer["is_production"]:
+        return str(answer["state"])
+    if answer["version"] == "production":
+        return f"{answer['state']}, production"
+    return f"{answer['state']} as a preview; the commit is production, too"
+
+
 def _facts(answer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     from lazycloud.cli.terminal import age
 
@@ -107,7 +116,7 @@ def _facts(answer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "author", f"{commit['author']}, {age(commit['authored'])}"
     yield "refs", ", ".join(answer["refs"])
     yield "address", answer["address"]
-    yield "state", answer["state"] + (", production" if answer["is_production"] else "")
+    yield "state", _state(answer)
     yield "runs", answer["run"] or ""
     yield "found", " ".join(answer["found"])
     yield "release", answer["release"] or ""

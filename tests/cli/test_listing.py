@@ -178,6 +178,22 @@ async def test_inspect_of_a_running_commit_shows_its_worker(lazycloud: CommandLi
         assert part in done.out
 
 
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ("production", "ready, production"),
+        ("3f2a", "ready as a preview; the commit is production, too"),
+    ],
+)
+async def test_inspect_tells_production_from_the_preview_of_its_commit(
+    lazycloud: CommandLine, server: ScriptedServer, version: str, told: str
+):
+    answer = inspection() | {"state": "ready", "failure": None, "is_production": True, "version": version}
+    server.answer("GET /api/apps/shop/inspect", answer)
+    state = [line for line in (await lazycloud("inspect", "main")).out.splitlines() if "state" in line]
+    assert [line.split(maxsplit=1)[1].strip() for line in state] == [told]
+
+
 async def test_open_prints_the_address_of_production_a_commit_or_the_control_page(
     lazycloud: CommandLine, server: ScriptedServer
 ):

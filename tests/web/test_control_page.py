@@ -40,6 +40,15 @@ async def test_it_shows_production_commits_workers_and_events(control: Page, sta
     await until(lambda: stage.asked_after == ["7"])
 
 
+async def test_production_is_not_said_to_sleep_when_its_preview_does(control: Page, stage: Stage) -> None:
+    stage.overview = overview()
+    stage.overview["apps"][0]["commits"][1]["state"] = "cold"
+    await control.goto(stage.address)
+    about = control.locator(".commit .about")
+    await expect(about.nth(0)).to_contain_text("· asleep")
+    await expect(about.nth(1)).to_contain_text("· preview asleep")
+
+
 async def test_what_is_done_to_a_worker_is_never_broken_or_cut(control: Page, stage: Stage) -> None:
     stage.overview = overview(running=[worker(production=True, state="ready"), worker(state="ready")])
     for width in (1100, 1280, 390):

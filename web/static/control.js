@@ -51,10 +51,16 @@ function commitRow(app, row) {
       h("p", {}, h("a", { class: "subject", href: row.address }, h("bdi", {}, commit.subject || commit.short)),
         row.refs.map((ref) => h("span", { class: "tag" }, ref)),
         row.is_production && h("span", { class: "tag live" }, "production")),
-      h("p", { class: "about" }, ...dots(id(commit), commit.author, since(commit.authored), WORDS[state] ?? state)),
+      h("p", { class: "about" }, ...dots(id(commit), commit.author, since(commit.authored), stateWords(row))),
       failure && h("p", { class: "wrong" }, failure)),
     mayChange() && h("p", { class: "actions" }, ...commitActions(app, row), shareButton(app, row), deployment &&
       h("a", { class: "quiet", href: `/visit?to=${encodeURIComponent(`${row.address}.well-known/lazycloud/log`)}`, "aria-label": `Log ${commit.short}` }, "Log")));
+}
+
+/** Production's commit has a preview as well, which sleeps most of the time while production does not. */
+function stateWords({ state, is_production: isProduction }) {
+  const words = WORDS[state] ?? state;
+  return isProduction ? `preview ${words}` : words;
 }
 
 function commitActions(app, { commit, state, deployment, is_production: isProduction }) {
