@@ -11,6 +11,7 @@ from aiohttp import web
 
 from lazycloud.control.auth import WRITES, Auth
 from lazycloud.control.identity import ANY_APP, Identity, Role
+from lazycloud.control.progress import LOOK
 from lazycloud.control.seldom import Seldom
 from lazycloud.control.views import error_view
 from lazycloud.errors import Forbidden, LazycloudError
@@ -20,7 +21,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, str, Role]
 TARGETS = ("ref", "commit", "name", "account", "command")  # of a body, what a command is given for
 TARGET_LENGTH = 200
-LOOK = 3.0  # seconds between looks at whether those who follow still may
 
 
 class Routes(Protocol):

@@ -29,6 +29,7 @@ from lazycloud.events import (
 from lazycloud.states import DEPLOYING, State
 
 HEARTBEAT = 20.0  # seconds between pings: proxies between us and the browser cut what is silent for a minute
+LOOK = 3.0  # seconds between looks at whether who follows still may
 UNDER_WAY = DEPLOYING | {State.RESTARTING}
 WATCHED = (StateChanged, StepStarted, StepFinished, Output)
 
@@ -41,10 +42,12 @@ class Progress:
         self._events = events
         self._views = views
 
-    async def websocket(self, request: web.Request, found: Found, stranger: bool) -> web.WebSocketResponse:
+    async def websocket(
+        self, request: web.Request, found: Found, stranger: bool, may: Callable[[], bool]
+    ) -> web.WebSocketResponse:
         """A landing page follows its deployment: a snapshot unless it says what it has, then facts.
 
-        A stranger is told how it goes, and nothing of what the app wrote.
+        A stranger is told how it goes, and nothing of what the app wrote. It ends when the visitor `may` no longer.
         """
         after = number_of(request, "after", -1)
         first: list[dict[str, Any]] = []
@@ -55,7 +58,7 @@ class Progress:
             first.append({"kind": "snapshot", **(without_output(snapshot) if stranger else snapshot)})
             after = snapshot["number"]
         wanted = of_deployment(found.deployment, stranger)
-        return await self._send(request, first, after, wanted, without_output if stranger else dict)
+        return await self._send(request, first, after, wanted, without_output if stranger else dict, may)
 
     async def everything(self, request: web.Request, app: str, role: Role) -> web.WebSocketResponse:
         """The control page follows all but output, of one app or all, as far as the role may know it."""
@@ -118,7 +121,13 @@ class Progress:
                 return
 
     async def _send(
-        self, request: web.Request, first: list[dict[str, Any]], after: int, wanted: Wanted, shown: Shown
+        self,
+        request: web.Request,
+        first: list[dict[str, Any]],
+        after: int,
+        wanted: Wanted,
+        shown: Shown,
+        may: Callable[[], bool] = lambda: True,
     ) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT, compress=False)
         await socket.prepare(request)
@@ -126,12 +135,14 @@ class Progress:
             await socket.send_json(message)
         sending = asyncio.create_task(self._send_facts(socket, after, wanted, shown), name="progress")
         reading = asyncio.create_task(_until_closed(socket), name="progress, the reader's side")
+        looking = asyncio.create_task(_while(may), name="progress, who may see it")
+        tasks = (sending, reading, looking)
         try:
-            await asyncio.wait({sending, reading}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            sending.cancel()
-            reading.cancel()
-            await asyncio.gather(sending, reading, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await socket.close()
         return socket
 
@@ -193,6 +204,11 @@ def _told(app: str, role: Role) -> Wanted:
 
 def _shown(role: Role) -> Shown:
     return dict if role >= Role.DEVELOPER else without_output
+
+
+async def _while(may: Callable[[], bool]) -> None:
+    while may():  # noqa: ASYNC110 - accounts, tokens and links end in many ways, some by the clock
+        await asyncio.sleep(LOOK)
 
 
 async def _until_closed(socket: web.WebSocketResponse) -> None:

@@ -160,7 +160,13 @@ class Visits:
             found.deployment.is_deploying
         ):  # a page that comes back after a restart of control waits for it still
             self._fleet.ask(found.deployment)
-        return await self._progress.websocket(request, found, self._is_stranger(request, place))
+        stranger = self._is_stranger(request, place)
+
+        def may() -> bool:
+            opened = not self._resolver.needs_login(place) or self._previews.may_see(request, place.app)
+            return opened and (stranger or not self._is_stranger(request, place))
+
+        return await self._progress.websocket(request, found, stranger, may)
 
     async def _retry(self, request: web.Request, place: Place) -> web.StreamResponse:
         if request.method != "POST":

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 
 from lazycloud.router.access import sign
@@ -295,6 +296,21 @@ async def test_what_opened_previews_ends_with_the_account_or_the_token(
     await accounts.add(public, "ada", "viewer")  # another person by that name
     assert (await public.get(first, Cookie=hers)).status == 401
     assert (await public.get(first, Cookie=owners)).json["name"] == "first"
+
+
+async def test_who_follows_a_preview_s_page_is_told_no_more_once_they_may_not(
+    public: Server, commits: tuple[str, str]
+) -> None:
+    first, _ = commits
+    shown = {"Lazycloud-Token": await accounts.token(public, "e2e", role="developer")}
+    host = public.host(first)
+    url = f"http://127.0.0.1:{public.port}/.well-known/lazycloud/progress"
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as client:
+        socket = await client.ws_connect(url, headers={"Host": host, "Origin": f"http://{host}", **shown})
+        assert (await socket.receive_json())["kind"] == "snapshot"
+        await accounts.ask(public, "/api/tokens/e2e/revoke", {}, Authorization=public.authorization)
+        while not socket.closed:
+            await socket.receive()
 
 
 async def test_a_token_of_one_app_opens_no_preview_of_another(
