@@ -152,7 +152,7 @@ def toolchain(environ: Mapping[str, str]) -> tuple[Path, ...]:
         place for program in (*found, sys.executable) if program for place in installation(Path(program))
     ]
     own = [Path(sys.prefix), Path(sys.base_prefix), Path(environ.get(PYTHONS) or ROOT)]
-    return _worth_showing([*path, *shims, *around, *own])
+    return worth_showing([*path, *shims, *around, *own])
 
 
 def settings(environ: Mapping[str, str]) -> tuple[Path, ...]:
@@ -163,7 +163,7 @@ def settings(environ: Mapping[str, str]) -> tuple[Path, ...]:
     configured = [
         Path(folder, name) for folder in environ.get("XDG_CONFIG_DIRS", "").split(":") for name in CONFIGURED
     ]
-    return _worth_showing([*etc, *named, *private, *configured])
+    return worth_showing([*etc, *named, *private, *configured])
 
 
 def installation(program: Path) -> list[Path]:
@@ -180,7 +180,7 @@ def _words(value: str) -> list[str]:
     return [word for word in value.replace(",", " ").split() if word.startswith("/")]
 
 
-def _worth_showing(places: Iterable[Path]) -> tuple[Path, ...]:
+def worth_showing(places: Iterable[Path]) -> tuple[Path, ...]:
     """Those that are there and not shown anyway; none that so much else lies in that it is not meant."""
     wide = _wide()
     found = [

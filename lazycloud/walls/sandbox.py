@@ -17,7 +17,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -176,7 +176,7 @@ class Sandbox:
                 yield from ("--tmpfs", str(place))
 
     def _shown(self, view: View) -> Iterator[tuple[str, ...]]:
-        own = _outside(view.home, self._tools + (self._settings if view.settings else ()))
+        own = outside(view.home, self._tools + (self._settings if view.settings else ()))
         for place in dict.fromkeys((*(one for one in own if not one.is_relative_to("/etc")), *view.read)):
             yield from _bind("--ro-bind-try", place)
         for place in view.write:
@@ -256,7 +256,7 @@ def _bind(how: str, place: Path) -> Iterator[tuple[str, ...]]:
         yield (how, str(place), str(path))
 
 
-def _outside(home: Path, places: tuple[Path, ...]) -> list[Path]:
+def outside(home: Path, places: Iterable[Path]) -> list[Path]:
     """Those that neither hold the server's folder nor lie in it."""
     real = home.resolve()
     return [

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lazycloud.walls import sandbox
-from lazycloud.workers.preload.parent import NOTES
+from lazycloud.workers.preload.parent import NOTES, interpreter
 from lazycloud.workers.preload.parents import LEARNED
 
 from .conftest import until
@@ -85,6 +85,26 @@ async def test_a_package_opens_no_walls_with_the_rights_of_a_fork_that_enters(st
         assert found.pop(name) == "Read-only file system", name
     assert set(found.values()) == {"Operation not permitted"}, found
     assert not (stand.app / "planted").exists()
+
+
+def test_an_environment_shows_the_folders_of_its_python_and_no_others(tmp_path: Path) -> None:
+    home, venv, project = tmp_path / "home", tmp_path / "home" / "venv", tmp_path / "project"
+    (venv / "bin").mkdir(parents=True)
+    (project / "bin").mkdir(parents=True)
+    for place in (project / "program", project / "bin" / "python3.11", home / "python3"):
+        place.write_text("")
+    python = venv / "bin" / "python"
+    for leads_to, shown in (
+        (project / "bin" / "python3.11", [project]),
+        (project / "program", []),
+        (home / "python3", []),
+        (home / "bin" / "python", []),
+        (Path.home() / "python", []),
+        (Path("/python"), []),
+    ):
+        python.unlink(missing_ok=True)
+        python.symlink_to(leads_to)
+        assert interpreter(home, python) == shown, leads_to
 
 
 TALKATIVE = """

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import select
 import socket
 import subprocess
@@ -27,8 +28,8 @@ from lazycloud.processes import (
     identity_of_child,
     kill_session,
 )
-from lazycloud.walls.machine import installation
-from lazycloud.walls.sandbox import FILTER, Enclosed, Sandbox
+from lazycloud.walls.machine import installation, worth_showing
+from lazycloud.walls.sandbox import FILTER, Enclosed, Sandbox, outside
 from lazycloud.walls.view import View
 from lazycloud.workers.bounds import NO_BOUNDS, Bound, Bounds
 from lazycloud.workers.logs import open_log
@@ -52,6 +53,7 @@ ROOM = "LAZYCLOUD_ROOM"
 STARTED, WAITS = "started", "waits"  # what a fork says
 ANSWERED = ("answer", "preload")  # what it is told, and answers
 LOG = "parent.log"
+PYTHON = re.compile(r"(python|pypy)[0-9.]*")
 LARGEST = 65536  # bytes of what it says
 
 
@@ -399,9 +401,16 @@ def _bring_along(worker: int, doors: Sequence[Path]) -> None:
 
 
 def _view(walls: Sandbox, start: Start, verdicts: Path) -> View:
-    python = start.venv.path / "bin" / "python"
-    read = (start.venv.path, start.venv.memory, PACKAGE, *installation(python))
+    python = interpreter(walls.home, start.venv.path / "bin" / "python")
+    read = (start.venv.path, start.venv.memory, PACKAGE, *python)
     return View(walls.home, read, (verdicts,))
+
+
+def interpreter(home: Path, python: Path) -> list[Path]:
+    """The folders of the Python that an environment's one leads to; what was installed may have led it elsewhere."""
+    if not PYTHON.fullmatch(python.resolve().name):
+        return []
+    return outside(home, worth_showing(installation(python)))
 
 
 def _understood(message: bytes) -> int | None:
