@@ -382,26 +382,8 @@ def _record(
     preloaded: bool = False,
     walled: bool = False,
 ) -> Record:
-    return Record(
-        pid=identity.pid,
-        started=identity.started,
-        boot=identity.boot,
-        address=f"{HOST}:{port}",
-        log=str(launch.log),
-        log_start=log_start,
-        health=launch.health,
-        health_interval=launch.health_interval,
-        health_timeout=launch.health_timeout,
-        listens=launch.listens,
-        health_host=launch.health_host,
-        ready_timeout=launch.ready_timeout,
-        stop_timeout=launch.stop_timeout,
-        preloaded=preloaded,
-        walled=walled,
-        group=bound.name,
-        limits=asdict(bound.limits),
-        data=tuple(map(str, launch.data)),
-    )
+    record = launch.record(identity, f"{HOST}:{port}", log_start)
+    return replace(record, preloaded=preloaded, walled=walled, group=bound.name, limits=asdict(bound.limits))
 
 
 def _end_orphans(record: Record) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lazycloud.processes import LAST_LINES, Output
+from lazycloud.processes import LAST_LINES, Identity, Output
 from lazycloud.walls.view import View
 from lazycloud.workers.preload.start import Venv
 from lazycloud.workers.record import HOST, Record
@@ -46,6 +46,26 @@ class Launch:
     listens: bool = True
     data: tuple[Path, ...] = ()
     image: str = ""
+
+    def record(self, identity: Identity, address: str, log_start: int) -> Record:
+        """What is to be remembered of a worker that was started like this."""
+        return Record(
+            pid=identity.pid,
+            started=identity.started,
+            boot=identity.boot,
+            address=address,
+            log=str(self.log),
+            log_start=log_start,
+            health=self.health,
+            health_interval=self.health_interval,
+            health_timeout=self.health_timeout,
+            listens=self.listens,
+            health_host=self.health_host,
+            ready_timeout=self.ready_timeout,
+            stop_timeout=self.stop_timeout,
+            limits=asdict(self.limits),
+            data=tuple(map(str, self.data)),
+        )
 
 
 @dataclass(frozen=True)

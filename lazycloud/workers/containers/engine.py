@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -315,26 +315,8 @@ class Containers:
             if self._daemon.is_rootless
             else told["NetworkSettings"]["Networks"][self._network]["IPAddress"]
         )
-        return Record(
-            pid=identity.pid,
-            started=identity.started,
-            boot=identity.boot,
-            address=f"{host or HOST}:{port}",
-            log=str(launch.log),
-            log_start=log_start,
-            health=launch.health,
-            health_interval=launch.health_interval,
-            health_timeout=launch.health_timeout,
-            listens=launch.listens,
-            health_host=launch.health_host,
-            ready_timeout=launch.ready_timeout,
-            stop_timeout=launch.stop_timeout,
-            engine=self.name,
-            container=told["Id"],
-            limits=asdict(launch.limits),
-            data=tuple(map(str, launch.data)),
-            copied=not launch.command,
-        )
+        record = launch.record(identity, f"{host or HOST}:{port}", log_start)
+        return replace(record, engine=self.name, container=told["Id"], copied=not launch.command)
 
     def _worker(self, record: Record, since: int = 0) -> ContainerWorker:
         return ContainerWorker(record, self._daemon, lambda: self._ports.give_back(record.port), since)
