@@ -400,7 +400,8 @@ def unwalled(config: Config, control: Control) -> list[str]:
         f"Why: {control.unwalled}.",
         "Whoever gets code into an app, or finds a hole in one, has all that lazycloud's user has:",
         "the data of all apps, their secrets, this machine's files, the network around it.",
-        control.advice or 'Set isolation = "auto" in config.toml.',
+        control.advice
+        or 'Set isolation = "auto" in config.toml; LAZYCLOUD_ISOLATION, where it is set, comes first.',
     ]
     rule = "!" * max(map(len, lines))
     return [rule, *lines, rule]

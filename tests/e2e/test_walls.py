@@ -107,6 +107,7 @@ async def test_without_walls_a_public_address_warns(up: Up, checkout: Checkout) 
     checkout.commit(counter("one"))
     server = up(checkout.path, "--listen", "0.0.0.0:0", LAZYCLOUD_ISOLATION="none")
     assert "WARNING: APPS AND BUILDS HAVE NO WALLS" in server.output
+    assert "LAZYCLOUD_ISOLATION" in server.output  # what says so here
     server.stop()
     quiet = up(checkout.path, home=server.home, LAZYCLOUD_ISOLATION="none")
     assert "WALLS" not in quiet.output
