@@ -407,7 +407,7 @@ class Stages:
                 if not fetched:
                     await self._install(source, environment, output)
                 for place in () if environment.local else environment.runtime.writable:
-                    (folder / place).mkdir(exist_ok=True)
+                    await asyncio.to_thread(make_anew, folder, place)
                 if not fetched:
                     _mark(folder / MARKER, environment.stage, began, {"kind": environment.dependencies.kind})
         except BaseException:
@@ -531,7 +531,8 @@ class Stages:
         assert source.plan.build is not None
         variables = replace(self._variables(source), tree=folder).build(source.commit.id)
         limits = self._limits.of(source.plan.build_timeout, folder)
-        limits = limits.seeing(_shown(source.recipe), _kept(source.recipe), source.plan.build_network)
+        kept = _kept(source.recipe, with_memory=False)
+        limits = limits.seeing(_shown(source.recipe), kept, source.plan.build_network)
         await run_tool(source.plan.build, folder, variables, output, limits, "The build failed")
 
     async def _finish(self, release: Release, environment: Environment, output: Output) -> None:
@@ -540,7 +541,8 @@ class Stages:
         if facts is None or facts.get("sealed"):
             return
         with suppress(StepFailed):  # what could not be finished serves as it is
-            limits = self._limits.seeing(_shown(release.recipe), (folder,), network=False)
+            write = await asyncio.to_thread(_filled, folder, runtime.writable)
+            limits = self._limits.seeing(_shown(release.recipe), write, network=False)
             await runtime.finish(environment.place(release.folder), release.environment, output, limits)
         await asyncio.to_thread(seal, folder, runtime.writable)
         await asyncio.to_thread(settle_marker, folder / MARKER, sealed=True)
@@ -560,11 +562,40 @@ def _shown(recipe: Recipe) -> tuple[Path, ...]:
     )
 
 
-def _kept(recipe: Recipe) -> tuple[Path, ...]:
-    """Folders of shared environments that tools keep something in, as far as they are there."""
+def _kept(recipe: Recipe, with_memory: bool = True) -> tuple[Path, ...]:
+    """Folders of shared environments that tools keep something in, as far as they are there.
+
+    The server's memory of one, in which a link would lead the server, is for nobody else to write to.
+    """
     shared = [each for each in recipe.environments if not each.local]
-    places = [(each.folder, each.folder / place) for each in shared for place in each.runtime.writable]
+    places = [
+        (each.folder, each.folder / place)
+        for each in shared
+        for place in each.runtime.writable
+        if with_memory or place != each.runtime.memory
+    ]
     return tuple(place for folder, place in places if place.is_dir() and _is_own(folder, place))
+
+
+def make_anew(folder: Path, place: str) -> None:
+    """An empty folder in an environment, whatever an installation left there. Blocks."""
+    made = folder / place
+    if not _is_own(folder, made.parent):
+        return
+    if made.is_dir() and not made.is_symlink():
+        remove(made)
+    else:
+        made.unlink(missing_ok=True)
+    made.mkdir()
+
+
+def _filled(folder: Path, but: tuple[str, ...]) -> tuple[Path, ...]:
+    """The folders in an environment that were installed. Blocks."""
+    return tuple(
+        place
+        for place in folder.iterdir()
+        if place.is_dir() and not place.is_symlink() and place.name not in but
+    )
 
 
 def _is_own(folder: Path, place: Path) -> bool:

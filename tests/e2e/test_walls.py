@@ -25,6 +25,15 @@ NAME = Path("visits.txt").read_text()
 """
 """Begins with a change of a file beside it, and tells what is in it."""
 
+PRYING = """
+try:
+    with open({secret!r}, "r+") as file:
+        NAME = file.read()
+        file.write("changed")
+except OSError as problem:
+    NAME = type(problem).__name__
+"""
+
 
 @walled
 async def test_an_app_changes_its_own_files_and_no_other_deployment_s(up: Up, checkout: Checkout) -> None:
@@ -38,6 +47,23 @@ async def test_an_app_changes_its_own_files_and_no_other_deployment_s(up: Up, ch
         assert (tree / "visits.txt").read_text() == ""
     server.cli("stop", commit, folder=checkout.path)
     assert (await server.get(commit)).json["name"] == f"{commit}\n"
+
+
+@walled
+async def test_a_build_has_no_say_in_what_its_workers_are_shown(up: Up, checkout: Checkout) -> None:
+    good = checkout.commit(counter("good"))
+    server = up(checkout.path, "--production", good, LAZYCLOUD_ISOLATION="sandbox")
+    assert (await server.get(good)).json["name"] == "good"
+    secret = server.home / "secret"
+    secret.write_text("of the server")
+    memory = "$VIRTUAL_ENV/../preload"
+    led = f"rm -f {memory}/learned {memory}/imports; ln -s ../../../../../secret {memory}/imports; true"
+    app = counter("x")["app.py"].replace('NAME = "x"\n', "")
+    bad = checkout.commit(
+        {"app.py": PRYING.format(secret=str(secret)) + app, "lazycloud.toml": f"[build]\ncommand = '{led}'\n"}
+    )
+    assert (await server.get(bad)).json["name"] == "FileNotFoundError"
+    assert secret.read_text() == "of the server"
 
 
 @walled

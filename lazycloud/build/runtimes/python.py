@@ -47,7 +47,8 @@ _SETTINGS = re.compile(r"""["']DJANGO_SETTINGS_MODULE["']\s*,\s*["']([A-Za-z_][\
 class Python(Runtime):
     name = "python"
     beside = "inputs"
-    writable = ("preload",)
+    memory = "preload"
+    writable = (memory,)
 
     def find(self, look: Look) -> Way | None:
         packages = python_dependencies(look.tree)
@@ -112,7 +113,7 @@ class Python(Runtime):
         words = [str(python), "-I", "-m", "compileall", "-q", str(packages)]
         failed = "Not every module of the packages could be compiled"
         await run_tool(
-            words, place.folder, variables, output, limits.of(FINISH_TIMEOUT, place.folder), failed
+            words, place.folder, variables, output, limits.of(FINISH_TIMEOUT, place.folder / VENV), failed
         )
 
     def path(self, place: Place) -> list[Path]:

@@ -113,6 +113,7 @@ class Runtime:
     beside = ""  # the folder of an environment that its inputs are written into; "" is itself
     link = ""  # what of an environment is linked into the tree, by its path in both
     writable: tuple[str, ...] = ()  # what of an environment stays writable, relative to it
+    memory: str = ""  # the one of these that only the server writes to
 
     def find(self, look: Look) -> Way | None:
         """A way to run the app that leaves no doubt. Raises BadInput, StepFailed for an app that cannot work."""

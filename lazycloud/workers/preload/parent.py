@@ -113,10 +113,12 @@ class Parent:
         """A bare Python for starts with that key. `notes` are files that name modules.
 
         What it imports may be anybody's: it is held as a worker is. Behind `walls` it sees its environment, and of
-        the memory only verdicts are its own to write. Raises OSError, and StepFailed if it cannot be held.
+        the memory only verdicts are its own to write. Raises OSError, StepFailed if it cannot be held, Unsuitable.
         """
         memory = start.venv.memory
         verdicts = memory / VERDICTS
+        if any(place.is_symlink() for place in (memory, verdicts, memory / LOG, *notes)):
+            raise Unsuitable("the memory of its environment leads elsewhere")
         verdicts.mkdir(parents=True, exist_ok=True)
         settings = {
             "version": VERSION,
