@@ -324,7 +324,7 @@ class Views:
         )
         if not processes:  # they have ended since somebody looked
             return None
-        first = min(processes, key=lambda one: (one["name"] != "web.1", one["name"]))
+        first = min(processes, key=lambda one: (not one["name"].startswith("web."), one["name"]))
         last_end = await asyncio.to_thread(self._store.last_of, deployment.id, WorkerEnded.kind)
         return {
             "deployment": deployment.id,
@@ -357,7 +357,7 @@ class Views:
             "since": deployment.ready_at,
             "address": self.address(app, deployment),
             "production": self._fleet.is_production(deployment),
-            "log": str(deployment.log_of(first["name"])),
+            "log": str(deployment.log_of("web.1")),
         }
 
     def _is_pinned(self, app: str, commit: str) -> bool:

@@ -521,11 +521,13 @@ class Fleet:
         if ended.status == 0 and lived >= SOON and not self.is_production(deployment):
             deployment.advance(Cause.QUIT)
         elif crashes <= TRIES:
+            post.restarts += 1
             deployment.advance(
                 Cause.ENDED, Failure("", sentence, advice_of(last) or "It is started again.", last)
             )
         else:
             times = f"It has crashed {crashes} times in a row."
+            post.restarts += self.is_production(deployment)
             deployment.advance(Cause.CRASHED, Failure("", f"{times} {sentence}", advice_of(last), last))
         # Routers are not waited for: one may hang, and nothing is on its way to a worker that has ended.
         self._later(deployment, self._retire(deployment))

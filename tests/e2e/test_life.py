@@ -72,6 +72,20 @@ async def test_two_workers_share_the_requests_and_one_that_is_killed_is_replaced
     assert (await row_of(server, production=True))["state"] == "ready"
 
 
+async def test_production_whose_only_worker_is_killed_is_there_again_and_says_so(
+    up: Up, checkout: Checkout
+) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path)
+    await server.get()
+    killed = psutil.Process(await process(server))
+    killed.kill()
+    killed.wait(10)
+    assert (await server.get()).status == 200
+    row = await row_of(server, production=True)
+    assert row["restarts"] == 1 and "SIGKILL" in row["last_end"]["how"]
+
+
 async def test_a_preview_that_crashes_again_and_again_is_left_alone_and_says_why(
     up: Up, checkout: Checkout
 ) -> None:
