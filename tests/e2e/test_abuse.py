@@ -163,20 +163,21 @@ async def test_who_takes_too_much_is_ended_and_named_and_hurts_nobody(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 async def test_who_writes_without_end_fills_no_disk_and_hurts_nobody(abuse: Abuse) -> None:
     quiet, server = await abuse.quiet(), abuse.server
     (log,) = (server.home / "apps" / "shop" / "logs").glob(f"*{abuse.greedy}*worker*")
     await server.get(abuse.greedy, "/log")
     took, most = [], 0
-    async with asyncio.timeout(60):
-        while log.stat().st_size < 500 * MB:
+    async with asyncio.timeout(150):  # a slow disk takes its time
+        while log.stat().st_size < 250 * MB:
             took.append(await abuse._once())
             most = max(most, log.stat().st_blocks * 512)
     fair(statistics.median(took), max(took), quiet)
     assert (await server.get(abuse.greedy, "/")).text == "well"
     await server.verb("stop", abuse.greedy, "--app", "shop")
     server.wait(lambda: log.stat().st_blocks * 512 <= 4 * MB, "end of the flood")
-    assert most < 400 * MB
+    assert most < 200 * MB
     shown = await server.verb("logs", abuse.greedy, "--app", "shop")
     assert "a line that says nothing" in shown and "\0" not in shown
 
