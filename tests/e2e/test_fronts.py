@@ -116,11 +116,11 @@ async def test_the_cookies_of_a_login_are_secure_and_lead_to_a_preview(front: Fr
     preview = front.url("v1-0", "/deep?q=1")
     async with front.visitor() as visitor:
         async with visitor.get(log_in(front.site), allow_redirects=False) as answer:
-            assert_secure(answer, "lazycloud_session")
+            assert_secure(answer, "__Host-lazycloud_session")
         async with visitor.get(preview, headers=BROWSER) as answer:
             assert str(answer.url) == preview
-            entered = next(one for one in answer.history if "lazycloud_preview" in one.cookies)
-            assert_secure(entered, "lazycloud_preview")
+            entered = next(one for one in answer.history if "__Host-lazycloud_preview" in one.cookies)
+            assert_secure(entered, "__Host-lazycloud_preview")
         async with visitor.get(preview) as answer:
             assert seen(await answer.text())["path"] == "/deep?q=1"
 
