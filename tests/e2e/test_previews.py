@@ -246,7 +246,7 @@ async def test_config_toml_has_the_last_word(up: Up, checkout: Checkout) -> None
     [
         (["share", "HEAD", "--for", "soon"], "no time"),
         (["share", "HEAD", "--for", "9999w"], "a year at most"),
-        (["share", "HEAD", "--for", "0m"], "a minute at least"),
+        (["share", "HEAD", "--for", "0m"], "that is no time"),
         (["share", "revoke"], "Which link?"),
     ],
 )
