@@ -364,6 +364,8 @@ class Fleet:
             await asyncio.gather(*map(self.stop, self.known()), return_exceptions=True)
             await asyncio.gather(*(one.cleared() for one in self.known()))
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not keep_workers:
+            await self._engine.end_rest()
         await self._engine.close()
 
     async def leave(self, folder: Path) -> None:

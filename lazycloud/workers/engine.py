@@ -58,6 +58,9 @@ class Engine(Protocol):
     async def leave(self, folder: Path) -> None:
         """A folder that nobody uses is to be removed: nothing of ours waits in it any more."""
 
+    async def end_rest(self) -> None:
+        """Every worker was stopped: what is left of them all the same is ended."""
+
     async def close(self) -> None:
         """Workers live on."""
 
@@ -155,6 +158,9 @@ class Processes:
 
     async def leave(self, folder: Path) -> None:
         await self._parents.leave(folder)
+
+    async def end_rest(self) -> None:
+        """The server's own process does that: it outlives control."""
 
     async def close(self) -> None:
         await self._watch.close()

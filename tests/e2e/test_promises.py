@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 
@@ -144,7 +145,10 @@ async def first_done(tasks: list[asyncio.Task[Answer]], count: int) -> list[Answ
 
 async def until_state(server: Server, commit: str, app: str, state: str) -> None:
     async def is_there() -> bool:
-        return (await server.inspect(commit, app))["state"] == state
+        """Control's own page may be refused as well while so many wait."""
+        with contextlib.suppress(json.JSONDecodeError):
+            return (await server.inspect(commit, app))["state"] == state
+        return False
 
     await server.until(is_there)
 

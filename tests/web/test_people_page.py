@@ -63,8 +63,9 @@ async def test_a_token_is_shown_once_and_then_gone_from_the_page(people: Page, s
     assert stage.posts == [("/api/tokens", body, "cors")]
     await people.get_by_role("button", name="Done").click()
     await expect(people.locator("#secret")).to_be_hidden()
-    assert SECRET not in await people.content()
     await expect(form.get_by_label("Name")).to_have_value("")
+    await expect(people.locator("#secret")).not_to_contain_text(SECRET)
+    assert SECRET not in await people.content()
 
 
 async def test_a_person_is_added_and_given_a_link(people: Page, stage: Stage) -> None:

@@ -107,6 +107,11 @@ class Containers:
         await asyncio.gather(*(remove(self._daemon, each) for each in strays))
         await self.images.keep_only(self._home / "apps")
 
+    async def end_rest(self) -> None:
+        """A start that the engine's own end cut off may have left a container that nobody knows."""
+        with suppress(StepFailed):
+            await asyncio.gather(*(remove(self._daemon, each) for each in await self._ours()))
+
     async def run(self, launch: Launch, command: str, output: Output, timeout: float) -> None:
         # One stream of both: of two, nobody could tell which line came first.
         joined = ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh", *shell(command)]
