@@ -53,7 +53,7 @@ class Stage:
         return deployment, Fake()
 
     def fall(self, deployment: Deployment, worker: Fake, ended: Ended = KILLED) -> None:
-        post: Any = SimpleNamespace(name="web.1", ended=ended.words)
+        post: Any = SimpleNamespace(name="web.1", ended=ended.words, restarts=0)
         worker.over.set()
         self.fleet._fell(deployment, post, cast(Any, worker), ended)
 
