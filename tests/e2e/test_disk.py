@@ -82,9 +82,10 @@ async def test_over_the_limit_the_largest_and_longest_unused_goes_by_itself(
 ) -> None:
     home = checkout.path.parent / "home"
     home.mkdir()
-    (home / "config.toml").write_text('[disk]\nlimit = "10.5 MB"\nreserve = 0\nkeep = 0\n')
+    (home / "config.toml").write_text('[disk]\nlimit = "11.5 MB"\nreserve = 0\nkeep = 0\n')
     first, second, third, _ = (
-        checkout.commit(sized(name, 3), name) for name in ("one", "two", "three", "head")
+        checkout.commit(sized(name, 4 if name == "one" else 3), name)
+        for name in ("one", "two", "three", "head")
     )
     server = up(checkout.path)
     oldest, newer = await built(server, first, second)
@@ -93,7 +94,7 @@ async def test_over_the_limit_the_largest_and_longest_unused_goes_by_itself(
     await server.told("of the disk came free")
     assert {newer, newest} & releases(home)
     assert oldest not in releases(home)
-    assert "over the limit of 10.5 MB" in server.output
+    assert "over the limit of 11.5 MB" in server.output
     assert (await server.get()).json["name"] == "head"
     assert "Nothing has to go" in server.cli("prune")
 
