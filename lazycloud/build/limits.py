@@ -18,13 +18,11 @@ from pathlib import Path
 from lazycloud.errors import StepFailed
 from lazycloud.processes import end_strays, kill_session, kin
 from lazycloud.walls.sandbox import Sandbox
+from lazycloud.walls.space import BLOCK, all_but_full
 
-RESERVE = 256_000_000  # bytes of the disk that a build leaves free, for what runs has to write as well
-RESERVE_SHARE = 0.01  # of a small disk
 PAUSE = 0.25  # seconds between looks, or
 IDLE = 20  # times as long as the look took: a watch costs at most a twentieth of a core
 PAGE = os.sysconf("SC_PAGE_SIZE")
-BLOCK = 512  # bytes: the unit of st_blocks
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class Watch:
     def _room(self) -> StepFailed | None:
         place = next(place for place in self._places if place.exists())
         usage = shutil.disk_usage(place)
-        if usage.free >= min(RESERVE, RESERVE_SHARE * usage.total):
+        if not all_but_full(usage.free, usage.total):
             return None
         return StepFailed(
             f"It was ended because the disk of {place} is all but full ({usage.free / 1e6:,.0f} MB free).",

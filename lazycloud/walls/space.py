@@ -1,4 +1,4 @@
-"""How much of the disk some folders take."""
+"""How much of the disk some folders take, and when too little of it is left."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ FEW = (
 )
 PATIENCE = 60.0  # seconds for that program
 BLOCK = 512  # bytes: the unit of st_blocks
+RESERVE = 256_000_000  # bytes of the disk that builds and workers leave free, for all else that has to write
+RESERVE_SHARE = 0.01  # of a small disk
+
+
+def all_but_full(free: int, total: int) -> bool:
+    """Of a disk, in bytes: whether who goes on writing there is to be ended."""
+    return free < min(RESERVE, RESERVE_SHARE * total)
 
 
 def taken(places: Sequence[Path]) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from lazycloud.walls.space import taken
+from lazycloud.walls.space import all_but_full, taken
 from lazycloud.workers.bounds import Bound
 from lazycloud.workers.logs import cut
 from lazycloud.workers.record import Record
@@ -30,8 +30,6 @@ SIZE_PAUSE = 1.0  # seconds between looks at the size of data, or
 IDLE = 20  # times as long as the look took: a watch costs at most a twentieth of a core
 USAGE_PAUSE = 1.0  # seconds between looks at what processes use, where no group counts it
 FORKING_FOR = 2.0  # seconds for which a worker may fork in vain before that counts as a fork bomb
-RESERVE = 256_000_000  # bytes of the disk that workers leave free, as builds do
-RESERVE_SHARE = 0.01  # of a small disk
 MEASURE_EVERY = 600.0  # seconds: whose data grew since is whose data grows
 MUCH = 10_000_000  # bytes: one whose data grew by less has not filled the disk
 FORKING_QUIET = 1.0  # seconds without such a fork after which it counts no more
@@ -141,7 +139,7 @@ def _is_full(places: Sequence[Path]) -> bool:
     for place in places:
         with contextlib.suppress(OSError):
             usage = shutil.disk_usage(place)
-            return usage.free < min(RESERVE, RESERVE_SHARE * usage.total)
+            return all_but_full(usage.free, usage.total)
     return False
 
 
