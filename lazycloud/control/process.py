@@ -159,7 +159,7 @@ class Control:
         await self.fleet.close(keep_workers=self._keep_workers)
 
     async def _serve(self) -> None:
-        """Sockets: for the routers' questions, for what they relay, and for the owner's command line."""
+        """What answers the routers' questions, what they relay, and the owner's command line."""
         config = self.config
         self.auth = self._open_auth()
         passwords, clients = Passwords(), Clients(config.trusted_proxies)
@@ -224,7 +224,11 @@ class Control:
             visits,
             add_api,
         )
-        unanswered = Unanswered(application)
+        await self._listen(application, link)
+
+    async def _listen(self, application: web.Application, link: Link) -> None:
+        """Closed in the reverse order: promotes end while routers can still be told of it."""
+        config, unanswered = self.config, Unanswered(application)
         runner = web.AppRunner(
             application,
             access_log=None,
