@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -264,10 +264,7 @@ class Fleet:
         """Find the workers again that an earlier control left running; go on with deploys that it did not end."""
         known = [state.value for state in (State.READY, *PASSING)]
         rows = await asyncio.to_thread(self._store.unfinished, known)
-        rows = [
-            row for row in rows if row["app"] in self.apps and (row["state"] in known or _has_worker(row))
-        ]
-        cut_off = [row for row in rows if not await self._adopted(row)]
+        cut_off = [row for row in rows if row["app"] in self.apps and not await self._adopted(row)]
         await self._engine.restored()
         await asyncio.to_thread(self._end_strays)
         self._clear_scratch()
@@ -387,9 +384,8 @@ class Fleet:
         self._deployments[deployment.id] = deployment
         deployment.only_build, deployment.wanted, deployment.for_now = only_build, False, False
         deployment.advance(cause)
-        at_once = bool(deployment.release) and self.is_production(
-            deployment
-        )  # people are at it, and it is built
+        # People are at it, and it is built.
+        at_once = bool(deployment.release) and self.is_production(deployment)
         turn = deployment.turn = self._turns.join(_rank(deployment, warm), deployment.moved_up, at_once)
         deployment.task = asyncio.create_task(
             self._deploying(deployment, turn), name=f"deploy {deployment.id}"
@@ -600,10 +596,6 @@ class Fleet:
         for folder in (self._config.home / "scratch").glob("*"):
             if folder not in live:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _has_worker(row: Mapping[str, Any]) -> bool:
-    return any(record_in(each) for each in rows_of(row["worker"]).values())
 
 
 def in_seconds(seconds: float) -> str:
