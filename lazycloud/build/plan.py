@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from lazycloud import spans
 from lazycloud.build.procfile import parse_procfile
 from lazycloud.build.runtimes.command import Command
 from lazycloud.build.runtimes.dockerfile import FILE as DOCKERFILE
@@ -29,11 +30,12 @@ class Plan:
 
     `run` is "" for a static site whose folder the build has yet to leave; `settled` fills it in. `python_path` are
     folders of the tree. `found` are sentences for the log. `data_from` is "production", "parent" or "empty",
-    `on_commit` "announce", "build" or "start". `build_inputs` are the files that the build reads, as patterns with
-    their fingerprints, none for all. `secrets` are names. `writable`: the app may change committed files.
-    `workers` serve it at a time; `background` are commands of other processes, by name. `build_network`: its build
-    may use the network. With a `dockerfile`, all run in an image that is built of it, and `run` is "" for its own
-    command.
+    `data_database` "sqlite" or "postgres"; `data_redis`: each version has a Redis; `data_snapshots`: how often one is
+    made of production by itself, in seconds, 0 for never. `on_commit` is "announce", "build" or "start".
+    `build_inputs` are the files that the build reads, as patterns with their fingerprints, none for all. `secrets`
+    are names. `writable`: the app may change committed files. `workers` serve it at a time; `background` are
+    commands of other processes, by name. `build_network`: its build may use the network. With a `dockerfile`, all
+    run in an image that is built of it, and `run` is "" for its own command.
     """
 
     runtime: str
@@ -63,6 +65,9 @@ class Plan:
     stop_timeout: float = 10
     preload: bool = True
     data_from: str = "production"
+    data_database: str = "sqlite"
+    data_redis: bool = False
+    data_snapshots: float = 0
     on_commit: str = "announce"
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -130,6 +135,9 @@ def make_plan(tree: Tree, images: bool = False) -> Plan:
         stop_timeout=settings.stop_timeout,
         preload=settings.preload,
         data_from=settings.data_from,
+        data_database=settings.data_database,
+        data_redis=settings.data_redis,
+        data_snapshots=spans.seconds(settings.data_snapshots, "snapshots") if settings.data_snapshots else 0,
         on_commit=settings.on_commit,
         env=settings.env,
     )

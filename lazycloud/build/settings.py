@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lazycloud import spans
 from lazycloud.errors import BadInput
 
 NAME = "lazycloud.toml"
@@ -17,6 +18,8 @@ DAY = 86400
 WORKERS_MOST = 64  # of one commit; more belong on more machines
 ON_COMMIT = ("announce", "build", "start")
 DATA_FROM = ("production", "parent", "empty")
+DATABASES = ("sqlite", "postgres")
+OFTENEST = 10.0  # seconds between snapshots that are made by themselves
 RESERVED = ("PORT", "HOST", "COMMIT_ID", "DATABASE_URL", "DATA_DIR")
 RESERVED_PREFIX = "LAZYCLOUD_"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -85,6 +88,12 @@ writable = false
 [data]
 # Where the data of a new version comes from: "production", the "parent" commit, or "empty".
 from = "production"
+# Where its database is: "sqlite", a file of its own, or "postgres", one of its own on the server's Postgres.
+database = "sqlite"
+# Whether each version has a Redis of its own, at $REDIS_URL.
+redis = false
+# How often a snapshot of production is made by itself; without it, only before a promote, a migration or a restore.
+# snapshots = "1h"
 
 [env]
 # More environment for build and app; strings. No secrets: they would be in the repository.
@@ -122,6 +131,9 @@ class Settings:
     root: str | None = None
     writable: bool = False
     data_from: str = "production"
+    data_database: str = "sqlite"
+    data_redis: bool = False
+    data_snapshots: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -141,6 +153,16 @@ def _command(value: Any) -> str | None:
 
 def _command_or_none(value: Any) -> str | None:
     return None if value == "" else _command(value)
+
+
+def _every(value: Any) -> str | None:
+    try:
+        right = isinstance(value, str) and OFTENEST <= spans.seconds(value, "") <= DAY
+    except BadInput:
+        right = False
+    return (
+        None if right else 'how often, such as "10min" or "1h": every 10 seconds at most, once a day at least'
+    )
 
 
 def _seconds(value: Any) -> str | None:
@@ -226,6 +248,9 @@ KNOWN: dict[tuple[str, str], tuple[str, Check]] = {
     ("run", "root"): ("root", _folder),
     ("run", "writable"): ("writable", _true_or_false),
     ("data", "from"): ("data_from", _one_of(*DATA_FROM)),
+    ("data", "database"): ("data_database", _one_of(*DATABASES)),
+    ("data", "redis"): ("data_redis", _true_or_false),
+    ("data", "snapshots"): ("data_snapshots", _every),
 }
 TABLES = ("build", "run", "data", "env")
 # In [build]: who names the first has to name the second.
