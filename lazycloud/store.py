@@ -25,6 +25,7 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    false,
     func,
     insert,
     inspect,
@@ -37,6 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, ProgrammingError
+from sqlalchemy.schema import CreateColumn
 from sqlalchemy.sql import Executable
 
 from lazycloud.errors import LazycloudError
@@ -155,7 +157,24 @@ versions = Table(
     Column("name", String, primary_key=True),
     Column("source", String, nullable=False),
     Column("forked", Float, nullable=False),
-    Column("size", Integer, nullable=False),
+    Column("size", Integer, nullable=False),  # bytes, when it was forked
+    Column("snapshot", String, nullable=False, server_default=""),  # of the source, at which; "": as it was
+    Column("pending", Boolean, nullable=False, server_default=false()),  # it has no bytes yet
+    Column("used", Float, nullable=False, server_default="0"),  # last time that it was; unix time
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("app", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),  # "": it has none, and is thinned out by its age
+    Column("why", String, nullable=False),  # of data.names.WHYS
+    Column("at", Float, nullable=False),
+    Column("who", String, nullable=False),
+    Column("size", Integer, nullable=False),  # bytes of its contents, however they are stored
+    Column("note", String, nullable=False),  # what is less than exact of it, in words; "": nothing
 )
 
 pins = Table(
@@ -239,6 +258,7 @@ class Store:
                     "Install that version again, or use another --home.",
                 )
             metadata.create_all(connection)
+            _add_columns(connection)
             if not known:
                 connection.execute(insert(meta).values(key="schema", value=str(SCHEMA)))
 
@@ -396,6 +416,16 @@ def unpin(app: str, commit: str) -> Executable:
 def forget_output(deployment: str) -> Executable:
     """Drop what earlier attempts wrote: their whole logs are files."""
     return delete(facts).where(facts.c.deployment == deployment, facts.c.kind == Output.kind)
+
+
+def _add_columns(connection: Connection) -> None:
+    """Columns that tables written by an older lazycloud lack; each has a default of the server."""
+    for table in metadata.sorted_tables:
+        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                spec = CreateColumn(column).compile(connection)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {spec}")
 
 
 def _schema(connection: Connection) -> int:

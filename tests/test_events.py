@@ -166,6 +166,20 @@ def test_a_state_written_by_a_newer_lazycloud_is_refused(state: Store) -> None:
         state.open()
 
 
+def test_columns_that_an_older_lazycloud_did_not_write_have_their_defaults(state: Store) -> None:
+    with state.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE versions")
+        connection.exec_driver_sql(
+            "CREATE TABLE versions (app VARCHAR NOT NULL, name VARCHAR NOT NULL, source VARCHAR NOT NULL,"
+            " forked FLOAT NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (app, name))"
+        )
+        connection.exec_driver_sql("INSERT INTO versions VALUES ('shop', 'production', '', 1.5, 4096)")
+    state.open()
+    state.open()
+    (row,) = state.rows(store.versions, app="shop")
+    assert (row["size"], row["snapshot"], row["pending"], row["used"]) == (4096, "", False, 0)
+
+
 def test_a_command_is_told_with_a_commit_as_people_call_it() -> None:
     def told(target: str) -> str:
         return Asked(app="shop", who="ann", what="stop", target=target).sentence()

@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 DATABASE = "database.sqlite"
 FILES = "files"
 SNAPSHOTS = ".snapshots"  # after a version's name; no version can be called that
-MAKING, DROPPING = ".making-", ".dropping-"
+MAKING, DROPPING, READING = ".making-", ".dropping-", ".reading-"
 LINGERS = 5.0  # seconds for which the name under which a version was made leads to it
 PATIENCE = 10.0  # seconds that a copy waits for an app's lock on its database
 
@@ -43,6 +44,16 @@ class Fork:
     bytes: int
     seconds: float
     made: bool
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A frozen point of a version. `bytes`: the size of its contents; `note`: what is not exact of it, or ""."""
+
+    id: str
+    version: str
+    bytes: int
+    note: str
 
 
 class Versions:
@@ -66,7 +77,7 @@ class Versions:
 
     def clear_leftovers(self) -> None:
         """Remove what an earlier process left half-made or half-dropped. Not while copies are made."""
-        for pattern in (f"{MAKING}*", f"{DROPPING}*", f"*{SNAPSHOTS}/{MAKING}*"):
+        for pattern in (f"{MAKING}*", f"{DROPPING}*", f"{READING}*", f"*{SNAPSHOTS}/{MAKING}*"):
             for leftover in self._folder.glob(pattern):
                 if leftover.is_symlink():
                     leftover.unlink()
@@ -126,11 +137,41 @@ class Versions:
         with contextlib.suppress(OSError):  # there is none of a fork that failed
             begun.unlink()
 
-    async def snapshot(self, version: str) -> str:
-        """Freeze a version as it is now; the id of that point, for `fork`. Raises as `fork` does."""
+    async def snapshot(self, version: str) -> Snapshot:
+        """Freeze a version as it is now. Raises as `fork` does."""
         origin, snapshot = self._origin(version, None), new_snapshot()
-        await self._copying(lambda: self._make(self._snapshots(version) / snapshot, version, origin))
-        return snapshot
+        place = self._snapshots(version) / snapshot
+        await self._copying(lambda: self._make(place, version, origin))
+        return Snapshot(snapshot, version, await asyncio.to_thread(_size, place), "")
+
+    def snapshots(self, version: str) -> list[str]:
+        """The ids of those that there are, oldest first."""
+        places = self._snapshots(version).glob("*")
+        return sorted(place.name for place in places if not place.name.startswith("."))
+
+    async def drop_snapshot(self, version: str, snapshot: str) -> None:
+        """Nothing happens if there is none."""
+        place = self._origin(version, snapshot)
+        await self._copying(lambda: self._drop([place]))
+
+    @contextlib.asynccontextmanager
+    async def unfolded(self, version: str, at: str | None = None) -> AsyncIterator[Path]:
+        """A copy of a version as it is now, or at a snapshot, for whoever wants to read it: a folder as a version's.
+
+        Gone afterwards. Raises as `fork` does.
+        """
+        origin = self._origin(version, at)
+        place = self._folder / f"{READING}{secrets.token_hex(8)}"
+        await self._copying(lambda: self._make(place, version, origin))
+        try:
+            yield place
+        finally:
+            await asyncio.shield(self._copying(lambda: shutil.rmtree(place, ignore_errors=True)))
+
+    async def swap(self, version: str, other: str) -> None:
+        """Each has what the other had, at once and for good; snapshots stay. Nobody uses either now."""
+        places = self.place(version), self.place(other)
+        await self._copying(lambda: durable.exchange(*places))
 
     async def drop(self, version: str, force: bool = False) -> None:
         """Remove a version and its snapshots; nothing happens if it is not there. Production only by force."""

@@ -30,6 +30,7 @@ from lazycloud.errors import LazycloudError, StepFailed
 from lazycloud.events import EventLog, VersionDropped, VersionForked, WorkerStarted
 from lazycloud.processes import Output, unheard
 from lazycloud.states import Cause
+from lazycloud.store import Store
 from lazycloud.walls.view import View
 from lazycloud.workers.engine import Engine
 from lazycloud.workers.environment import worker_environment
@@ -57,6 +58,7 @@ class Deploy:
     timezone: str
     home: Path  # the server's
     limits: Limits
+    state: Store
 
     async def build(self) -> Release:
         """The steps that leave a release; they know nothing of data and workers."""
@@ -174,10 +176,17 @@ class Deploy:
         version = self.deployment.key.version
         if self.app.versions.exists(version):
             return ""
+        if planned := self._planned_fork(version):
+            return await self._fork(version, *planned)
         source = await self._data_source(release.plan.data_from)
         if source == PRODUCTION and not self.app.versions.exists(PRODUCTION):
             await self._fork(PRODUCTION, None)
         return await self._fork(version, source)
+
+    def _planned_fork(self, version: str) -> tuple[str, str] | None:
+        """The source and the snapshot that somebody chose for it, whose bytes are made now."""
+        rows = self.state.rows(store.versions, app=self.app.name, name=version, pending=True)
+        return (rows[0]["source"], rows[0]["snapshot"]) if rows else None
 
     async def _data_source(self, wish: str) -> str | None:
         """The version to fork from, None for empty data."""
@@ -189,8 +198,8 @@ class Deploy:
                     return ancestor
         return PRODUCTION
 
-    async def _fork(self, version: str, source: str | None) -> str:
-        fork = await self.app.versions.fork(version, source)
+    async def _fork(self, version: str, source: str | None, at: str = "") -> str:
+        fork = await self.app.versions.fork(version, source, at or None)
         if not fork.made:  # by somebody else, just now
             return _size(fork.bytes)
         self.log.append(
@@ -209,6 +218,9 @@ class Deploy:
                 source=source or "",
                 forked=time.time(),
                 size=fork.bytes,
+                snapshot=at,
+                pending=False,
+                used=time.time(),
             ),
         )
         return (

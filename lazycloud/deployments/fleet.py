@@ -471,6 +471,7 @@ class Fleet:
             self._timezone,
             self._config.home,
             self._config.workers.limits,
+            self._store,
         )
 
     async def _broke(self, deployment: Deployment, problem: LazycloudError) -> None:

@@ -282,14 +282,20 @@ async def test_a_snapshot_keeps_what_was_when_it_was_taken(versions: Versions) -
     await versions.fork("production", None)
     write_rows(versions, "production", "before")
     (files(versions, "production") / "a.txt").write_text("before")
-    snapshot = await versions.snapshot("production")
+    snapshot = (await versions.snapshot("production")).id
     write_rows(versions, "production", "after")
     (files(versions, "production") / "a.txt").write_text("after")
     await versions.fork(COMMIT, "production", at=snapshot)
     assert rows(versions, COMMIT) == ["before"]
     assert (files(versions, COMMIT) / "a.txt").read_text() == "before"
     assert rows(versions, "production") == ["before", "after"]
-    assert await versions.snapshot("production") > snapshot
+    later = await versions.snapshot("production")
+    assert later.id > snapshot and later.bytes > 0
+    assert versions.snapshots("production") == [snapshot, later.id]
+    await versions.drop_snapshot("production", snapshot)
+    assert versions.snapshots("production") == [later.id]
+    with pytest.raises(NotFound):
+        await versions.fork(OTHER, "production", at=snapshot)
 
 
 @pytest.mark.parametrize("at", ["..", "../production", "latest", "20250101T000000000000-00000000/.."])
@@ -305,9 +311,32 @@ async def test_an_unknown_snapshot_is_not_found(versions: Versions) -> None:
         await versions.fork(COMMIT, "production", at="20250101T000000000000-00000000")
 
 
+async def test_a_version_is_read_from_a_copy_of_its_own(versions: Versions) -> None:
+    await versions.fork("production", None)
+    write_rows(versions, "production", "before")
+    async with versions.unfolded("production") as place:
+        write_rows(versions, "production", "after")
+        with closing(sqlite3.connect(place / "database.sqlite")) as database:
+            assert database.execute("SELECT text FROM notes").fetchall() == [("before",)]
+    assert not place.exists()
+    assert not leftovers(versions)
+
+
+async def test_two_versions_take_each_others_data_and_keep_their_snapshots(versions: Versions) -> None:
+    await versions.fork("production", None)
+    write_rows(versions, "production", "before")
+    snapshot = await versions.snapshot("production")
+    await versions.fork(COMMIT, "production")
+    write_rows(versions, COMMIT, "migrated")
+    await versions.swap("production", COMMIT)
+    assert rows(versions, "production") == ["before", "migrated"]
+    assert rows(versions, COMMIT) == ["before"]
+    assert versions.snapshots("production") == [snapshot.id]
+
+
 async def test_a_dropped_version_is_gone_with_its_snapshots(versions: Versions) -> None:
     await versions.fork(COMMIT, None)
-    snapshot = await versions.snapshot(COMMIT)
+    snapshot = (await versions.snapshot(COMMIT)).id
     await versions.drop(COMMIT)
     await versions.drop(COMMIT)
     assert not versions.exists(COMMIT)
