@@ -92,6 +92,10 @@ class Resolver:
             # Who may not see it is not to be told either, and production is there as soon as something is promoted.
             shared = place.kind is Kind.LABEL and not self.needs_login(place)
             return Answer.control("page", NOTHING_THERE if shared else False)
+        if self._fleet.standstills.holds(found.deployment):
+            if not await self._wait_for_standstill(found):
+                return Answer.control("busy")
+            found = await self.find(place)  # production may be another commit by now
         deployment = found.deployment
         if ask.dead and (seeing := self._fleet.suspect(deployment, ask.dead)):
             await asyncio.wait(seeing, timeout=SEEN)  # else that address is the answer once more
@@ -123,9 +127,24 @@ class Resolver:
             self._named.setdefault(app.name, set()).add(host)
         return Answer.worker(deployment.id, addresses, self.needs_login(place), keep)
 
+    async def _wait_for_standstill(self, found: Found) -> bool:
+        """False if too many wait already."""
+        app = found.app.name
+        if self._is_full(app):
+            return False
+        self._held[app] += 1
+        try:
+            await self._fleet.standstills.over(found.deployment, self._config.hold_timeout)
+        finally:
+            self._held[app] -= 1
+        return True
+
+    def _is_full(self, app: str) -> bool:
+        return self._held.total() >= self._config.held_max or self._held[app] >= self._config.held_app_max
+
     async def _hold(self, host: str, found: Found) -> Answer:
         deployment, app = found.deployment, found.app.name
-        if self._held.total() >= self._config.held_max or self._held[app] >= self._config.held_app_max:
+        if self._is_full(app):
             return Answer.control("busy")
         self._held[app] += 1
         try:

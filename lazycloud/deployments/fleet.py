@@ -26,6 +26,7 @@ from lazycloud.deployments.deploy import Deploy
 from lazycloud.deployments.deployment import Deployment, Failure, Key, advice_of
 from lazycloud.deployments.post import WEB, Post, names, record_in, rows_of
 from lazycloud.deployments.staffing import Staffing
+from lazycloud.deployments.standstill import Standstills
 from lazycloud.deployments.steps import StepName
 from lazycloud.deployments.turns import Rank, Turn, Turns
 from lazycloud.errors import Busy, Conflict, DiskFull, LazycloudError, NotFound, StepFailed
@@ -89,6 +90,7 @@ class Fleet:
         self._full = KEPT
         self._crews: dict[str, Crew] = {}
         self.staffing = Staffing(events, state, self.apps, self.known, self.production, self._crew)
+        self.standstills = Standstills(self.known, self.stop, self._ask_again)
         self._crashes: dict[str, int] = {}  # in a row, by deployment
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -153,7 +155,9 @@ class Fleet:
         `warm`: nobody waits for it. It comes after what somebody waits for, until somebody asks for it too.
         """
         deployment.asked_at = time.time()
-        if deployment.is_deploying:
+        if self.standstills.holds(deployment):
+            self.standstills.want(deployment)
+        elif deployment.is_deploying:
             deployment.only_build &= only_build
             if deployment.turn:
                 deployment.turn.hurry(_rank(deployment, warm))
@@ -165,6 +169,11 @@ class Fleet:
             self._crashes.pop(deployment.id, None)
             self._begin(deployment, only_build, warm)
 
+    def _ask_again(self, deployment: Deployment) -> None:
+        """After a standstill: of those on production's data only what the pointer stands at."""
+        if not deployment.key.is_production or self.is_production(deployment):
+            self.ask(deployment, retry=True)
+
     def supersede(self, deployment: Deployment) -> None:
         """A newer commit of its branch is warmed instead, unless this one has begun or somebody waits for it."""
         turn, task = deployment.turn, deployment.task
@@ -175,7 +184,10 @@ class Fleet:
 
     async def running(self, deployment: Deployment, timeout: float) -> bool:
         """Ask for it and wait until it is ready; False if it failed or was stopped, or it took too long."""
+        began = time.monotonic()
         self.ask(deployment)
+        await self.standstills.over(deployment, timeout)
+        timeout -= time.monotonic() - began
         with suppress(TimeoutError):
             await asyncio.wait_for(deployment.settled(), timeout)
         return deployment.state is State.READY
@@ -381,6 +393,9 @@ class Fleet:
     ) -> None:
         if self._closing:
             return
+        if self.standstills.holds(deployment):
+            self.standstills.want(deployment)
+            return
         self._deployments[deployment.id] = deployment
         deployment.only_build, deployment.wanted, deployment.for_now = only_build, False, False
         deployment.advance(cause)
@@ -447,7 +462,12 @@ class Fleet:
             return await work()
 
     async def deploy_of(self, deployment: Deployment, scratch: Path) -> Deploy:
-        """What a deploy of it would be, for a command beside its workers: with temporary folders of its own."""
+        """What a deploy of it would be, for a command beside its workers: with temporary folders of its own.
+
+        Raises Conflict while its data are being changed.
+        """
+        if self.standstills.holds(deployment):
+            raise Conflict("Its data are being changed just now.", "Try again in a moment.")
         return replace(await self._deploy(self.app(deployment.key.app), deployment), scratch=scratch)
 
     async def _deploy(self, app: App, deployment: Deployment) -> Deploy:
