@@ -42,7 +42,7 @@ class Errands:
     async def begin(
         self, deployment: Deployment, command: str, terminal: Terminal | None, who: str
     ) -> AsyncIterator[Errand]:
-        """A command that runs as long as the block at most. Raises Busy, Conflict, StepFailed, what makes a build fail."""
+        """A command that runs as long as the block at most. Raises Busy, Conflict, and what makes a build fail."""
         if len(self._running) + self._waiting >= MOST:
             raise Busy(f"{MOST} commands run already.", "Try again when one has ended.")
         name = f"{deployment.id}.run.{secrets.token_hex(4)}"
