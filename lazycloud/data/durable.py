@@ -34,6 +34,21 @@ def publish(made: Path, name: Path, linked: bool = False) -> None:
     sync(name.parent)
 
 
+def write(place: Path, text: str) -> None:
+    """A small file, whole or not at all; on return it survives."""
+    making = place.with_name(f"{place.name}.new")
+    making.write_text(text)
+    sync(making)
+    making.rename(place)
+    sync(place.parent)
+
+
+def remove(place: Path) -> None:
+    """A file, if it is there; on return it is gone for good."""
+    place.unlink(missing_ok=True)
+    sync(place.parent)
+
+
 def exchange(one: Path, other: Path) -> None:
     """Two folders in one folder take each other's names, in one step (renameat2(2), which Python lacks)."""
     libc = ctypes.CDLL(None, use_errno=True)

@@ -15,7 +15,9 @@ from lazycloud.errors import BadInput
 
 PRODUCTION = "production"
 REHEARSAL = "rehearsal-"  # before a commit id: a promote is tried on it, and then it is dropped
-_VERSION = re.compile(r"production|[0-9a-f]{7,64}|rehearsal-[0-9a-z][0-9a-z-]{0,100}")
+MIGRATION = "migration-"  # likewise: becomes production's data when its release command went well
+PASSING = (REHEARSAL, MIGRATION)  # no version of these outlives the promote that it is made for
+_VERSION = re.compile(r"production|[0-9a-f]{7,64}|(?:rehearsal|migration)-[0-9a-z][0-9a-z-]{0,100}")
 WHYS = (
     "asked",
     "promote",

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from lazycloud.data import durable, sqlite, within
 from lazycloud.data.files import Copy
-from lazycloud.data.names import PRODUCTION, REHEARSAL, check_snapshot, check_version, new_snapshot
+from lazycloud.data.names import PASSING, PRODUCTION, check_snapshot, check_version, new_snapshot
 from lazycloud.errors import Conflict, DiskFull, NotFound, StepFailed
 
 Result = TypeVar("Result")
@@ -83,11 +83,12 @@ class Versions:
                     leftover.unlink()
                 shutil.rmtree(leftover, ignore_errors=True)
 
-    async def clear_rehearsals(self) -> None:
-        """Drop the versions of rehearsals that nobody ended."""
-        for place in self._folder.glob(f"{REHEARSAL}*"):
-            if SNAPSHOTS not in place.name:
-                await self.drop(place.name)
+    async def clear_passing(self) -> None:
+        """Drop the versions of promotes that nobody ended."""
+        for start in PASSING:
+            for place in self._folder.glob(f"{start}*"):
+                if SNAPSHOTS not in place.name:
+                    await self.drop(place.name)
 
     async def close(self) -> None:
         """Finish the copy under way, and make no other."""
@@ -169,9 +170,39 @@ class Versions:
             await asyncio.shield(self._copying(lambda: shutil.rmtree(place, ignore_errors=True)))
 
     async def swap(self, version: str, other: str) -> None:
-        """Each has what the other had, at once and for good; snapshots stay. Nobody uses either now."""
+        """Each has what the other had, at once; snapshots stay. Nobody uses either now.
+
+        Until `swapped` is called it is taken back by `undo_swap`, also after a crash.
+        """
         places = self.place(version), self.place(other)
-        await self._copying(lambda: durable.exchange(*places))
+        await self._copying(lambda: self._swap(*places))
+
+    def _swap(self, place: Path, other: Path) -> None:
+        """What is to be is written down first: it has happened if a folder's number is in the other's place."""
+        durable.write(self._swapping(place.name), f"{other.name} {other.stat().st_ino}")
+        durable.exchange(place, other)
+
+    async def swapped(self, version: str) -> None:
+        """The swap of a version holds for good."""
+        await self._copying(lambda: durable.remove(self._swapping(version)))
+
+    async def undo_swap(self, version: str) -> bool:
+        """Take back a swap that does not hold yet; False if there is none. Nobody uses either version now."""
+        return await self._copying(lambda: self._undo_swap(self.place(version)))
+
+    def _undo_swap(self, place: Path) -> bool:
+        note = self._swapping(place.name)
+        if not note.exists():
+            return False
+        name, number = note.read_text().split()
+        happened = place.is_dir() and place.stat().st_ino == int(number)
+        if happened:
+            durable.exchange(place, self.place(name))
+        durable.remove(note)
+        return happened
+
+    def _swapping(self, version: str) -> Path:
+        return self._folder / f".swapping-{check_version(version)}"
 
     async def drop(self, version: str, force: bool = False) -> None:
         """Remove a version and its snapshots; nothing happens if it is not there. Production only by force."""

@@ -281,7 +281,7 @@ class Fleet:
         await asyncio.to_thread(self._end_strays)
         self._clear_scratch()
         for app in self.apps.values():
-            await app.versions.clear_rehearsals()
+            await app.versions.clear_passing()
         # Not before: what an earlier control had begun to start may run yet, or be taken for what this one starts.
         for deployment in self.known():
             if deployment.state is State.READY:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lazycloud.data import durable
 from lazycloud.data.versions import Versions
 from lazycloud.errors import BadInput, Conflict, NotFound, StepFailed
 
@@ -273,7 +274,9 @@ async def test_a_name_that_no_version_has_never_becomes_a_path(versions: Version
         await versions.fork(COMMIT, name)
 
 
-@pytest.mark.parametrize("name", ["production", "0123456", "f" * 64, "rehearsal-3f2a9c1d0b"])
+@pytest.mark.parametrize(
+    "name", ["production", "0123456", "f" * 64, "rehearsal-3f2a9c1d0b", "migration-3f2a9c1d0b"]
+)
 async def test_these_are_names_of_versions(versions: Versions, name: str) -> None:
     assert not versions.exists(name)
 
@@ -332,6 +335,31 @@ async def test_two_versions_take_each_others_data_and_keep_their_snapshots(versi
     assert rows(versions, "production") == ["before", "migrated"]
     assert rows(versions, COMMIT) == ["before"]
     assert versions.snapshots("production") == [snapshot.id]
+    assert await Versions(versions.place("production").parent).undo_swap("production")  # control was killed
+    assert rows(versions, "production") == ["before"]
+    await versions.swap("production", COMMIT)
+    await versions.swapped("production")
+    assert not await versions.undo_swap("production")
+    assert rows(versions, "production") == ["before", "migrated"]
+    assert not leftovers(versions)
+
+
+async def test_a_swap_that_was_only_written_down_is_not_taken_back(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await versions.fork("production", None)
+    write_rows(versions, "production", "before")
+    await versions.fork(COMMIT, None)
+
+    def killed(*places: Path) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "exchange", killed)
+        with pytest.raises(OSError, match="killed"):
+            await versions.swap("production", COMMIT)
+    assert not await versions.undo_swap("production")
+    assert rows(versions, "production") == ["before"]
 
 
 async def test_a_dropped_version_is_gone_with_its_snapshots(versions: Versions) -> None:
