@@ -24,6 +24,7 @@ from lazycloud.allowance import Allowance, read_allowance
 from lazycloud.container import Container, read_container
 from lazycloud.errors import BadInput
 from lazycloud.hosts import Addresses, app_name, is_app_name
+from lazycloud.upkeep import Upkeep, read_upkeep
 from lazycloud.workforce import Workforce, read_workforce
 
 PREVIEWS = ("public", "login", "password")
@@ -73,6 +74,7 @@ class Config:
         default_factory=dict
     )  # as lazycloud.build.artifacts.place reads them
     disk: Allowance = field(default_factory=Allowance)
+    data: Upkeep = field(default_factory=Upkeep)
     workers: Workforce = field(default_factory=Workforce)
     isolation: str = "auto"  # the walls around apps: one of ISOLATIONS
     container: Container = field(default_factory=Container)
@@ -203,6 +205,7 @@ class Config:
                 "tls_cert": tuple(data["tls_cert"]),
                 "tls_key": tuple(data["tls_key"]),
                 "disk": Allowance.from_dict(data["disk"]),
+                "data": Upkeep.from_dict(data["data"]),
                 "workers": Workforce.from_dict(data["workers"]),
                 "container": Container.from_dict(data["container"]),
             }
@@ -243,6 +246,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
     artifacts = settings.pop("artifacts", {})
     _spread_builds(settings)
     disk = read_allowance(settings.pop("disk", {}))
+    data = read_upkeep(settings.pop("data", {}))
     workers = read_workforce(settings.pop("workers", {}), memory())
     container = read_container(settings.pop("container", {}), environ)
     for name in SETTINGS:
@@ -257,6 +261,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], sources: Sequence
         "router": router,
         "artifacts": artifacts,
         "disk": disk,
+        "data": data,
         "workers": workers,
         "container": container,
     }
@@ -492,6 +497,7 @@ TABLES = {
     "router": "`[router]`",
     "artifacts": "`[artifacts]`",
     "disk": "`[disk]`",
+    "data": "`[data]`",
     "workers": "`[workers]`",
     "container": "`[container]`",
 }

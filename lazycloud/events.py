@@ -22,6 +22,13 @@ log = logging.getLogger(__name__)
 RECENT = 4096  # facts kept in memory: followers that are up to date never touch the database
 UNWRITTEN = 10_000  # facts kept while the disk takes none; the oldest go first
 
+_WHY = {
+    "promote": "before a promote",
+    "release": "before a release command",
+    "restore": "before other data came in its place",
+    "timer": "its time had come",
+    "fork": "for a fork",
+}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _kinds: dict[str, type[Event]] = {}
 
@@ -239,6 +246,99 @@ class VersionDropped(Event):
 
     def sentence(self) -> str:
         return f"The data of {_version(self.version)} of {self.app} was removed: {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForkPlanned(Event):
+    """Somebody chose what a version is forked from, `snapshot` of `source`, at its next deploy."""
+
+    version: str
+    source: str
+    snapshot: str
+    who: str
+
+    def sentence(self) -> str:
+        return (
+            f"The data of {_version(self.version)} of {self.app} will be those of {_version(self.source)} "
+            f"of {self.snapshot}, by {self.who}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotTaken(Event):
+    """`why` is one of data.names.WHYS; `size` the bytes of its contents."""
+
+    version: str
+    snapshot: str
+    name: str
+    why: str
+    who: str
+    size: int
+
+    def sentence(self) -> str:
+        named = f" “{self.name}”" if self.name else ""
+        by = f", by {self.who}" if self.why == "asked" else f": {_WHY.get(self.why, self.why)}"
+        return f"A snapshot{named} was taken of the data of {_version(self.version)} of {self.app}{by}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotDropped(Event):
+    version: str
+    snapshot: str
+    name: str
+    why: str
+
+    def sentence(self) -> str:
+        which = f"“{self.name}”" if self.name else self.snapshot
+        of = f"of the data of {_version(self.version)} of {self.app}"
+        return f"The snapshot {which} {of} was removed: {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionRestored(Event):
+    """A version has the data that `source` had at `snapshot`, "" for then. `before`: the snapshot of its own."""
+
+    version: str
+    source: str
+    snapshot: str
+    before: str
+    who: str
+    seconds: float
+
+    def sentence(self) -> str:
+        of = "" if self.source == self.version else f" of {_version(self.source)}"
+        which = f"the snapshot {self.snapshot}{of}" if self.snapshot else f"the data{of} as they were"
+        return f"{_version(self.version)} of {self.app} was given {which}, by {self.who}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionImported(Event):
+    """A version has the data of a file. `before`: the snapshot of what it had, "" if it had none."""
+
+    version: str
+    before: str
+    who: str
+    size: int
+    seconds: float
+
+    def sentence(self) -> str:
+        return (
+            f"{in_words(self.size)} were imported as the data of {_version(self.version)} of {self.app}, "
+            f"by {self.who}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionExported(Event):
+    """Somebody took a copy of data away; `snapshot` is "" for the data as they were."""
+
+    version: str
+    snapshot: str
+    format: str
+    who: str
+
+    def sentence(self) -> str:
+        return f"The data of {_version(self.version)} of {self.app} were exported by {self.who}"
 
 
 @dataclass(frozen=True, kw_only=True)

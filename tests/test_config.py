@@ -7,6 +7,7 @@ import pytest
 
 from lazycloud.config import AppSource, Config, Listen, load, locate, memory, parse_listen
 from lazycloud.errors import BadInput
+from lazycloud.upkeep import Upkeep
 
 
 def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path) -> None:
@@ -190,3 +191,16 @@ def test_a_worker_may_take_what_the_machine_has_but_for_the_reserve_unless_told(
     assert load({"home": tmp_path}, {}).workers.limits.memory == memory() - 1_000_000
     (tmp_path / "config.toml").write_text("[workers]\nmemory = 0\n")
     assert load({"home": tmp_path}, {}).workers.limits.memory == 0
+
+
+def test_how_long_data_are_kept_is_a_time_and_how_much_a_size(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[data]\nkeep = "2w"\nlimit = "20 GB"\n')
+    config = load({"home": tmp_path}, {})
+    assert (config.data.keep, config.data.limit) == (14 * 86400, 20_000_000_000)
+    assert Config.from_json(config.to_json()).data == config.data
+    (tmp_path / "config.toml").write_text("[data]\nkeep = 0\nlimit = 0\n")
+    assert load({"home": tmp_path}, {}).data == Upkeep(0, 0)
+    for text in ("keep = 30", "keep = true", 'keep = "soon"', 'limit = "10%"', 'limits = "1 GB"'):
+        (tmp_path / "config.toml").write_text(f"[data]\n{text}\n")
+        with pytest.raises(BadInput, match=r"\[data\]"):
+            load({"home": tmp_path}, {})

@@ -31,9 +31,14 @@ _AGO = "-ago"
 _SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{12}-[0-9a-f]{8}")
 
 
+def is_version(name: str) -> bool:
+    """Whether a version may have that name."""
+    return _VERSION.fullmatch(name) is not None
+
+
 def check_version(name: str) -> str:
     """The name, if a version may have it. Raises BadInput."""
-    if not _VERSION.fullmatch(name):
+    if not is_version(name):
         raise BadInput(
             f"{name[:80]!r} is no name of a version.",
             "Versions are named production, by a commit id (7 to 64 hexadecimal digits), or rehearsal-….",

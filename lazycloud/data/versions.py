@@ -22,7 +22,14 @@ from typing import TypeVar
 
 from lazycloud.data import durable, sqlite, within
 from lazycloud.data.files import Copy
-from lazycloud.data.names import PASSING, PRODUCTION, check_snapshot, check_version, new_snapshot
+from lazycloud.data.names import (
+    PASSING,
+    PRODUCTION,
+    check_snapshot,
+    check_version,
+    is_version,
+    new_snapshot,
+)
 from lazycloud.errors import Conflict, DiskFull, NotFound, StepFailed
 
 Result = TypeVar("Result")
@@ -101,6 +108,11 @@ class Versions:
 
     def exists(self, version: str) -> bool:
         return self.place(version).is_dir()
+
+    def all(self) -> list[str]:
+        """The names of those that there are, and of those of which only snapshots are left. Blocks."""
+        names = (place.name.removesuffix(SNAPSHOTS) for place in self._folder.glob("[!.]*"))
+        return sorted({name for name in names if is_version(name)})
 
     def environment(self, version: str) -> dict[str, str]:
         """What a worker on this version finds its data by."""
