@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import lazycloud
-from lazycloud import allowance, container, events, workforce
+from lazycloud import allowance, container, events, upkeep, workforce
 from lazycloud.config import SETTINGS
 from lazycloud.control.api import Api
+from lazycloud.control.data import VersionData
 from lazycloud.control.doors import Doors
 from lazycloud.control.identity import Role
 from lazycloud.control.people import People
@@ -18,6 +19,7 @@ from lazycloud.control.people import People
 PACKAGE = Path(lazycloud.__file__).parent
 DOCS = PACKAGE.parent / "docs"
 
+TABLES = (allowance, container, upkeep, workforce)  # of config.toml
 PURE = {"config", "errors", "events", "hosts", "states"}
 
 MAY_KNOW = {
@@ -28,9 +30,10 @@ MAY_KNOW = {
     "events": {"allowance"},
     "findings": set(),
     "spans": {"errors"},
+    "upkeep": {"allowance", "errors", "spans"},
     "workforce": {"allowance", "errors"},
     "container": {"errors"},
-    "config": {"allowance", "container", "errors", "hosts", "workforce"},
+    "config": {"allowance", "container", "errors", "hosts", "upkeep", "workforce"},
     "certificates": {"errors"},
     "processes": {"errors"},
     "walls": {"errors", "findings", "processes", "workforce"},
@@ -52,6 +55,7 @@ MAY_KNOW = {
         "errors",
         "findings",
         "processes",
+        "upkeep",
         "walls",
         "workforce",
     },
@@ -160,7 +164,7 @@ def test_every_event_every_route_and_every_setting_is_documented() -> None:
             name for name in cls.__dataclass_fields__ if name not in ("kind", "private", "app", "deployment")
         ]
         assert [name for name in own if name not in row] == [], kind
-    for method, path, _, role in (*Api.ROUTES, *People.ROUTES, *Doors.ROUTES):
+    for method, path, _, role in (*Api.ROUTES, *People.ROUTES, *Doors.ROUTES, *VersionData.ROUTES):
         assert isinstance(role, Role), path
         shown = path.replace("{app}", "<app>").replace("{deployment}", "<id>").replace("{name}", "<name>")
         shown = shown.replace("{number}", "<number>")
@@ -168,6 +172,6 @@ def test_every_event_every_route_and_every_setting_is_documented() -> None:
     settings = (DOCS / "settings.md").read_text()
     assert [
         name
-        for name in (*SETTINGS, *allowance.SETTINGS, *container.SETTINGS, *workforce.SETTINGS)
+        for name in (*SETTINGS, *(name for table in TABLES for name in table.SETTINGS))
         if f"`{name}`" not in settings
     ] == []

@@ -49,6 +49,7 @@ VERBS = {
     "share": "share:share",
     "webhook": "webhook:webhook",
     "allow": "webhook:allow",
+    "data": "data:data",
     "disk": "disk:disk",
     "prune": "disk:prune",
     "pin": "pins:pin",

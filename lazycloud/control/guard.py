@@ -19,7 +19,15 @@ from lazycloud.events import Asked, EventLog, Refused
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, str, Role]
-TARGETS = ("ref", "commit", "name", "account", "command")  # of a body, what a command is given for
+TARGETS = (
+    "ref",
+    "point",
+    "to",
+    "commit",
+    "name",
+    "account",
+    "command",
+)  # of a body, what a command is given for
 TARGET_LENGTH = 200
 
 

@@ -33,6 +33,7 @@ from lazycloud.control.artifacts import ArtifactViews
 from lazycloud.control.auth import Auth
 from lazycloud.control.clients import Clients
 from lazycloud.control.console import Console
+from lazycloud.control.data import VersionData
 from lazycloud.control.doors import Doors
 from lazycloud.control.guard import Guard
 from lazycloud.control.keys import Keys
@@ -55,6 +56,7 @@ from lazycloud.control.visits import Visits
 from lazycloud.control.webhooks import Webhooks
 from lazycloud.data.versions import Versions
 from lazycloud.deployments.app import App
+from lazycloud.deployments.changes import Changes
 from lazycloud.deployments.claims import is_held
 from lazycloud.deployments.disk import Disk
 from lazycloud.deployments.errands import Errands
@@ -62,6 +64,7 @@ from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.pins import Pins
 from lazycloud.deployments.production import Production
 from lazycloud.deployments.rest import Rest
+from lazycloud.deployments.snapshots import Snapshots
 from lazycloud.errors import BadInput, LazycloudError
 from lazycloud.events import AppAdded, Asked, EventLog, Output, ServerStarted, ServerStopped
 from lazycloud.hosts import app_name, is_app_name
@@ -122,12 +125,19 @@ class Control:
         self.depot = Depot(read_place(config.artifacts, config.artifact_key_file, scratch))
         self.errands = Errands(config, self.fleet, self.events)
         self.disk = Disk(config, self.fleet, self.events, self._store)
+        self.snapshots = Snapshots(config, self.fleet, self.events, self._store)
+        self.changes = Changes(self.fleet, self.snapshots, self.events, self._store)
+        self.changes.is_promoting = self.production.is_promoting
         await self._open_apps()
         self._closing.push_async_callback(self.depot.close)
         self._closing.push_async_callback(self._close_fleet)
         self._closing.push_async_callback(self.production.close)
         self._closing.push_async_callback(self.errands.close)
         self._closing.push_async_callback(self.disk.close)
+        self._closing.push_async_callback(self.snapshots.close)
+        self._closing.push_async_callback(self.changes.close)
+        for app in self.fleet.apps.values():
+            await self.snapshots.reconcile(app)
         await self.fleet.restore()  # before anybody can ask for what is only to be found again
         await self._serve()
         self._keep_workers = False
@@ -136,6 +146,7 @@ class Control:
         for app in self.fleet.apps.values():
             self.production.start(app)
         self.disk.start()
+        self.snapshots.start()
         self.rest.start()
 
     async def _make_walls(self) -> Sandbox | None:
@@ -207,12 +218,13 @@ class Control:
         api.hook_calls.expected = resolver.expect
         logins = Logins(self.auth, passwords, clients, pages, self.events)
         people = People(config, self.fleet, self.auth, passwords)
+        data = VersionData(config, self.fleet, self.auth, self.snapshots, self.changes, self._store)
         doors = Doors(config, self.fleet, self.auth, previews, shares, webhooks, pulls)
         views.doors = doors.view
         guard = Guard(self.auth, self.events)
 
         def add_api(router: web.UrlDispatcher) -> None:
-            guard.add(router, [api, people, doors])
+            guard.add(router, [api, people, doors, data])
             webhooks.add_to(router)
 
         application = make_application(

@@ -108,6 +108,10 @@ class Production:
         task.add_done_callback(lambda _: self._promoted(app))
         return candidate
 
+    def is_promoting(self, app: App) -> bool:
+        """Whether its pointer is about to move."""
+        return app.name in self._promoting
+
     async def cancel(self, app: App, commit: Commit, who: str) -> list[Deployment]:
         """End what is under way of a commit, its deploy and its promote; those that were ended.
 

@@ -38,6 +38,10 @@ class Standstills:
         """From now on this one runs, while the others stand still."""
         self._exempt.add(deployment.id)
 
+    def include(self, deployment: Deployment) -> None:
+        """It stands still again, like the others; whoever exempted it stops it."""
+        self._exempt.discard(deployment.id)
+
     async def over(self, deployment: Deployment, timeout: float) -> None:
         """Wait until it may run, so many seconds at most."""
         while event := self._over.get(_place(deployment)):

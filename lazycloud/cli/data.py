@@ -1,0 +1,328 @@
+"""`data`: the versions of an app's data, their snapshots, and what one does with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from lazycloud.cli.apps import App
+from lazycloud.cli.listing import as_json
+from lazycloud.cli.target import Target, targeted
+from lazycloud.errors import BadInput
+
+PATIENCE = 3600.0  # seconds: a large database is copied, and production started on it
+PRODUCTION = "production"
+SHORT = 10
+
+yes_option = click.option("-y", "--yes", is_flag=True, help="Without being asked.")
+
+Json = dict[str, Any]
+
+
+@click.group()
+def data() -> None:
+    """Fork, snapshot, compare and restore the data of commits.
+
+    Each commit has a version of the data, forked from production's at its first deploy; production has its own.
+    REF is a commit, branch, tag, or `production`. REF@NAME is a snapshot by its name or id, and REF@10min-ago
+    (or REF@2026-01-31T12:00, in UTC) the last one that was taken by then.
+
+    \b
+    Example:
+      lazycloud data ls
+      lazycloud data snapshot production --name before-import
+      lazycloud data restore production@before-import
+    """
+
+
+@data.command()
+@as_json
+@targeted
+def ls(target: Target, as_json: bool) -> None:
+    """Show the versions as a tree: forked from what and when, their size, snapshots, and last use.
+
+    \b
+    Example:
+      lazycloud data ls
+    """
+    from lazycloud.cli.terminal import console, show_json
+    from lazycloud.cli.tree import tree
+
+    client = target.client().patient(PATIENCE)
+    answer = client.get(target.find_app(client).api("data"))
+    if as_json:
+        show_json(answer)
+    elif answer["versions"]:
+        console().print(tree(answer["versions"]))
+    else:
+        click.echo("There are no data yet; they are made when an address is first opened.", err=True)
+
+
+@data.command()
+@click.argument("ref", required=False)
+@click.option("--name", default="", help="A name, by which it is found, and stays until it is removed.")
+@as_json
+@targeted
+def snapshot(target: Target, ref: str | None, name: str, as_json: bool) -> None:
+    """Take a snapshot of a version [production]; one without a name is thinned out with age.
+
+    \b
+    Example:
+      lazycloud data snapshot --name before-import
+      lazycloud data snapshot HEAD
+    """
+    from lazycloud.cli.terminal import show_json, size
+
+    client = target.client().patient(PATIENCE)
+    app = target.find_app(client)
+    answer = client.post(app.api("data/snapshot"), {"ref": _ref(app, ref or PRODUCTION), "name": name})
+    if as_json:
+        show_json(answer)
+        return
+    if answer["note"]:
+        click.echo(answer["note"], err=True)
+    click.echo(f"A snapshot of {size(answer['size'])} was taken.", err=True)
+    click.echo(f"{_shown(answer['version'])}@{answer['name'] or answer['id']}")
+
+
+@data.command()
+@click.argument("ref", required=False)
+@as_json
+@targeted
+def snapshots(target: Target, ref: str | None, as_json: bool) -> None:
+    """List the snapshots, newest first; of one version, or of all.
+
+    \b
+    Example:
+      lazycloud data snapshots production
+    """
+    from lazycloud.cli.terminal import age, console, plain, show_json, size, table
+
+    client = target.client().patient(PATIENCE)
+    app = target.find_app(client)
+    versions = client.get(app.api("data"))["versions"]
+    if ref:
+        versions = [_version(versions, _ref(app, ref), ref)]
+    found = [{**one, "version": each["name"]} for each in versions for one in each["snapshots"]]
+    found.sort(key=lambda one: -one["at"])
+    if as_json:
+        show_json(found)
+        return
+    if not found:
+        click.echo("There are no snapshots; `lazycloud data snapshot` takes one.", err=True)
+        return
+    rows: list[list[Any]] = [
+        [
+            _shown(one["version"]),
+            plain(one["name"] or one["id"], "bold" if one["name"] else ""),
+            age(one["at"]),
+            size(one["size"]),
+            why(one),
+            plain(one["note"], "yellow"),
+        ]
+        for one in found
+    ]
+    console().print(table(["of", "snapshot", "taken", ">size", "why", "~"], rows))
+
+
+@data.command()
+@click.argument("point", metavar="[REF]@NAME")
+@click.option("--to", help="The version that is given them, if it is another one.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be lost.")
+@yes_option
+@as_json
+@targeted
+def restore(target: Target, point: str, to: str | None, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Give a version the data of a snapshot. What it has now is kept as another snapshot first.
+
+    Its workers are stopped meanwhile, and requests wait. Production is started on the data at once, and goes on with
+    those it had if it does not start; a preview starts at its next request.
+
+    \b
+    Example:
+      lazycloud data restore production@before-import
+      lazycloud data restore production@1h-ago --to HEAD --yes
+    """
+    from lazycloud.cli.terminal import duration, show_json
+
+    client = target.client().patient(PATIENCE)
+    app = target.find_app(client)
+    wish = {"point": _point(app, point)} | ({"to": _ref(app, to)} if to else {})
+    if dry_run or not yes:
+        would = client.post(app.api("data/restore"), wish | {"dry_run": True})
+        if dry_run and as_json:
+            show_json(would)
+            return
+        _show_loss(would)
+        if dry_run:
+            return
+        _ask(f"Restore {_shown(would['version'])} of {app.name}?")
+    answer = client.post(app.api("data/restore"), wish)
+    if as_json:
+        show_json(answer)
+        return
+    before = f"{_shown(answer['version'])}@{answer['before']}"
+    click.echo(f"It was done; nothing ran on these data for {duration(answer['still'])}.", err=True)
+    click.echo(f"What they were is a snapshot: {before}", err=True)
+
+
+@data.command()
+@click.argument("point", metavar="REF[@NAME]")
+@click.option("--to", required=True, help="The commit whose data they will be.")
+@as_json
+@targeted
+def fork(target: Target, point: str, to: str, as_json: bool) -> None:
+    """Let a commit that has no data yet begin with those of another version, at its next deploy.
+
+    \b
+    Example:
+      lazycloud data fork production@before-import --to HEAD
+    """
+    from lazycloud.cli.terminal import show_json
+
+    client = target.client().patient(PATIENCE)
+    app = target.find_app(client)
+    answer = client.post(app.api("data/fork"), {"from": _point(app, point), "to": _ref(app, to)})
+    if as_json:
+        show_json(answer)
+        return
+    origin = f"{_shown(answer['source'])}@{answer['snapshot']}"
+    click.echo(f"{_shown(answer['version'])} will begin with {origin}.", err=True)
+
+
+@data.command()
+@click.argument("ref")
+@yes_option
+@targeted
+def reset(target: Target, ref: str, yes: bool) -> None:
+    """Drop a preview's data and snapshots; it is forked anew at its next deploy, which is now if it runs.
+
+    \b
+    Example:
+      lazycloud data reset feature/dark-mode
+    """
+    _drop(target, ref, yes, "reset", "Reset the data of")
+
+
+@data.command()
+@click.argument("point", metavar="REF[@NAME]")
+@yes_option
+@targeted
+def rm(target: Target, point: str, yes: bool) -> None:
+    """Remove a snapshot; or a preview's data with all its snapshots, which stops it.
+
+    \b
+    Example:
+      lazycloud data rm production@before-import
+      lazycloud data rm 3f9a2c81d0
+    """
+    if "@" not in point:
+        _drop(target, point, yes, "rm", "Remove the data of")
+        return
+    client = target.client().patient(PATIENCE)
+    app = target.find_app(client)
+    if not yes:
+        _ask(f"Remove the snapshot {point} of {app.name}?")
+    answer = client.post(app.api("data/forget"), {"point": _point(app, point)})
+    click.echo(f"{_shown(answer['version'])}@{answer['snapshot']} was removed.", err=True)
+
+
+def _drop(target: Target, ref: str, yes: bool, route: str, question: str) -> None:
+    client = target.client().patient(PATIENCE)
+    app = target.find_app(client)
+    commit = _ref(app, ref)
+    if not yes:
+        version = _version(client.get(app.api("data"))["versions"], commit, ref)
+        _ask(f"{question} {_shown(version['name'])} of {app.name}{_with_snapshots(version)}?")
+    answer = client.post(app.api(f"data/{route}"), {"ref": commit})
+    said = "were removed"
+    if route == "reset":
+        said = "are being forked anew" if answer["live"] else "will be forked anew at its next deploy"
+    click.echo(f"The data of {_shown(answer['version'])} {said}.", err=True)
+
+
+def _with_snapshots(version: Json) -> str:
+    """What goes with its data."""
+    taken = version["snapshots"]
+    if not taken:
+        return ""
+    names = [one["name"] for one in taken if one["name"]]
+    count = f"{len(taken)} snapshot{'' if len(taken) == 1 else 's'}"
+    return f", with {count}" + (f" ({', '.join(names)})" if names else "")
+
+
+def _show_loss(would: Json) -> None:
+    for line in losses(would):
+        click.echo(line, err=True)
+
+
+def losses(would: Json) -> Iterator[str]:
+    """What a restore would do, in lines."""
+    name = _shown(would["version"])
+    if would["lost"] is None:
+        yield f"What {name} has now would be replaced, and kept as a snapshot."
+        return
+    if would["lost"]["same"]:
+        yield f"{name} has the same data already."
+        return
+    yield f"From what {name} has now to what it would have:"
+    for line in _differences(would["lost"]):
+        yield f"  {line}"
+
+
+def _differences(difference: Json) -> Iterator[str]:
+    for database in difference["databases"]:
+        for one in database["schema"]:
+            yield f"{database['name']}: {one['kind']} {one['name']} {one['change']}"
+        for one in database["tables"]:
+            counts = [f"{one[what]} {what}" for what in ("added", "removed", "changed") if one[what]]
+            rows = f"{_count(one['before'])} → {_count(one['after'])} rows"
+            yield f"{database['name']}: {one['name']}: {rows}" + (f" ({', '.join(counts)})" if counts else "")
+    for change in ("added", "removed", "changed"):
+        if count := sum(one["change"] == change for one in difference["files"]):
+            yield f"{count} file{'' if count == 1 else 's'} {change}"
+
+
+def _count(count: int | None) -> str:
+    return "no" if count is None else str(count)
+
+
+def why(one: Json) -> str:
+    """Why there is a snapshot, and by whom."""
+    words = {"asked": "asked", "timer": "in time", "fork": "for a fork"}
+    return f"{words.get(one['why'], 'before a ' + one['why'])}, by {one['who']}"
+
+
+def _version(versions: list[Json], commit: str, ref: str) -> Json:
+    """The one that a revision means. Raises BadInput if it has no data."""
+    meant = commit.lower()
+    for one in versions:
+        if one["name"] == meant or (len(meant) >= 7 and one["name"].startswith(meant)):
+            return one
+    raise BadInput(f"{ref} has no data yet.", "`lazycloud data ls` lists what there is.")
+
+
+def _ref(app: App, ref: str) -> str:
+    return ref if ref == PRODUCTION else app.resolve(ref)
+
+
+def _point(app: App, text: str) -> str:
+    """The same, before a snapshot's name; production's where only that is given."""
+    ref, separator, name = text.rpartition("@")
+    if not separator:
+        return _ref(app, text)
+    return f"{_ref(app, ref or PRODUCTION)}@{name}"
+
+
+def _shown(version: str) -> str:
+    return version if version == PRODUCTION else version[:SHORT]
+
+
+def _ask(question: str) -> None:
+    """Raises BadInput where nobody can be asked, click.Abort for a no."""
+    if not (os.isatty(0) and os.isatty(2)):
+        raise BadInput(question, "Say --yes.")
+    click.confirm(question, abort=True, err=True)

@@ -1,0 +1,160 @@
+"""The API of data: versions as a tree, snapshots, forks, what differs, what goes in and out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from aiohttp import web
+
+from lazycloud import store
+from lazycloud.config import Config
+from lazycloud.control.auth import Auth
+from lazycloud.control.bodies import flag_of, json_body, text_of
+from lazycloud.control.guard import Route
+from lazycloud.control.identity import Identity, Role
+from lazycloud.data.names import PRODUCTION, REHEARSAL
+from lazycloud.deployments.app import App
+from lazycloud.deployments.changes import Changes, Replaced
+from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.snapshots import Data, Row, Snapshots, shown
+from lazycloud.errors import BadInput
+from lazycloud.store import Store
+
+Json = dict[str, Any]
+
+
+class VersionData:
+    ROUTES: tuple[Route, ...] = (
+        ("GET", "/api/apps/{app}/data", "tree", Role.VIEWER),
+        ("POST", "/api/apps/{app}/data/snapshot", "snapshot_data", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/data/forget", "forget_snapshot", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/data/fork", "fork_data", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/data/restore", "restore_data", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/data/reset", "reset_data", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/data/rm", "remove_data", Role.DEVELOPER),
+    )
+    NARROWED: frozenset[str] = frozenset()
+
+    def __init__(
+        self, config: Config, fleet: Fleet, auth: Auth, snapshots: Snapshots, changes: Changes, state: Store
+    ) -> None:
+        self._upkeep = config.data
+        self._fleet = fleet
+        self._auth = auth
+        self._snapshots = snapshots
+        self._changes = changes
+        self._store = state
+
+    async def tree(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        rows = {row["name"]: row for row in self._store.rows(store.versions, app=app.name)}
+        names = {*rows, *(name for name in app.versions.all() if app.versions.exists(name))}
+        names = {name for name in names if not name.startswith(REHEARSAL)}
+        pinned = {row["commit"] for row in self._store.rows(store.pins, app=app.name)}
+        taken = self._snapshots.of(app)
+        views = [await self._version(app, name, rows.get(name), pinned, taken) for name in names]
+        views.sort(key=lambda view: (not view["production"], view["forked"], view["name"]))
+        return web.json_response({"versions": views, "keep": self._upkeep.keep, "limit": self._upkeep.limit})
+
+    async def snapshot_data(self, request: web.Request) -> web.StreamResponse:
+        app, body = self._app(request), await json_body(request)
+        version = await self._snapshots.version(app, text_of(body, "ref"))
+        name, who = text_of(body, "name"), self._identity(request).name
+        row = await self._snapshots.take(app, version, "asked", who, name)
+        return web.json_response(snapshot_view(row) | {"version": version}, status=201)
+
+    async def forget_snapshot(self, request: web.Request) -> web.StreamResponse:
+        app, body = self._app(request), await json_body(request)
+        version, snapshot = await self._snapshots.find(app, text_of(body, "point"))
+        if snapshot is None:
+            raise BadInput("Which snapshot? `point` names none.", "Give REF@NAME.")
+        self._demand_owner_of(request, app, version)
+        await self._snapshots.forget(app, version, snapshot, f"{self._identity(request).name} removed it")
+        return web.json_response({"version": version, "snapshot": snapshot})
+
+    async def fork_data(self, request: web.Request) -> web.StreamResponse:
+        app, body = self._app(request), await json_body(request)
+        data = Data(*await self._snapshots.find(app, text_of(body, "from")))
+        to = (await app.wanted(text_of(body, "to"))).id if text_of(body, "to") != PRODUCTION else PRODUCTION
+        origin = await self._changes.fork(app, data, to, self._identity(request).name)
+        view = {"version": to, "source": origin.version, "snapshot": origin.snapshot}
+        return web.json_response(view, status=201)
+
+    async def restore_data(self, request: web.Request) -> web.StreamResponse:
+        app, body = self._app(request), await json_body(request)
+        data = Data(*await self._snapshots.find(app, text_of(body, "point")))
+        to = data.version
+        if "to" in body:
+            to = await self._snapshots.version(app, text_of(body, "to"))
+        self._demand_owner_of(request, app, to)
+        if flag_of(body, "dry_run"):
+            return web.json_response({"version": to, "snapshot": data.snapshot, "lost": None})
+        replaced = await self._changes.restore(app, data, to, self._identity(request).name)
+        return web.json_response(replaced_view(replaced) | {"snapshot": data.snapshot})
+
+    async def reset_data(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        version = await self._preview(app, text_of(await json_body(request), "ref"))
+        was_live = self._changes.is_live(app, version)
+        await self._changes.reset(app, version, self._identity(request).name)
+        return web.json_response({"version": version, "live": was_live})
+
+    async def remove_data(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        version = await self._preview(app, text_of(await json_body(request), "ref"))
+        who = self._identity(request).name
+        await self._changes.remove(app, version, f"{who} removed them")
+        return web.json_response({"version": version})
+
+    async def _preview(self, app: App, ref: str) -> str:
+        if not ref:
+            raise BadInput("Whose data? `ref` is missing.", "Give a commit id, branch or tag.")
+        return await self._snapshots.version(app, ref)
+
+    async def _version(
+        self, app: App, name: str, row: Row | None, pinned: set[str], taken: list[Row]
+    ) -> Json:
+        is_production = name == PRODUCTION
+        commit_id = app.production if is_production else name
+        commit = await app.named(commit_id) if commit_id else None
+        live = self._changes.is_live(app, name)
+        known = row or {"source": "", "snapshot": "", "forked": 0.0, "used": 0.0, "pending": False}
+        return {
+            "name": name,
+            "label": shown(name),
+            "commit": commit_id,
+            "subject": commit.subject if commit else "",
+            "source": known["source"],
+            "snapshot": known["snapshot"],
+            "forked": known["forked"],
+            "used": time.time() if live else known["used"] or known["forked"],
+            "bytes": await app.versions.size(name),
+            "own": None,
+            "pending": known["pending"],
+            "live": live,
+            "pinned": commit_id in pinned,
+            "production": is_production,
+            "snapshots": [snapshot_view(each) for each in taken if each["version"] == name],
+        }
+
+    def _demand_owner_of(self, request: web.Request, app: App, version: str) -> None:
+        """What is done to production's data concerns everybody."""
+        if version == PRODUCTION:
+            self._identity(request).demand(Role.OWNER, app.name)
+
+    def _app(self, request: web.Request) -> App:
+        return self._fleet.app(request.match_info["app"])
+
+    def _identity(self, request: web.Request) -> Identity:
+        identity = self._auth.identify(request)
+        assert identity is not None
+        return identity
+
+
+def snapshot_view(row: Row) -> Json:
+    return {name: row[name] for name in ("id", "name", "why", "at", "who", "size", "note")}
+
+
+def replaced_view(replaced: Replaced) -> Json:
+    return vars(replaced).copy()

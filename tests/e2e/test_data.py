@@ -1,0 +1,117 @@
+"""Versions and snapshots of data, as people use them: over the real command line, on a real server."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Up
+from tests.e2e.repository import Checkout, counter
+from tests.e2e.server import Server
+
+pytestmark = pytest.mark.slow
+
+
+async def notes(server: Server, label: str = "") -> list[str]:
+    found: list[str] = (await server.get(label)).json["notes"]
+    return found
+
+
+def versions(server: Server, checkout: Checkout) -> dict[str, Any]:
+    answer = server.json("data", "ls", folder=checkout.path)
+    return {one["label"]: one for one in answer["versions"]}
+
+
+async def test_a_snapshot_is_taken_listed_forked_and_removed(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    second = checkout.commit(counter("second"))
+    server = up(checkout.path, "--production", first)
+    await server.post("", "old")
+    taken = server.cli("data", "snapshot", "--name", "before-import", folder=checkout.path)
+    assert "production@before-import" in taken
+    await server.post("", "new")
+    said = server.cli("data", "snapshot", "--name", "before-import", folder=checkout.path, code=1)
+    assert "is called “before-import” already" in said
+    server.cli("data", "snapshot", "--name", "10min-ago", folder=checkout.path, code=2)
+
+    server.cli("data", "fork", "@before-import", "--to", second, folder=checkout.path)
+    planned = versions(server, checkout)[second[:10]]
+    assert planned["pending"] and planned["source"] == "production" and planned["bytes"] == 0
+    said = server.cli("data", "rm", "@before-import", "--yes", folder=checkout.path, code=1)
+    assert f"The data of {second[:10]} will be forked from this snapshot" in said
+    assert await notes(server, second[:10]) == ["old"]
+    forked = versions(server, checkout)[second[:10]]
+    assert not forked["pending"] and forked["snapshot"] == planned["snapshot"] and forked["live"]
+    said = server.cli("data", "fork", "production", "--to", second, folder=checkout.path, code=1)
+    assert "has data already" in said
+
+    listed = server.json("data", "snapshots", folder=checkout.path)
+    assert [(one["version"], one["name"], one["why"]) for one in listed] == [
+        ("production", "before-import", "asked")
+    ]
+    shown = server.cli("data", "ls", folder=checkout.path)
+    assert "production" in shown and f"└─ {second[:10]}" in shown and "before-import" in shown
+    assert max(map(len, shown.splitlines())) <= 110
+    said = server.cli("data", "rm", "@nothing", "--yes", folder=checkout.path, code=1)
+    assert "has no snapshot “nothing”" in said and "before-import" in said
+    server.cli("data", "rm", "@before-import", "--yes", folder=checkout.path)
+    assert server.json("data", "snapshots", folder=checkout.path) == []
+    assert not list((server.home / "apps/shop/data/production.snapshots").glob("*"))
+
+
+async def test_a_preview_is_reset_and_removed_and_production_is_not(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    second = checkout.commit(counter("second"))
+    label = second[:10]
+    server = up(checkout.path, "--production", first)
+    await server.post("", "production’s")
+    await server.post(label, "its own")
+    assert await notes(server, label) == ["production’s", "its own"]
+    said = server.cli("data", "reset", second, folder=checkout.path, code=2)
+    assert f"Reset the data of {label}" in said and "Say --yes" in said
+    assert "are being forked anew" in server.cli("data", "reset", second, "--yes", folder=checkout.path)
+    assert await notes(server, label) == ["production’s"]
+    server.cli("data", "snapshot", second, "--name", "kept", folder=checkout.path)
+    server.cli("data", "rm", second, "--yes", folder=checkout.path)
+    assert label not in versions(server, checkout)
+    assert (await server.inspect(second))["state"] == "stopped"
+    assert await notes(server, label) == ["production’s"]
+    for verb in ("reset", "rm"):
+        said = server.cli("data", verb, "production", "--yes", folder=checkout.path, code=2)
+        assert "Production’s data are not dropped" in said
+    assert await notes(server) == ["production’s"]
+
+
+async def test_a_version_is_not_changed_while_somebody_is_at_it(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    second = checkout.commit(counter("second"))
+    server = up(checkout.path, "--production", first)
+    await notes(server, second[:10])
+    with server.going_on("run", second, "--", "echo began; sleep 60", folder=checkout.path) as command:
+        assert command.stdout and command.stdout.readline() == "began\n"
+        for verb in ("reset", "rm"):
+            said = server.cli("data", verb, second, "--yes", folder=checkout.path, code=1)
+            assert "lazycloud run" in said
+    assert (await server.inspect(second))["state"] == "ready"
+
+
+async def test_what_a_crash_left_of_a_snapshot_is_removed(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    server = up(checkout.path, "--production", first)
+    await notes(server)
+    server.cli("data", "snapshot", "--name", "gone", folder=checkout.path)
+    server.cli("data", "snapshot", "--name", "kept", folder=checkout.path)
+    server.stop()
+    folder = server.home / "apps/shop/data/production.snapshots"
+    gone, kept = sorted(folder.iterdir())
+    gone.rename(folder / "20260101T000000000000-00000000")
+    server = up(checkout.path)
+    assert [one["name"] for one in server.json("data", "snapshots", folder=checkout.path)] == ["kept"]
+    assert list(folder.iterdir()) == [kept]
+    told = server.cli("events", "--json", folder=checkout.path)
+    (dropped,) = [
+        json.loads(line) for line in told.splitlines() if json.loads(line)["kind"] == "snapshot_dropped"
+    ]
+    assert (dropped["name"], dropped["why"]) == ("gone", "it was gone")
