@@ -165,19 +165,23 @@ def end_given(name: str, value: str) -> None:
     entry = f"{name}={value}".encode(errors="surrogateescape")
     for _ in range(KILL_ROUNDS if value else 0):
         found = [int(each.name) for each in os.scandir("/proc") if each.name.isdigit()]
-        tried = [_kill_if(pid, lambda environment: entry in environment.split(b"\0")) for pid in found]
+        tried = [_kill_if_given(pid, entry) for pid in found]
         if not any(tried):
             return
 
 
-def _kill_if(pid: int, holds: Callable[[bytes], bool]) -> bool:
-    """Kill a process if that holds of its environment, and surely no other that got its pid meanwhile."""
+def _kill_if_given(pid: int, entry: bytes) -> bool:
+    return kill_surely(pid, lambda: entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+
+
+def kill_surely(pid: int, is_meant: Callable[[], object]) -> bool:
+    """KILL a process if it is meant, and surely no other that got its pid meanwhile. Whether it was, and let us."""
     try:
         process = os.pidfd_open(pid)
     except OSError:
         return False
     try:
-        if holds(Path(f"/proc/{pid}/environ").read_bytes()):
+        if is_meant():
             signal.pidfd_send_signal(process, signal.SIGKILL)
             return True
     except OSError:  # it has ended, or is somebody else's

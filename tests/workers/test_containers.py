@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from lazycloud.workers.record import Record
 from lazycloud.workers.worker import Launch
 from lazycloud.workforce import Limits
 from tests.dockerd import Dockerd, base_image
+from tests.e2e import remains
 from tests.tools import needs
 
 from .conftest import APPS, launch, until
@@ -288,6 +289,66 @@ async def test_an_engine_that_dies_takes_its_workers_along_and_starts_them_when_
     await again.ready()
     await asyncio.wait_for(first.ended(), 20)
     await again.stop()
+
+
+SLOW_RUNTIME = """#!/bin/sh
+runc "$@"
+status=$?
+case " $* " in *" start "*) while [ -e {held} ]; do sleep 0.05; done ;; esac
+exit $status
+"""
+
+
+@pytest.fixture
+def held(dockerd: Dockerd, tmp_path: Path) -> Iterator[Path]:
+    """While this file is there, the engine does not hear that a container has started, though it runs."""
+    file, runtime, settings = tmp_path / "held", tmp_path / "runtime", dockerd.folder / "settings.json"
+    runtime.write_text(SLOW_RUNTIME.format(held=file))
+    runtime.chmod(0o755)
+    before = settings.read_text()
+    settings.write_text(json.dumps({"runtimes": {"slow": {"path": str(runtime)}}, "default-runtime": "slow"}))
+    dockerd.kill()
+    dockerd.start()
+    file.touch()
+    yield file
+    file.unlink(missing_ok=True)
+    settings.write_text(before)
+    dockerd.kill()
+    dockerd.start()
+
+
+async def test_nothing_runs_on_of_a_start_in_whose_midst_the_engine_died(
+    held: Path, engine: Containers, dockerd: Dockerd, home: Home
+) -> None:
+    said: list[str] = []
+    launched = home.launch("ok.py")
+    starting = asyncio.create_task(engine.start(launched, said.append))
+    await until(lambda: launched.log.exists() and launched.log.read_text() == "up\n")
+    before = {one.pid for one in remains.processes(str(home.path / "worker.log"))}
+    assert before
+    dockerd.kill()
+    held.unlink()
+    await until(lambda: said)
+    assert not before & {one.pid for one in remains.processes(str(home.path / "worker.log"))}
+    await asyncio.to_thread(dockerd.start)
+    worker = await starting
+    await worker.ready()
+    assert launched.log.read_text() == "up\n" * 2
+    await worker.stop()
+    assert dockerd.containers() == []
+
+
+async def test_what_the_engine_was_not_there_to_remove_goes_when_it_is_back(
+    start: Begin, dockerd: Dockerd
+) -> None:
+    worker = await start("ok.py")
+    await worker.ready()
+    dockerd.kill()
+    await worker.stop()
+    await asyncio.to_thread(dockerd.start)
+    async with asyncio.timeout(20):
+        while await asyncio.to_thread(dockerd.containers):
+            await asyncio.sleep(0.05)
 
 
 async def test_no_engine_is_said_with_what_to_do(home: Home, tmp_path: Path) -> None:

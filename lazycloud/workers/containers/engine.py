@@ -12,8 +12,11 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from aiodocker.containers import DockerContainer
 
 from lazycloud.container import Container
 from lazycloud.errors import StepFailed
@@ -26,8 +29,9 @@ from lazycloud.workers.containers.errand import ContainerErrand, attached
 from lazycloud.workers.containers.images import Images
 from lazycloud.workers.containers.machine import Machine, shown
 from lazycloud.workers.containers.recipe import SERVER, WHOLE_GROUP, WORKER, Recipe, serving, view_of
+from lazycloud.workers.containers.removal import Removals
 from lazycloud.workers.containers.root import make_root, users
-from lazycloud.workers.containers.worker import ContainerWorker, remove
+from lazycloud.workers.containers.worker import ContainerWorker
 from lazycloud.workers.errand import Errand, Terminal
 from lazycloud.workers.logs import open_log
 from lazycloud.workers.ports import Ports
@@ -57,6 +61,7 @@ class Containers:
         self._environ = dict(environ)
         self._server = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
         self._daemon = Daemon(settings.socket)
+        self._removals = Removals(self._daemon)
         self._ports = Ports()
         self._watch = Watch()
         self._found: set[str] = set()  # containers of an earlier control that nobody has claimed yet
@@ -93,8 +98,7 @@ class Containers:
             return None
         self._found.discard(record.container)
         if not is_running(record.identity):
-            with suppress(StepFailed):
-                await remove(self._daemon, record.container)
+            await self._removals.remove(record.container)
             return None
         self._ports.hold(record.port)
         worker = self._worker(record, _changed(record.log_path) if record.copied else 0)
@@ -104,13 +108,13 @@ class Containers:
     async def restored(self) -> None:
         """What of an earlier control nobody has claimed is removed, and images of releases that are gone."""
         strays, self._found = self._found, set()
-        await asyncio.gather(*(remove(self._daemon, each) for each in strays))
+        await asyncio.gather(*map(self._removals.remove, strays))
         await self.images.keep_only(self._home / "apps")
 
     async def end_rest(self) -> None:
         """A start that the engine's own end cut off may have left a container that nobody knows."""
         with suppress(StepFailed):
-            await asyncio.gather(*(remove(self._daemon, each) for each in await self._ours()))
+            await asyncio.gather(*map(self._removals.remove, await self._ours()))
 
     async def run(self, launch: Launch, command: str, output: Output, timeout: float) -> None:
         # One stream of both: of two, nobody could tell which line came first.
@@ -130,14 +134,11 @@ class Containers:
     async def spawn(self, launch: Launch, command: str, terminal: Terminal | None) -> Errand:
         environment = {**launch.environment, **({"TERM": terminal.kind} if terminal else {})}
         recipe = self._recipe(replace(launch, environment=environment), shell(command), 0)
-        called = _called(launch.name)
+        container = await self._create(recipe.configuration() | attached(terminal), launch.name)
         try:
-            async with self._daemon.asked("to make a container"):
-                configuration = recipe.configuration() | attached(terminal)
-                container = await self._daemon.client.containers.create(configuration, name=called)
-            return await ContainerErrand.begin(self._daemon, container, launch, terminal)
+            return await ContainerErrand.begin(self._daemon, self._removals, container, launch, terminal)
         except BaseException:
-            await asyncio.shield(self._drop(called))
+            await asyncio.shield(self._removals.remove(container.id))
             raise
 
     def prepare(self, launch: Launch) -> None: ...
@@ -153,6 +154,7 @@ class Containers:
     async def close(self) -> None:
         """The network goes if nothing is left in it."""
         await self._watch.close()
+        self._removals.close()
         if not self._daemon.is_open:
             return
         with suppress(StepFailed):
@@ -227,7 +229,7 @@ class Containers:
                 told = await self._daemon.client.containers.container(container).show()
             return self._worker(self._record(launch, told, port, log_start))
         except BaseException:
-            await asyncio.shield(self._drop(container))
+            await asyncio.shield(self._removals.remove(container))
             raise
 
     def _recipe(self, launch: Launch, command: Sequence[str] | None, port: int) -> Recipe:
@@ -265,10 +267,12 @@ class Containers:
     async def _begin(self, recipe: Recipe, name: str, say: Output) -> str:
         """Create and start; the id. Waits for an engine that is away, and makes again what it has lost."""
         deadline = asyncio.get_running_loop().time() + ENGINE_RESTART
-        called, said, again = _called(name), False, True
+        said, again = False, True
         while True:
             try:
-                return await self._create(recipe, called)
+                # An engine that died may have started one all the same, and two of them would have one data.
+                await self._removals.catch_up()
+                return await self._launch_container(recipe, name)
             except Away as problem:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -276,29 +280,30 @@ class Containers:
                     say(f"{problem.sentence} Waiting for it.\n")
                     said = True
                 await asyncio.sleep(ENGINE_POLL)
-                # An engine that died may have started it all the same, and two of them would have one data.
-                await self._drop(called)
             except Refused as problem:
                 if problem.code != NOT_THERE or not again:
                     raise
                 again = False
                 await self._prepare_engine()
 
-    async def _create(self, recipe: Recipe, called: str) -> str:
-        """Nothing is left of a container that could not be started, as far as the engine answers."""
-        containers = self._daemon.client.containers
+    async def _launch_container(self, recipe: Recipe, name: str) -> str:
+        container = await self._create(recipe.configuration(), name)
         try:
             async with self._daemon.asked("to start a container"):
-                container = await containers.create(recipe.configuration(), name=called)
                 await container.start()
         except BaseException:
-            await asyncio.shield(self._drop(called))
+            await asyncio.shield(self._removals.remove(container.id))
             raise
         return str(container.id)
 
-    async def _drop(self, container: str) -> None:
-        with suppress(StepFailed):
-            await remove(self._daemon, container)
+    async def _create(self, configuration: dict[str, Any], name: str) -> DockerContainer:
+        called = _called(name)
+        try:
+            async with self._daemon.asked("to make a container"):
+                return await self._daemon.client.containers.create(configuration, name=called)
+        except BaseException:
+            await asyncio.shield(self._removals.remove(called))
+            raise
 
     async def _run(self, recipe: Recipe, name: str, tail: Tail, say: Output) -> tuple[int | None, str]:
         id_ = await self._begin(recipe, name, say)
@@ -311,7 +316,7 @@ class Containers:
                 return how_it_ended((await container.show())["State"], recipe.limits)
         finally:
             tail.end()
-            await asyncio.shield(self._drop(id_))
+            await asyncio.shield(self._removals.remove(id_))
 
     def _record(self, launch: Launch, told: Mapping[str, Any], port: int, log_start: int) -> Record:
         identity = identify(told["State"]["Pid"]) or Identity(0, 0, boot_id())  # it has ended already
@@ -324,7 +329,8 @@ class Containers:
         return replace(record, engine=self.name, container=told["Id"], copied=not launch.command)
 
     def _worker(self, record: Record, since: int = 0) -> ContainerWorker:
-        return ContainerWorker(record, self._daemon, lambda: self._ports.give_back(record.port), since)
+        gone = partial(self._ports.give_back, record.port)
+        return ContainerWorker(record, self._daemon, self._removals, gone, since)
 
 
 def _called(name: str) -> str:

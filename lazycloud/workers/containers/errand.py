@@ -13,10 +13,9 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 from aiodocker.stream import Stream
 
-from lazycloud.errors import StepFailed
 from lazycloud.workers.containers.daemon import Daemon
 from lazycloud.workers.containers.ending import how_it_ended
-from lazycloud.workers.containers.worker import remove
+from lazycloud.workers.containers.removal import Removals
 from lazycloud.workers.errand import STDERR, STDOUT, Terminal
 from lazycloud.workers.worker import Launch
 
@@ -39,9 +38,16 @@ class ContainerErrand:
     """Made by `begin`. What it is not read of makes the engine wait, and that the command."""
 
     def __init__(
-        self, daemon: Daemon, container: DockerContainer, stream: Stream, launch: Launch, is_terminal: bool
+        self,
+        daemon: Daemon,
+        removals: Removals,
+        container: DockerContainer,
+        stream: Stream,
+        launch: Launch,
+        is_terminal: bool,
     ) -> None:
         self._daemon = daemon
+        self._removals = removals
         self._container = container
         self._stream = stream
         self._is_terminal = is_terminal
@@ -56,7 +62,12 @@ class ContainerErrand:
 
     @classmethod
     async def begin(
-        cls, daemon: Daemon, container: DockerContainer, launch: Launch, terminal: Terminal | None
+        cls,
+        daemon: Daemon,
+        removals: Removals,
+        container: DockerContainer,
+        launch: Launch,
+        terminal: Terminal | None,
     ) -> ContainerErrand:
         """Attach to one that was created, and start it: so nothing that it writes is missed. Raises StepFailed."""
         async with daemon.asked("to run a command"):
@@ -65,7 +76,7 @@ class ContainerErrand:
             await container.start()
             if terminal:
                 await container.resize(h=terminal.rows, w=terminal.columns)
-        return cls(daemon, container, stream, launch, terminal is not None)
+        return cls(daemon, removals, container, stream, launch, terminal is not None)
 
     async def read(self, most: int) -> tuple[int, bytes]:
         if not self._rest[1]:
@@ -111,8 +122,7 @@ class ContainerErrand:
                 with suppress(*GONE):
                     await self._container.kill(signal="SIGKILL")
                 await asyncio.wait({self._ending}, timeout=self._patience)
-            with suppress(StepFailed):
-                await remove(self._daemon, self._container.id)
+            await self._removals.remove(self._container.id)
 
     def close(self) -> None:
         self._ending.cancel()

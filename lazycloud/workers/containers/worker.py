@@ -14,9 +14,10 @@ from lazycloud.processes import LAST_LINES, Output, is_running, unheard
 from lazycloud.walls.groups import group_of
 from lazycloud.workers.bounds import Bound
 from lazycloud.workers.containers.copying import Copying
-from lazycloud.workers.containers.daemon import CONFLICT, NOT_THERE, Daemon, Refused
+from lazycloud.workers.containers.daemon import Daemon
 from lazycloud.workers.containers.ending import ContainerEnding
 from lazycloud.workers.containers.readiness import ContainerReadiness
+from lazycloud.workers.containers.removal import AFTER_KILL, Removals
 from lazycloud.workers.listeners import descendants
 from lazycloud.workers.logs import last_lines
 from lazycloud.workers.process import STAYS
@@ -26,15 +27,16 @@ from lazycloud.workers.usage import Meter, Usage
 from lazycloud.workers.worker import Ended
 from lazycloud.workforce import Limits
 
-AFTER_KILL = 5.0  # seconds for what was killed to be gone
-
 
 class ContainerWorker:
     """Made by the engine. `gone` is called once it is removed; `since` is for what is copied into its log."""
 
-    def __init__(self, record: Record, daemon: Daemon, gone: Callable[[], None], since: int = 0) -> None:
+    def __init__(
+        self, record: Record, daemon: Daemon, removals: Removals, gone: Callable[[], None], since: int = 0
+    ) -> None:
         self._record = record
         self._daemon = daemon
+        self._removals = removals
         self._gone = gone
         self._stopping = asyncio.Lock()
         group = group_of(record.pid) if record.pid else None
@@ -96,8 +98,7 @@ class ContainerWorker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(AFTER_KILL):
                     await self._ending.wait()  # how it ended cannot be asked any more once it is removed
-            with suppress(StepFailed):  # an engine that is away: the next start removes it
-                await remove(self._daemon, self._record.container)
+            await self._removals.remove(self._record.container)
             self._gone()
 
     def leave(self) -> None:
@@ -145,13 +146,3 @@ class ContainerWorker:
 
     def _family(self) -> list[int]:
         return [self._record.pid, *descendants(self._record.pid)]
-
-
-async def remove(daemon: Daemon, container: str) -> None:
-    """End and remove it, whatever state it is in. Raises Away."""
-    try:
-        async with daemon.asked("to remove a container"):
-            await daemon.client.containers.container(container).delete(force=True, v=True)
-    except Refused as problem:
-        if problem.code not in (NOT_THERE, CONFLICT):  # the second: it is being removed already
-            raise
