@@ -342,6 +342,63 @@ class VersionExported(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MigrationRehearsed(Event):
+    """A release command went well on a fork of production's data. `changes`: what it changed there, in words."""
+
+    commit: str
+    seconds: float
+    changes: list[str]
+
+    def sentence(self) -> str:
+        changes = f": {'; '.join(self.changes)}" if self.changes else ""
+        return (
+            f"The release command of {self.commit[:10]} took {self.seconds:.1f} s in its rehearsal{changes}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migrated(Event):
+    """The release command's `seconds`, those that requests `waited`, and the `snapshot` of before."""
+
+    commit: str
+    seconds: float
+    waited: float
+    snapshot: str
+
+    def sentence(self) -> str:
+        return (
+            f"The data of {self.app} were migrated by {self.commit[:10]} in {self.seconds:.1f} s; "
+            f"requests waited {self.waited:.1f} s"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeUndone(Event):
+    """Control ended between the change of a version's data and what belongs to it."""
+
+    version: str
+
+    def sentence(self) -> str:
+        return (
+            f"lazycloud ended while the data of {_version(self.version)} of {self.app} were changed: "
+            "they are as they were before"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaMoved(Event):
+    """A commit becomes production again on data that others have changed since. `snapshot`: of its time, or ""."""
+
+    commit: str
+    changes: list[str]
+    snapshot: str
+
+    def sentence(self) -> str:
+        changes = "; ".join(self.changes)
+        return f"The schema of {self.app} has moved since {self.commit[:10]} was production: {changes}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Promoted(Event):
     commit: str
     before: str

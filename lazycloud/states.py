@@ -40,7 +40,7 @@ class Cause(Enum):
     TURN_CAME = "its turn came"
     LAUNCHED = "the worker was launched"
     ANSWERED = "the worker is ready"
-    BUILT = "it was only to be built"
+    BUILT = "no worker was to be started"
     SUPERSEDED = "a newer commit of its branch came"
     BROKE = "a step failed"
     CRASHED = "the worker ended again and again"

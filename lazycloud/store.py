@@ -173,6 +173,7 @@ snapshots = Table(
     Column("why", String, nullable=False),  # of data.names.WHYS
     Column("at", Float, nullable=False),
     Column("who", String, nullable=False),
+    Column("commit", String, nullable=False),  # that ran on it: production's, of production
     Column("size", Integer, nullable=False),  # bytes of its contents, however they are stored
     Column("note", String, nullable=False),  # what is less than exact of it, in words; "": nothing
 )
@@ -411,6 +412,12 @@ def forget_version(app: str, name: str) -> Executable:
 
 def unpin(app: str, commit: str) -> Executable:
     return delete(pins).where(pins.c.app == app, pins.c.commit == commit)
+
+
+def forget_releases(app: str, version: str) -> Executable:
+    """No release command has run on that version's data."""
+    ours = (deployments.c.app == app) & (deployments.c.version == version)
+    return update(deployments).where(ours).values(released="")
 
 
 def forget_output(deployment: str) -> Executable:

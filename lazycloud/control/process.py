@@ -120,12 +120,12 @@ class Control:
         engine, self._images = await open_engine(config, self._walls, self._environ)
         self._closing.push_async_callback(engine.close)
         self.fleet = Fleet(config, self.events, self._store, engine, self._environ.get("TZ", ""))
-        self.production = Production(config, self.fleet, self.events, self._store)
         scratch = config.cache_folder / "artifacts"
         self.depot = Depot(read_place(config.artifacts, config.artifact_key_file, scratch))
         self.errands = Errands(config, self.fleet, self.events)
         self.disk = Disk(config, self.fleet, self.events, self._store)
         self.snapshots = Snapshots(config, self.fleet, self.events, self._store)
+        self.production = Production(config, self.fleet, self.events, self._store, self.snapshots)
         self.changes = Changes(self.fleet, self.snapshots, self.events, self._store)
         self.changes.is_promoting = self.production.is_promoting
         await self._open_apps()

@@ -99,7 +99,7 @@ class Progress:
             if isinstance(event, Promoted | PromoteFailed):
                 return True
             return isinstance(event, WATCHED) and (
-                ".production" in event.deployment or ".rehearsal-" in event.deployment
+                any(part in event.deployment for part in (".production", ".rehearsal-", ".migration-"))
             )
 
         async for recorded in self._events.follow(after, wanted):

@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 DATABASE = "database.sqlite"
 FILES = "files"
 SNAPSHOTS = ".snapshots"  # after a version's name; no version can be called that
-MAKING, DROPPING, READING = ".making-", ".dropping-", ".reading-"
+MAKING, DROPPING, READING, SWAPPING = ".making-", ".dropping-", ".reading-", ".swapping-"
 LINGERS = 5.0  # seconds for which the name under which a version was made leads to it
 PATIENCE = 10.0  # seconds that a copy waits for an app's lock on its database
 
@@ -200,21 +200,31 @@ class Versions:
 
     async def undo_swap(self, version: str) -> bool:
         """Take back a swap that does not hold yet; False if there is none. Nobody uses either version now."""
-        return await self._copying(lambda: self._undo_swap(self.place(version)))
+        return await self._copying(lambda: self._undo_swap(self._swapping(version)))
 
-    def _undo_swap(self, place: Path) -> bool:
-        note = self._swapping(place.name)
+    async def undo_swaps(self, holds: str) -> list[str]:
+        """After a crash: the versions whose swap was taken back. One with the version `holds` is left as it is."""
+        undone = []
+        for note in sorted(self._folder.glob(f"{SWAPPING}*")):
+            version = note.name.removeprefix(SWAPPING)
+            if note.read_text().partition(" ")[0] == holds:
+                await self.swapped(version)
+            elif await self.undo_swap(version):
+                undone.append(version)
+        return undone
+
+    def _undo_swap(self, note: Path) -> bool:
         if not note.exists():
             return False
-        name, number = note.read_text().split()
+        place, (other, number) = self.place(note.name.removeprefix(SWAPPING)), note.read_text().split()
         happened = place.is_dir() and place.stat().st_ino == int(number)
         if happened:
-            durable.exchange(place, self.place(name))
+            durable.exchange(place, self.place(other))
         durable.remove(note)
         return happened
 
     def _swapping(self, version: str) -> Path:
-        return self._folder / f".swapping-{check_version(version)}"
+        return self._folder / f"{SWAPPING}{check_version(version)}"
 
     async def drop(self, version: str, force: bool = False) -> None:
         """Remove a version and its snapshots; nothing happens if it is not there. Production only by force."""

@@ -182,6 +182,7 @@ class Changes:
             try:
                 if version == PRODUCTION:
                     await self._start(app, demand=ran)
+                await app.versions.swapped(version)
                 await self._events.commit(told(before["id"]))
             except BaseException:
                 await asyncio.shield(self._undo(app, version, other, released))
@@ -194,7 +195,9 @@ class Changes:
         for one in self._on(app, version):
             self._fleet.standstills.include(one)
             await self._fleet.stop(one)
-        await app.versions.swap(version, other)
+        if not await app.versions.undo_swap(version):
+            await app.versions.swap(version, other)
+            await app.versions.swapped(version)
         await self._set_released(app, version, released)
 
     async def _start(self, app: App, demand: bool) -> None:

@@ -82,19 +82,23 @@ class Deploy:
     async def run(self, release: Release, posts: Sequence[str]) -> None:
         """The steps from data to workers that are ready, at posts of the kind that serves."""
         await self._show_early(release)
-        with self._step(StepName.DATA) as (step, output):
-            await self._data(release, step, output)
-        with self._step(StepName.RELEASE) as (step, output):
-            await self._release_command(release, step, output)
+        await self.prepare(release)
         self.deployment.advance(Cause.LAUNCHED)
-        with self._step(StepName.START) as (step, output):
+        with self._step(StepName.START) as (_, output):
             output(f"$ {release.plan.run or f'the command of {release.image}'}\n")
             workers = [(name, await self._start(release, name, output)) for name in posts]
-        with self._step(StepName.READY) as (step, output):
+        with self._step(StepName.READY) as (_, output):
             await asyncio.gather(*(worker.ready(output) for _, worker in workers))
         for name, worker in workers:
             self.deployment.posts[name].hold(worker)
             self.deployment.posts[name].serves = True
+
+    async def prepare(self, release: Release) -> None:
+        """The steps that make its data what its workers are to find."""
+        with self._step(StepName.DATA) as (step, output):
+            await self._data(release, step, output)
+        with self._step(StepName.RELEASE) as (step, output):
+            await self._release_command(release, step, output)
 
     async def _show_early(self, release: Release) -> None:
         """Let walls be made while data are copied: they show the folder that will have been the version's."""
@@ -185,6 +189,8 @@ class Deploy:
 
     def _planned_fork(self, version: str) -> tuple[str, str] | None:
         """The source and the snapshot that somebody chose for it, whose bytes are made now."""
+        if self.deployment.forked_at:
+            return PRODUCTION, self.deployment.forked_at
         rows = self.state.rows(store.versions, app=self.app.name, name=version, pending=True)
         return (rows[0]["source"], rows[0]["snapshot"]) if rows else None
 
@@ -341,7 +347,7 @@ class Deploy:
         contract = {
             "COMMIT_ID": key.commit,
             "LAZYCLOUD_APP": key.app,
-            "LAZYCLOUD_VERSION": key.version,
+            "LAZYCLOUD_VERSION": PRODUCTION if key.is_migration else key.version,
             "LAZYCLOUD_URL": self.address,
             **self.app.versions.environment(key.version),
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lazycloud import store
-from lazycloud.data.names import PRODUCTION
+from lazycloud.data.names import MIGRATION, PRODUCTION
 from lazycloud.deployments.post import WEB, Post, rows_of
 from lazycloud.deployments.steps import Outcome, Step, StepName, fresh
 from lazycloud.deployments.transcript import Transcript
@@ -78,6 +78,11 @@ class Key:
     def is_production(self) -> bool:
         return self.version == PRODUCTION
 
+    @property
+    def is_migration(self) -> bool:
+        """Only its release command is run."""
+        return self.version.startswith(MIGRATION)
+
 
 class Deployment:
     """Made cold; `restore` gives it what the store knew of it."""
@@ -95,6 +100,7 @@ class Deployment:
         ] = ()  # folders that its last deploy took: they stay while it goes on, or runs
         self.errands: dict[str, tuple[Path, ...]] = {}  # folders that commands take which people run now
         self.released = ""  # key of the release whose release command has run on this version's data
+        self.forked_at = ""  # the snapshot of production that its data are to be forked at; "": as they are
         self.only_build = False  # nobody waits for it to run: the attempt ends when it is built
         self.for_now = False  # it failed because others were in the way: the next request tries again
         self.wanted = False  # somebody asked for it while it was being stopped

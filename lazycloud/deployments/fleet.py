@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from sqlalchemy.sql import Executable
+
 from lazycloud import processes, store
 from lazycloud.allowance import in_words
 from lazycloud.build.commit import SHORT
 from lazycloud.build.disk import FULL, disk_full
 from lazycloud.config import Config
-from lazycloud.data.names import PRODUCTION
+from lazycloud.data.names import MIGRATION, PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.crew import SOON, TRIES, Crew, pause
 from lazycloud.deployments.deploy import Deploy
@@ -30,7 +32,7 @@ from lazycloud.deployments.standstill import Standstills
 from lazycloud.deployments.steps import StepName
 from lazycloud.deployments.turns import Rank, Turn, Turns
 from lazycloud.errors import Busy, Conflict, DiskFull, LazycloudError, NotFound, StepFailed
-from lazycloud.events import EventLog, PromoteFailed
+from lazycloud.events import ChangeUndone, EventLog, PromoteFailed
 from lazycloud.processes import Output
 from lazycloud.states import DEPLOYING, PASSING, Cause, State
 from lazycloud.store import Store
@@ -281,6 +283,9 @@ class Fleet:
         await asyncio.to_thread(self._end_strays)
         self._clear_scratch()
         for app in self.apps.values():
+            for version in await app.versions.undo_swaps(holds=f"{MIGRATION}{app.production}"):
+                undone = ChangeUndone(app=app.name, version=version)
+                self._events.append(undone, self.forget_releases(app, version))
             await app.versions.clear_passing()
         # Not before: what an earlier control had begun to start may run yet, or be taken for what this one starts.
         for deployment in self.known():
@@ -381,12 +386,19 @@ class Fleet:
         """A folder that nobody uses is to be removed: nothing of ours waits in it any more."""
         await self._engine.leave(folder)
 
+    def forget_releases(self, app: App, version: str) -> Executable:
+        """A version has other data now: release commands have not run on them. The change goes with an event."""
+        for one in self.known():
+            if (one.key.app, one.key.version) == (app.name, version):
+                one.released = ""
+        return store.forget_releases(app.name, version)
+
     async def discard(self, deployment: Deployment) -> None:
-        """Stop it and remove its data: for rehearsals. Never production's."""
+        """Stop it and remove its data: for what a promote makes. Never production's."""
         await self.stop(deployment)
         app = self.app(deployment.key.app)
         deploy = await self._deploy(app, deployment)
-        await deploy.drop_data("the rehearsal is over")
+        await deploy.drop_data("the promote is over")
 
     def _begin(
         self, deployment: Deployment, only_build: bool, warm: bool, cause: Cause = Cause.ASKED
@@ -436,6 +448,10 @@ class Fleet:
             self._later(deployment, deploy.settle(release))
             return
         asyncio.get_running_loop().call_later(START_SHARE, turn.release)
+        if deployment.key.is_migration:
+            await self._with_room(deployment, lambda: deploy.prepare(release))
+            deployment.advance(Cause.BUILT)
+            return
         counts = self.staffing.counts(deployment, release.plan)
         await self.make_place(deployment, lambda text: deployment.transcript.write(StepName.START, text))
         await self._with_room(deployment, lambda: deploy.run(release, names({WEB: counts[WEB]})))

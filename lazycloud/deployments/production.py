@@ -14,10 +14,12 @@ from collections.abc import Callable
 from lazycloud import store
 from lazycloud.build.commit import Commit
 from lazycloud.config import Config
-from lazycloud.data.names import PRODUCTION, REHEARSAL
+from lazycloud.data.names import PASSING, PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.migration import Migration
+from lazycloud.deployments.snapshots import Snapshots
 from lazycloud.errors import Conflict, LazycloudError, NotFound, StepFailed
 from lazycloud.events import CommitAnnounced, EventLog, FetchFailed, Promoted, PromoteFailed
 from lazycloud.states import State
@@ -30,14 +32,23 @@ PATIENCE = 3600.0  # seconds that a promote may take in all: a build, a migratio
 LOOK_EVERY = 0.25  # seconds between looks at a local repository's refs; a look is a few stat calls
 
 
+_WHERE = {
+    "rehearsal": "In the rehearsal on a fork of production’s data: ",
+    "migration": "Production’s data are as they were: ",
+}
+
+
 class Production:
     """Moves the pointers of all apps of a fleet."""
 
-    def __init__(self, config: Config, fleet: Fleet, events: EventLog, state: Store) -> None:
+    def __init__(
+        self, config: Config, fleet: Fleet, events: EventLog, state: Store, snapshots: Snapshots
+    ) -> None:
         self._config = config
         self._fleet = fleet
         self._events = events
         self._store = state
+        self._snapshots = snapshots
         self._promoting: dict[str, asyncio.Task[None]] = {}
         self._candidates: dict[str, Deployment] = {}  # of promotes that may still be cancelled, by app
         self._cancelled: dict[str, str] = {}  # app -> by whom its promote was cancelled
@@ -116,10 +127,9 @@ class Production:
         """End what is under way of a commit, its deploy and its promote; those that were ended.
 
         Production stays what it is: it is not cancelled itself, nor is a promote whose pointer is being written.
-        Raises Conflict while the release command runs on production's data.
         """
         candidate = self._fleet.get(app, commit.id, PRODUCTION)
-        versions = (PRODUCTION, f"{REHEARSAL}{commit.id}", commit.id)
+        versions = (PRODUCTION, *(f"{start}{commit.id}" for start in PASSING), commit.id)
         deployments = [self._fleet.get(app, commit.id, version) for version in versions]
         under_way = [one for one in deployments if one.is_deploying and not self._fleet.is_production(one)]
         cancelled = [one for one in under_way if await self._fleet.cancel(one, who)]
@@ -192,10 +202,15 @@ class Production:
         before = app.production
         try:
             async with asyncio.timeout(PATIENCE):
-                await self._rehearse(app, commit, candidate)
-                await self._start_candidate(app, candidate)
-                self._pointing.add(app.name)
-                await self._point(app, commit.id, who, why)
+                migration = self._migration(app, commit, candidate, who)
+                if await migration.is_due():
+                    await migration.rehearse()
+                    async with migration.carried_out():
+                        await self._start_and_point(app, candidate, who, why)
+                else:
+                    if app.versions.exists(PRODUCTION):
+                        await self._snapshots.take(app, PRODUCTION, "promote", who)
+                    await self._start_and_point(app, candidate, who, why)
                 self._fleet.ask(candidate, retry=True)  # should it have crashed at this very moment
         except TimeoutError:
             self._tell_failure(
@@ -217,17 +232,13 @@ class Production:
             self._letting_go.add(task)
             task.add_done_callback(self._letting_go.discard)
 
-    async def _rehearse(self, app: App, commit: Commit, candidate: Deployment) -> None:
-        """Whatever may change production's data is first done to a fork of it, up to a worker that is ready."""
-        if candidate.released or candidate.state is State.READY or not app.versions.exists(PRODUCTION):
-            return
-        if not (await app.plan(commit)).release:
-            return
-        rehearsal = self._fleet.get(app, commit.id, f"{REHEARSAL}{commit.id}")
-        try:
-            await self._start(rehearsal)
-        finally:
-            await asyncio.shield(self._fleet.discard(rehearsal))
+    def _migration(self, app: App, commit: Commit, candidate: Deployment, who: str) -> Migration:
+        return Migration(app, commit, candidate, who, self._fleet, self._snapshots, self._events, self._start)
+
+    async def _start_and_point(self, app: App, candidate: Deployment, who: str, why: str) -> None:
+        await self._start_candidate(app, candidate)
+        self._pointing.add(app.name)
+        await self._point(app, candidate.key.commit, who, why)
 
     async def _start_candidate(self, app: App, candidate: Deployment) -> None:
         """The last moment at which a promote can be cancelled is its end."""
@@ -243,14 +254,14 @@ class Production:
         if who := self._cancelled.get(deployment.key.app):
             raise _cancelled(who)
         self._fleet.ask(deployment, retry=True)
-        if await self._fleet.running(deployment, PATIENCE):
+        if await self._fleet.running(deployment, PATIENCE) or _has_migrated(deployment):
             return
         failure = deployment.failure
         if failure is None:
             raise StepFailed("It was stopped before it was ready.")
         if failure.cancelled_by:
             raise _cancelled(failure.cancelled_by)
-        where = "" if deployment.key.is_production else "In the rehearsal on a fork of production’s data: "
+        where = _WHERE.get(deployment.key.version.partition("-")[0], "")
         raise StepFailed(f"{where}{failure.sentence}", failure.advice, failure.last)
 
     async def _point(self, app: App, commit_id: str, who: str, why: str) -> None:
@@ -351,3 +362,8 @@ async def _on_commit(app: App, commit: Commit) -> str:
         return (await app.plan(commit)).on_commit
     except LazycloudError:
         return "announce"
+
+
+def _has_migrated(deployment: Deployment) -> bool:
+    """Of one that is to be no more than that."""
+    return deployment.key.is_migration and deployment.failure is None and bool(deployment.released)

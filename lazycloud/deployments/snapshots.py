@@ -100,7 +100,7 @@ class Snapshots:
         taken = await app.versions.snapshot(version)
         row = {
             "app": app.name, "version": version, "id": taken.id, "name": name, "why": why, "at": at, "who": who,
-            "size": taken.bytes, "note": taken.note,
+            "commit": self._commit_of(app, version), "size": taken.bytes, "note": taken.note,
         }  # fmt: skip
         event = SnapshotTaken(
             app=app.name, version=version, snapshot=taken.id, name=name, why=why, who=who, size=taken.bytes
@@ -111,6 +111,10 @@ class Snapshots:
             await asyncio.shield(app.versions.drop_snapshot(version, taken.id))
             raise
         return row
+
+    def _commit_of(self, app: App, version: str) -> str:
+        """That runs on it, or last did; "" if that cannot be told."""
+        return app.production if version == PRODUCTION else version
 
     async def find(self, app: App, text: str) -> tuple[str, str | None]:
         """The version and the snapshot's id that `REF@NAME` means, None for data as they are now.

@@ -44,12 +44,10 @@ class Standstills:
 
     async def over(self, deployment: Deployment, timeout: float) -> None:
         """Wait until it may run, so many seconds at most."""
-        while event := self._over.get(_place(deployment)):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await event.wait()
-                    continue
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self.holds(deployment):
+                    await self._over[_place(deployment)].wait()
 
     @asynccontextmanager
     async def of(self, app: str, version: str) -> AsyncIterator[None]:

@@ -338,7 +338,9 @@ async def test_two_versions_take_each_others_data_and_keep_their_snapshots(versi
     assert await Versions(versions.place("production").parent).undo_swap("production")  # control was killed
     assert rows(versions, "production") == ["before"]
     await versions.swap("production", COMMIT)
-    await versions.swapped("production")
+    assert await versions.undo_swaps(holds=OTHER) == ["production"]
+    await versions.swap("production", COMMIT)
+    assert await versions.undo_swaps(holds=COMMIT) == []
     assert not await versions.undo_swap("production")
     assert rows(versions, "production") == ["before", "migrated"]
     assert not leftovers(versions)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lazycloud.config import Config
+from lazycloud.data.versions import Versions
 from lazycloud.deployments.production import Production
 from lazycloud.errors import Conflict
 from lazycloud.states import State
@@ -60,9 +61,12 @@ class Stage:
     def __init__(self, home: Path) -> None:
         self.fleet, self.events = Fleet(), Events()
         fleet, events, store = self.fleet, self.events, SimpleNamespace()
-        given: Any = (Config(home=home), fleet, events, store)
+        snapshots = SimpleNamespace()
+        given: Any = (Config(home=home), fleet, events, store, snapshots)
         self.production = Production(*given)
-        self.app: Any = SimpleNamespace(name="shop", production=OLD, follow="main")
+        self.app: Any = SimpleNamespace(
+            name="shop", production=OLD, follow="main", versions=Versions(home / "data")
+        )
         self.commit: Any = SimpleNamespace(id=NEW, short=NEW[:10], subject="new")
 
     def promote(self) -> None:

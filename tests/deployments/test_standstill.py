@@ -36,7 +36,7 @@ async def test_one_may_run_while_the_others_stand_still(stage: Stage) -> None:
     async with stage.fleet.standstills.of("shop", "production"):
         stage.fleet.ask(production, retry=True)
         stage.fleet.standstills.exempt(candidate)
-        assert await stage.fleet.running(candidate, 5)
+        assert await stage.fleet.running(candidate, float("inf"))
         stage.app.production = OTHER
     assert (production.state, candidate.state) == (State.STOPPED, State.READY)  # the pointer has moved on
     async with stage.fleet.standstills.of("shop", "production"):

@@ -1,0 +1,102 @@
+"""A commit's release command on production's data: rehearsed, timed, and then all of it or nothing.
+
+Production's own data are not touched: the command runs on a fork of them while requests wait, and the two are swapped
+when it went well. Until the pointer has moved, whatever fails puts everything back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from lazycloud.build.commit import Commit
+from lazycloud.data.names import MIGRATION, PRODUCTION, REHEARSAL
+from lazycloud.deployments.app import App
+from lazycloud.deployments.deployment import Deployment
+from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.snapshots import Snapshots
+from lazycloud.deployments.steps import StepName
+from lazycloud.events import EventLog, Migrated, MigrationRehearsed
+from lazycloud.states import State
+
+Start = Callable[[Deployment], Awaitable[None]]
+"""See to it that a deployment has what it is for. Raises StepFailed."""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """Of one promote. `start` is how it starts a deployment."""
+
+    app: App
+    commit: Commit
+    candidate: Deployment
+    who: str
+    fleet: Fleet
+    snapshots: Snapshots
+    events: EventLog
+    start: Start
+
+    async def is_due(self) -> bool:
+        """Whether there is a command that has not run on production's data yet, and there are such data."""
+        candidate, app = self.candidate, self.app
+        if candidate.released or candidate.state is State.READY or not app.versions.exists(PRODUCTION):
+            return False
+        return bool((await app.plan(self.commit)).release)
+
+    async def rehearse(self) -> None:
+        """On a fork of production's data, up to workers that are ready. Raises StepFailed."""
+        rehearsal = self.fleet.get(self.app, self.commit.id, f"{REHEARSAL}{self.commit.id}")
+        try:
+            await self.start(rehearsal)
+            self.events.append(
+                MigrationRehearsed(
+                    app=self.app.name,
+                    commit=self.commit.id,
+                    seconds=rehearsal.steps[StepName.RELEASE].seconds or 0.0,
+                    changes=[],
+                )
+            )
+        finally:
+            await asyncio.shield(self.fleet.discard(rehearsal))
+
+    @asynccontextmanager
+    async def carried_out(self) -> AsyncIterator[None]:
+        """Within, production's data are changed, and its requests wait: the candidate is started, the pointer moved.
+
+        Raises StepFailed, Conflict. Then, and when something is raised within, production is as it was, on its data.
+        """
+        app, fleet, began = self.app, self.fleet, time.monotonic()
+        async with fleet.standstills.of(app.name, PRODUCTION):
+            taken = await self.snapshots.take(app, PRODUCTION, "release", self.who)
+            fork = fleet.get(app, self.commit.id, f"{MIGRATION}{self.commit.id}")
+            try:
+                fork.forked_at = taken["id"]
+                await self.start(fork)
+                await app.versions.swap(PRODUCTION, fork.key.version)
+                try:
+                    self.candidate.released = fork.released
+                    fleet.standstills.exempt(self.candidate)
+                    yield
+                except BaseException:
+                    await asyncio.shield(self._take_back())
+                    raise
+                await app.versions.swapped(PRODUCTION)
+            finally:
+                await asyncio.shield(fleet.discard(fork))
+        self.events.append(
+            Migrated(
+                app=app.name,
+                commit=self.commit.id,
+                seconds=fork.steps[StepName.RELEASE].seconds or 0.0,
+                waited=time.monotonic() - began,
+                snapshot=taken["id"],
+            )
+        )
+
+    async def _take_back(self) -> None:
+        self.candidate.released = ""
+        await self.fleet.stop(self.candidate)
+        await self.app.versions.undo_swap(PRODUCTION)
