@@ -92,13 +92,13 @@ class Resolver:
             # Who may not see it is not to be told either, and production is there as soon as something is promoted.
             shared = place.kind is Kind.LABEL and not self.needs_login(place)
             return Answer.control("page", NOTHING_THERE if shared else False)
+        if ask.dead and (seeing := self._fleet.suspect(found.deployment, ask.dead)):
+            await asyncio.wait(seeing, timeout=SEEN)  # else that address is the answer once more
         if self._fleet.standstills.holds(found.deployment):
             if not await self._wait_for_standstill(found):
                 return Answer.control("busy")
             found = await self.find(place)  # production may be another commit by now
         deployment = found.deployment
-        if ask.dead and (seeing := self._fleet.suspect(deployment, ask.dead)):
-            await asyncio.wait(seeing, timeout=SEEN)  # else that address is the answer once more
         if deployment.addresses:
             return self._to_worker(ask.host, found, deployment.addresses)
         if ask.intent == "robot" and not deployment.is_deploying:

@@ -180,6 +180,7 @@ class Deploy:
         version = self.deployment.key.version
         if self.app.versions.exists(version):
             return ""
+        self.deployment.released = ""  # what was known of its data was of others, which are gone
         if planned := self._planned_fork(version):
             return await self._fork(version, *planned)
         source = await self._data_source(release.plan.data_from)
