@@ -116,6 +116,13 @@ class Gone(LazycloudError):
     kind = "gone"
 
 
+class Unavailable(LazycloudError):
+    """A point of a database whose bytes are not there, or not as they were: never guessed."""
+
+    status = 410
+    kind = "unavailable"
+
+
 class StepFailed(LazycloudError):
     """A step of a deploy that did not succeed: the app's doing, or the machine's.
 
