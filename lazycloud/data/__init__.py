@@ -5,5 +5,9 @@ names      which names a version or a snapshot may have
 copying    a consistent copy of a database and a folder of files, beside a writer
 sqlite     the copy of one SQLite database
 files      the copy of a folder of files
+wal        where a database in WAL mode is now, and whether the bytes of a WAL lead there
+image      a database as it was there, made and folded without SQLite
+blocks     the contents of a file, shared where the file system can
+fingerprint  what a database holds, as a number: the proof of an image
 durable    what survives a power cut
 """
