@@ -16,7 +16,7 @@ MAKE_VENV = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --up
 INSTALL = $(BIN)/python -m pip install --quiet
 endif
 
-.PHONY: demo test fuzz chaos check lint types states bench-router bench-deploy clean
+.PHONY: demo test fuzz chaos check lint types states bench-router bench-deploy bench-data clean
 
 demo: .venv/.installed
 	@test -e "$(DEMO)/guestbook" || echo "Making a guestbook in $(DEMO)/guestbook"
@@ -55,6 +55,10 @@ bench-router: .venv/.installed
 # FIGURES="deploys lockfile", ARGUMENTS="--rounds 5"; the page is opened in a Chromium that is on PATH.
 bench-deploy: .venv/.installed-test
 	$(BIN)/python bench/deploy.py $(FIGURES) $(ARGUMENTS)
+
+# FIGURES="marks images", ARGUMENTS="--sizes 10 --rounds 3"; reflinks are measured by root, with mkfs.xfs and mkfs.btrfs.
+bench-data: .venv/.installed
+	$(BIN)/python bench/data.py $(FIGURES) $(ARGUMENTS)
 
 clean:
 	rm -rf .venv $(DEMO) .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -59,7 +59,23 @@ def test_a_deploy_is_measured_beside_a_start_by_hand(tmp_path: Path) -> None:
     assert target["value"] == pytest.approx(ours / took["by hand"])
 
 
-@pytest.mark.parametrize(("command", "count"), [("router", 7), ("deploy", 6)])
+@pytest.mark.slow
+def test_an_image_is_measured_beside_a_copy(tmp_path: Path) -> None:
+    values = tmp_path / "values.json"
+    options = ("--rounds", "1", "--sizes", "3", "--folder", tmp_path, "--json", values, "--disk")
+    done = bench("marks", "proofs", "images", *options, command="data")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(values.read_text())["figures"]
+    for name, ways in {"marks": 5, "proofs": 6}.items():
+        assert len(figures[name]["rows"]) == ways
+        assert all(0 < row["values"]["seconds"] < 1e-2 for row in figures[name]["rows"])
+    took = {row["peer"]: row["values"] for row in figures["images"]["rows"]}
+    assert {"lazycloud", "cp", "VACUUM INTO"} <= set(took)
+    assert took["lazycloud"]["x cp"] == pytest.approx(took["lazycloud"]["seconds"] / took["cp"]["seconds"])
+    assert not list(tmp_path.glob("bench-*"))
+
+
+@pytest.mark.parametrize(("command", "count"), [("router", 7), ("deploy", 6), ("data", 3)])
 def test_the_page_has_a_place_for_each_figure(command: str, count: int) -> None:
     names = bench("?", command=command).stderr.rpartition("there are ")[2].split(", ")
     page = (ROOT / "docs/benchmarks.md").read_text()
@@ -71,7 +87,7 @@ def test_the_page_has_a_place_for_each_figure(command: str, count: int) -> None:
 def test_no_two_figures_have_one_place() -> None:
     names = [
         name.strip()
-        for command in ("router", "deploy")
+        for command in ("router", "deploy", "data")
         for name in bench("?", command=command).stderr.rpartition("there are ")[2].split(", ")
     ]
     assert sorted(names) == sorted(set(names)) and "source" not in names
