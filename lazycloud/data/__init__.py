@@ -10,4 +10,8 @@ image      a database as it was there, made and folded without SQLite
 blocks     the contents of a file, shared where the file system can
 fingerprint  what a database holds, as a number: the proof of an image
 durable    what survives a power cut
+line       the databases of a live version, held, so that any moment of them can be had as an image
+held       one of them: its generations, and its WAL moved on
+archive    what is kept of its past
+holder     the process that speaks SQLite to them; holding is how it is started and spoken to
 """
