@@ -16,7 +16,7 @@ MAKE_VENV = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --up
 INSTALL = $(BIN)/python -m pip install --quiet
 endif
 
-.PHONY: demo test fuzz chaos check lint types states bench-router bench-deploy bench-data clean
+.PHONY: demo test fuzz chaos stress-data check lint types states bench-router bench-deploy bench-data clean
 
 demo: .venv/.installed
 	@test -e "$(DEMO)/guestbook" || echo "Making a guestbook in $(DEMO)/guestbook"
@@ -34,6 +34,10 @@ fuzz: .venv/.installed-test
 # Kills and hangs at random for MINUTES; the same ones again for the same SEED. ARGUMENTS=--containers kills an engine, too.
 chaos: .venv/.installed-test
 	$(BIN)/python -m tests.e2e.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGUMENTS)
+
+# Moments of databases that are written, while their writers, the holder and control are killed; images are compared.
+stress-data: .venv/.installed-test
+	$(BIN)/python -m tests.data.stress --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: lint types test
 

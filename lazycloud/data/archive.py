@@ -4,11 +4,12 @@ A generation is the time in which nobody writes the database file: its base, and
 has the base, or says which generation's end it is (so that a large database is not copied for each), and the WAL as
 far as it was copied. What counts of a folder is what its facts say, which are written when the rest is on disk.
 
-All of this belongs in a thread, one call at a time.
+All of this belongs in a thread, one call at a time: whoever calls has the `lock`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -61,6 +62,7 @@ class Archive:
     """The generations of one database. `folder` is made when there is something to keep."""
 
     def __init__(self, folder: Path) -> None:
+        self.lock = asyncio.Lock()
         self._folder = folder
         self._stored: dict[str, Stored] = {}
         self._load()

@@ -33,6 +33,7 @@ Result = TypeVar("Result")
 
 ROTATE_AT = 900  # frames: past an app's own 1000 each of its commits tries a checkpoint, and fails
 PATIENCE = 0.25  # seconds that a rotation waits for a writer's transaction to end
+TURNING = 5.0  # seconds for the end of it: writers wait, so a holder that hangs there is killed
 BARRED = 0.2  # seconds for which writers are kept out at most, should we hang meanwhile
 RETRY = (
     0.5,
@@ -112,7 +113,7 @@ class Held:
         self._archive = archive
         self._holder = holder
         self._pool = pool
-        self._lock = asyncio.Lock()  # of the database file as it is, and of the archive
+        self._lock = archive.lock  # of the database file as it is, too
         self._open: list[int] = []
         self._base = self._wal = self._shm = -1
         self._archives_until = 0.0  # by the clock of the loop: so long tails are kept, to spare another base
@@ -270,7 +271,7 @@ class Held:
             final = self._read().mark  # nobody commits until the holder has turned
             is_archived = is_archived and await self._could(lambda: self._append(final))
             self._next = Generation(start=final, before=generation.id)
-            answer = await self._ask("turn")
+            answer = await self._holder.ask(self._key, "turn", TURNING)
         except BaseException:
             await self._ask("lift")
             raise

@@ -112,6 +112,7 @@ class Line:
         self._holder: Holder | None = None
         self._held: dict[str, Held] = {}
         self._plain: dict[str, str] = {}  # name -> why it is not held
+        self._absent: set[str] = set()  # those that are to be held, and are not at the moment
         self._archives: dict[str, Archive] = {}
         self._kept: dict[str, dict[str, str]] = {}  # id of marks -> name of a database -> generation
         self._fresh: weakref.WeakSet[Marks] = weakref.WeakSet()
@@ -162,6 +163,11 @@ class Line:
         return {name: why for name, why in {**self._plain, **held}.items() if why}
 
     @property
+    def databases(self) -> set[str]:
+        """Names of all that are known, of whatever mode: `image` makes these."""
+        return {*self._held, *self._plain, *self._absent}
+
+    @property
     def holder_pid(self) -> int | None:
         return self._holder.pid if self._holder and not self._holder.lost.is_set() else None
 
@@ -172,6 +178,8 @@ class Line:
 
     def mark(self) -> Marks:
         """Where all databases are now. Microseconds, and locks nobody. Raises Unavailable if one is not held."""
+        if self._absent:
+            raise Unavailable(f"{', '.join(sorted(self._absent))} is not held at the moment.", "Try again.")
         held = list(self._held.values())
         now = [one.mark() for one in held]
         is_one = len(held) < 2
@@ -200,8 +208,10 @@ class Line:
             if self._holder is None or self._holder.lost.is_set() or self._left > LEFT:
                 await self._begin()
             for name in [name for name, held in self._held.items() if name not in found or held.lost]:
+                self._absent.add(name)
                 self._left += 1
                 await self._held.pop(name).drop()
+            self._absent &= found.keys()
             self._plain = {name: why for name, why in self._plain.items() if name in found}
             for name, mode in found.items():
                 if name not in self._held:
@@ -259,7 +269,7 @@ class Line:
                 if held:
                     await held.image(at.generation, at.mark, place.parent, place.name)
                 else:
-                    await self._in_thread(partial(self._from_archive, at, place))
+                    await self._from_archive(at, place)
             return await self._newer(marks, target)
 
     async def _newer(self, marks: Marks, target: Path) -> str:
@@ -276,14 +286,14 @@ class Line:
             await self._copy(name, target / name)
         return " ".join(filter(None, dict.fromkeys(notes)))
 
-    def _from_archive(self, at: At, place: Path) -> None:
+    async def _from_archive(self, at: At, place: Path) -> None:
         archive = self._archive(at.name)
-        stored = archive.find(at.generation, at.mark)
-        if stored is None:
-            raise Unavailable(
-                f"{at.name} is not held any more, and was not kept.", self._plain.get(at.name, "")
-            )
-        archive.make_image(stored, at.mark, place.parent, place.name)
+        async with archive.lock:
+            stored = archive.find(at.generation, at.mark)
+            if stored is None:
+                why = self._plain.get(at.name, "")
+                raise Unavailable(f"{at.name} is not held any more, and was not kept.", why)
+            await self._in_thread(partial(archive.make_image, stored, at.mark, place.parent, place.name))
 
     async def _copy(self, name: str, target: Path) -> None:
         """Have the holder copy a database by SQLite, to a folder that it may see, and move it from there."""
@@ -331,7 +341,14 @@ class Line:
     async def _keep(self, marks: Marks) -> None:
         if marks.id in self._kept:
             return
-        generations = {}
+        generations = self._kept[marks.id] = {}  # what is there of it already is not collected
+        try:
+            await self._keep_each(marks, generations)
+        except BaseException:
+            del self._kept[marks.id]
+            raise
+
+    async def _keep_each(self, marks: Marks, generations: dict[str, str]) -> None:
         with _explained(self._folder):
             for at in marks.databases:
                 held = self._held.get(at.name)
@@ -342,7 +359,6 @@ class Line:
                 else:
                     raise Unavailable(f"{at.name} is not held any more, and was not kept.")
             await self._in_thread(lambda: self._write_kept(marks, generations))
-        self._kept[marks.id] = generations
 
     def _write_kept(self, marks: Marks, generations: Mapping[str, str]) -> None:
         place = self._folder / KEPT / f"{marks.id}.json"
@@ -389,12 +405,14 @@ class Line:
             if held := self._held.get(name):
                 await held.collect(wanted)
             else:
-                await self._in_thread(partial(archive.collect, wanted))
+                async with archive.lock:
+                    await self._in_thread(partial(archive.collect, wanted))
 
     async def _begin(self) -> None:
         """A new holder, which holds nothing yet."""
         if self._holder:
             await self._holder.close()
+        self._absent |= self._held.keys()
         for held in list(self._held.values()):
             await held.close()
         self._held.clear()
@@ -411,18 +429,26 @@ class Line:
     async def _hold(self, name: str, mode: str) -> None:
         if mode != "wal":
             self._plain[name] = f"{name} is in no WAL mode: it has no moments, and is copied as it is then."
+            self._absent.discard(name)
             return
         assert self._holder
         held = Held(name, str(next(self._keys)), self._root, self._archive(name), self._holder, self._pool)
+        self._absent.add(name)
         try:
             await held.open()
-        except (NotHeld, HolderLost) as problem:
+        except HolderLost as problem:
+            await held.close()
+            raise Unavailable(
+                f"{name} is not held at the moment: its holder ended.", "Try again."
+            ) from problem
+        except NotHeld as problem:
             await held.drop()
             self._left += 1
             self._plain[name] = str(problem)
-            return
-        self._plain.pop(name, None)
-        self._held[name] = held
+        else:
+            self._plain.pop(name, None)
+            self._held[name] = held
+        self._absent.discard(name)
 
     async def _watch(self) -> None:
         """Look whether a WAL has grown, a database come or gone, or the holder."""
@@ -438,7 +464,7 @@ class Line:
                 elif one.is_due and one.name not in self._turning:
                     self._turning.add(one.name)
                     self._start(self._turn(one), f"rotation of {one.name}")
-            is_lost = any(one.lost for one in held) or self._holder is None or self._holder.lost.is_set()
+            is_lost = any(one.lost for one in held) or self._absent or not self.holder_pid
             due = self._delay if is_lost else ADOPT_EVERY
             if time.monotonic() - adopted > due:
                 self._delay = min(2 * self._delay, ADOPT_AGAIN[1]) if is_lost else ADOPT_AGAIN[0]
