@@ -1,8 +1,9 @@
 """What reads and writes the contents of versions for people: compares, sums up, exports and imports.
 
 An app's databases are hostile input, so nothing of this happens in control: each task is a process of its own
-(`python -m lazycloud.data.tools`), behind walls where there are some, without network, with limits of time and memory.
-Tasks work on folders as a version's ({database.sqlite, files/…}) that nobody else uses: `Versions.unfolded` yields such.
+(`python -m lazycloud.data.tools`), behind walls where there are some, without network, with limits of time and
+memory. Tasks work on folders as a version's ({database.sqlite, files/…}) that nobody else uses: `Versions.unfolded`
+yields such.
 
 tasks        what control calls: `difference`, `summary`, `schema_of`, `export`, `import_`
 process      starts one for a task, behind walls, and ends it

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import signal
 import sys
@@ -24,9 +23,7 @@ from lazycloud.walls.view import View
 MODULE = "lazycloud.data.tools"
 SCRATCH = ".scratch-"
 MOST_TOLD = 64_000_000  # bytes that a task may answer with: far more than its own bounds allow
-ERRORS: dict[str, type[LazycloudError]] = {
-    kind.__name__: kind for kind in (BadInput, DiskFull, StepFailed)
-}
+ERRORS: dict[str, type[LazycloudError]] = {kind.__name__: kind for kind in (BadInput, DiskFull, StepFailed)}
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,9 @@ class Limits:
     seconds: float = 120.0
     memory: int = 1_000_000_000
     disk: int = 100_000_000_000
+
+
+USUAL = Limits()
 
 
 async def run(
@@ -49,7 +49,7 @@ async def run(
     """Do a task; what it tells. `room` is a folder for what is only needed meanwhile, on the disk of the data.
 
     Behind walls it sees, and may write to, the folders in `see`. Raises what the task raised, and StepFailed when it
-    took too long or died. Nothing of it is left when this returns, or is cancelled.
+    took too long or died. All of it is killed when this returns, or is cancelled.
     """
     with _scratch(room) as scratch:
         told = {"task": task, "order": order, "memory": limits.memory, "disk": limits.disk}
@@ -63,7 +63,12 @@ def _command(
 ) -> tuple[list[str], Mapping[str, str]]:
     """-I: nothing of where lazycloud was started, or of its environment, is for a task to import."""
     words = [sys.executable, "-I", "-m", MODULE]
-    environment = {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8", "SQLITE_TMPDIR": str(scratch), "TMPDIR": str(scratch)}
+    environment = {
+        "PATH": SYSTEM_PATH,
+        "LANG": "C.UTF-8",
+        "SQLITE_TMPDIR": str(scratch),
+        "TMPDIR": str(scratch),
+    }
     if walls is None:
         return words, environment
     own = (Path(sys.prefix), Path(sys.base_prefix), Path(lazycloud.__file__).parent)
@@ -76,18 +81,11 @@ async def _ask(
     words: Sequence[str], environment: Mapping[str, str], order: str, seconds: float, task: str
 ) -> tuple[bytes, bytes, int]:
     """Its input stays open until it has answered: when that closes, nobody waits for it any more, and it ends."""
-    process = await asyncio.create_subprocess_exec(
-        *words,
-        cwd="/",
-        env=dict(environment),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+    process = await _started(words, environment)
     assert process.stdin and process.stdout and process.stderr
     try:
-        process.stdin.write(order.encode() + b"\n")
+        with contextlib.suppress(ConnectionError, RuntimeError):  # it died already, which its status tells
+            process.stdin.write(order.encode() + b"\n")
         async with asyncio.timeout(seconds):
             answer, errors = await asyncio.gather(
                 _most(process.stdout, MOST_TOLD, task), _most(process.stderr, MOST_TOLD, task)
@@ -102,6 +100,28 @@ async def _ask(
         signal_group(process.pid, signal.SIGKILL)
         await asyncio.shield(process.wait())
     return answer, errors, status
+
+
+async def _started(words: Sequence[str], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """Nothing of it is left when the caller is cancelled meanwhile: it may have children by then."""
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *words,
+            cwd="/",
+            env=dict(environment),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        process = await starting
+        signal_group(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
 
 
 async def _most(stream: asyncio.StreamReader, most: int, task: str) -> bytes:

@@ -62,7 +62,7 @@ class TableDifference:
 
 @dataclass(frozen=True)
 class DatabaseDifference:
-    """Of the database at the path `name` in a version's folder. `tables`: those that differ, and the one asked for."""
+    """Of the database at the path `name` in a version's folder. `tables`: those that differ, or were asked for."""
 
     name: str
     schema: tuple[SchemaChange, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lazycloud.data.tools.process import Limits, run
+from lazycloud.data.tools.process import USUAL, Limits, run
 from lazycloud.data.tools.shapes import Difference, Schema, Summary
 from lazycloud.walls.sandbox import Sandbox
 
@@ -19,19 +19,19 @@ async def difference(
     walls: Sandbox | None = None,
     table: str = "",
     rows: int = 0,
-    limits: Limits = Limits(),
+    limits: Limits = USUAL,
 ) -> Difference:
     """What became of one version's data in another: schema, numbers of rows, files.
 
-    Up to `rows` rows of each table are told, and only `table` is looked at if there is one by that name. What cannot be
-    read is said in notes, and is not the same. Raises StepFailed when it takes too long.
+    Up to `rows` rows of each table are told, and only `table` is looked at if there is one by that name. What cannot
+    be read is said in notes, and is not the same. Raises StepFailed when it takes too long.
     """
     order = {"one": str(one), "other": str(other), "table": table, "rows": rows}
     return Difference.from_dict(await run("compare", order, one, (one, other), walls, limits))
 
 
 async def summary(
-    folder: Path, *, walls: Sandbox | None = None, sizes: bool = True, limits: Limits = Limits()
+    folder: Path, *, walls: Sandbox | None = None, sizes: bool = True, limits: Limits = USUAL
 ) -> Summary:
     """The schema and the numbers of rows of all databases in a version's folder.
 
@@ -41,7 +41,7 @@ async def summary(
     return Summary.from_dict(await run("sum up", order, folder, (folder,), walls, limits))
 
 
-async def schema_of(folder: Path, *, walls: Sandbox | None = None, limits: Limits = Limits()) -> Schema:
+async def schema_of(folder: Path, *, walls: Sandbox | None = None, limits: Limits = USUAL) -> Schema:
     """The schema alone, which takes milliseconds whatever the data."""
     order = {"folder": str(folder), "sizes": False, "rows": False}
     return Summary.from_dict(await run("sum up", order, folder, (folder,), walls, limits)).schema
@@ -56,31 +56,31 @@ class Exported:
 
 
 async def export(
-    folder: Path, target: Path, format: str, *, walls: Sandbox | None = None, limits: Limits = Limits()
+    folder: Path, target: Path, kind: str, *, walls: Sandbox | None = None, limits: Limits = USUAL
 ) -> Exported:
     """Write a version's data to `target`, a file that is not there yet, in a folder that holds nothing of others.
 
-    sqlite: its main database, compact. sql: that as text, as `sqlite3 FILE .dump` writes it. tar: all databases and
-    files. Raises BadInput for another format, StepFailed for what cannot be read, DiskFull. Nothing is left of a target
-    that could not be written whole.
+    `kind` sqlite: its main database, compact. sql: that as text, as `sqlite3 FILE .dump` does. tar: all databases
+    and files. Raises BadInput for another kind, StepFailed for what cannot be read, DiskFull. Nothing is left of
+    a target that could not be written whole.
     """
     raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Imported:
-    """`format` it had; `warnings`: what is odd of the data, though they are sound, in sentences."""
+    """`kind` it was; `warnings`: what is odd of the data, though they are sound, in sentences."""
 
-    format: str
+    kind: str
     warnings: tuple[str, ...]
 
 
 async def import_(
-    file: Path, folder: Path, *, format: str = "", walls: Sandbox | None = None, limits: Limits = Limits()
+    file: Path, folder: Path, *, kind: str = "", walls: Sandbox | None = None, limits: Limits = USUAL
 ) -> Imported:
-    """Make a version's folder of what `export` wrote, or `sqlite3`: `folder` is empty, and filled whole or not at all.
+    """Make a version's folder of what `export` wrote, or `sqlite3`. `folder` is empty: filled whole or not at all.
 
-    `format` "" finds out. Everything is read through once: databases that are damaged are refused. Raises
+    `kind` "" finds out. Everything is read through once: databases that are damaged are refused. Raises
     BadInput for what is wrong with the file (for SQL with the line), StepFailed, DiskFull.
     """
     raise NotImplementedError

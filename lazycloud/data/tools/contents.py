@@ -1,0 +1,93 @@
+"""Which databases and files a version's folder holds. No link is followed: an app may have put them there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lazycloud.data.sqlite import COMPANIONS, MAGIC
+from lazycloud.data.tools.shapes import MAIN
+
+FILES = "files"
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Paths in the folder, as they are told: `databases` and `files` (links too) lead to where they are."""
+
+    databases: dict[str, Path]
+    files: dict[str, Path]
+
+
+def contents(folder: Path) -> Contents:
+    """Of a version's folder; the main database is among the databases if it has any content."""
+    found = Contents({}, {})
+    for place in (folder / MAIN, *_below(folder / FILES)):
+        name = shown(str(place.relative_to(folder)))
+        if is_database(place):
+            found.databases[name] = place
+        elif place != folder / MAIN and not _is_companion(place):
+            found.files[name] = place
+    return found
+
+
+def shown(path: str) -> str:
+    """A path as text, whatever bytes it has: fit for JSON."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_database(place: Path) -> bool:
+    """Whether a regular file begins as an SQLite database does, or is WAL that is yet to be one. False for a link."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return regular and os.pread(descriptor, len(MAGIC), 0) == MAGIC
+    finally:
+        os.close(descriptor)
+
+
+def size(place: Path) -> int:
+    """Of a file; of a link what it takes itself."""
+    return place.lstat().st_size
+
+
+def are_same(one: Path, other: Path) -> bool:
+    """Whether two files, or links, have the same bytes."""
+    links = one.is_symlink(), other.is_symlink()
+    if any(links):
+        return all(links) and one.readlink() == other.readlink()
+    if size(one) != size(other):
+        return False
+    with one.open("rb") as left, other.open("rb") as right:
+        while chunk := left.read(CHUNK):
+            if chunk != right.read(CHUNK):
+                return False
+    return True
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Regular files and links, in the order of their names."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(Path(entry.path))
+        elif entry.is_symlink() or entry.is_file(follow_symlinks=False):
+            yield Path(entry.path)
+
+
+def _is_companion(place: Path) -> bool:
+    """Whether it is a WAL, or the like, of a database beside it."""
+    return any(
+        place.name.endswith(ending) and is_database(place.with_name(place.name.removesuffix(ending)))
+        for ending in COMPANIONS
+    )
