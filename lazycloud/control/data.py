@@ -13,7 +13,7 @@ from lazycloud.control.auth import Auth
 from lazycloud.control.bodies import flag_of, json_body, text_of
 from lazycloud.control.guard import Route
 from lazycloud.control.identity import Identity, Role
-from lazycloud.data.names import PRODUCTION, REHEARSAL
+from lazycloud.data.names import PASSING, PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.changes import Changes, Replaced
 from lazycloud.deployments.fleet import Fleet
@@ -50,7 +50,7 @@ class VersionData:
         app = self._app(request)
         rows = {row["name"]: row for row in self._store.rows(store.versions, app=app.name)}
         names = {*rows, *(name for name in app.versions.all() if app.versions.exists(name))}
-        names = {name for name in names if not name.startswith(REHEARSAL)}
+        names = {name for name in names if not name.startswith(PASSING)}
         pinned = {row["commit"] for row in self._store.rows(store.pins, app=app.name)}
         taken = self._snapshots.of(app)
         views = [await self._version(app, name, rows.get(name), pinned, taken) for name in names]

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -178,15 +178,15 @@ class Changes:
             stood = time.monotonic()
             before = await self._snapshots.take(app, version, "restore", who)
             released = await self._forget_released(app, version)
-            await app.versions.swap(version, other)
             try:
+                await app.versions.swap(version, other)
                 if version == PRODUCTION:
                     await self._start(app, demand=ran)
-                await app.versions.swapped(version)
                 await self._events.commit(told(before["id"]))
             except BaseException:
                 await asyncio.shield(self._undo(app, version, other, released))
                 raise
+            await asyncio.shield(app.versions.swapped(version))
         now = time.monotonic()
         return Replaced(version, before["id"], now - began, now - stood)
 
@@ -195,9 +195,7 @@ class Changes:
         for one in self._on(app, version):
             self._fleet.standstills.include(one)
             await self._fleet.stop(one)
-        if not await app.versions.undo_swap(version):
-            await app.versions.swap(version, other)
-            await app.versions.swapped(version)
+        await app.versions.undo_swap(version)
         await self._set_released(app, version, released)
 
     async def _start(self, app: App, demand: bool) -> None:
@@ -215,10 +213,11 @@ class Changes:
         if demand and production.state is not State.READY:
             failure = production.failure
             sentence = failure.sentence if failure else "It was not ready in time."
+            last = failure.last if failure else ()
             raise StepFailed(
-                f"Production did not start on these data: {sentence}",
+                f"Production did not start on these data: {sentence}{_wrote(last)}",
                 "It goes on with the data that it had.",
-                failure.last if failure else (),
+                last,
             )
 
     async def _drop(self, app: App, version: str, why: str, for_good: bool) -> None:
@@ -301,3 +300,9 @@ class Changes:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
+
+
+def _wrote(last: Sequence[str]) -> str:
+    """Its last words, unable to steer a terminal."""
+    line = "".join(letter for letter in last[-1] if letter.isprintable()).strip() if last else ""
+    return f" It wrote: {line[:200]}" if line else ""

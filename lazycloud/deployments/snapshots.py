@@ -19,7 +19,7 @@ from typing import Any
 from lazycloud import store
 from lazycloud.build.commit import SHORT
 from lazycloud.config import Config
-from lazycloud.data.names import PRODUCTION, REHEARSAL, Point, check_name, point
+from lazycloud.data.names import PASSING, PRODUCTION, Point, check_name, point
 from lazycloud.deployments.app import App
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.thinning import Aged, thin
@@ -279,7 +279,7 @@ def no_data(version: str) -> NotFound:
 
 def shown(version: str) -> str:
     """A version as people call it."""
-    return version if version == PRODUCTION or version.startswith(REHEARSAL) else version[:SHORT]
+    return version if version == PRODUCTION or version.startswith(PASSING) else version[:SHORT]
 
 
 def changed_since(place: Path, at: float, most: int = FILES_MOST) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
 from tests.e2e.server import Server
+from tests.e2e.test_production import MIGRATION, WITH_RELEASE, Load
 
 pytestmark = pytest.mark.slow
 
@@ -115,3 +116,79 @@ async def test_what_a_crash_left_of_a_snapshot_is_removed(up: Up, checkout: Chec
         json.loads(line) for line in told.splitlines() if json.loads(line)["kind"] == "snapshot_dropped"
     ]
     assert (dropped["name"], dropped["why"]) == ("gone", "it was gone")
+
+
+FUSSY = """
+import sqlite3, sys, os
+with sqlite3.connect(os.environ["DATABASE_URL"].removeprefix("sqlite:///")) as db:
+    db.execute("CREATE TABLE IF NOT EXISTS notes (text TEXT)")
+    if db.execute("SELECT count(*) FROM notes WHERE text = 'poison'").fetchone()[0]:
+        sys.exit("these data are poisoned")
+"""
+"""Begins an app that does not start on some data."""
+
+
+async def test_production_is_restored_under_load_and_no_request_is_lost(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    server = up(checkout.path, "--production", first)
+    await server.post("", "old")
+    server.cli("data", "snapshot", "--name", "good", folder=checkout.path)
+    await server.post("", "bad")
+    async with Load(server) as load:
+        await load.until("first")
+        said = await server.verb("data", "restore", "@good", "--yes", folder=checkout.path)
+        before = load.seen["first"]
+        await load.until("first", before + 20)
+    assert load.failures == []
+    assert await notes(server) == ["old"]
+    kept = said.split("production@")[-1].strip()
+    await server.verb("data", "restore", f"@{kept}", "--yes", folder=checkout.path)
+    assert await notes(server) == ["old", "bad"]
+    whys = [one["why"] for one in server.json("data", "snapshots", folder=checkout.path)]
+    assert whys == ["restore", "restore", "asked"]
+    assert not list((server.home / "apps/shop/data").glob("rehearsal-*"))
+
+
+async def test_production_that_does_not_start_on_other_data_goes_on_with_its_own(
+    up: Up, checkout: Checkout
+) -> None:
+    app = counter("first")
+    first = checkout.commit({**app, "app.py": FUSSY + app["app.py"]})
+    second = checkout.commit(counter("second"))
+    server = up(checkout.path, "--production", first)
+    await server.post("", "good")
+    await server.post(second[:10], "poison")
+    server.cli("data", "snapshot", second, "--name", "bad", folder=checkout.path)
+    async with Load(server) as load:
+        await load.until("first")
+        wish = ("data", "restore", f"{second}@bad", "--to", "production", "--yes")
+        said = await server.verb(*wish, folder=checkout.path, code=1)
+        assert "Production did not start on these data" in said and "these data are poisoned" in said
+        before = load.seen["first"]
+        await load.until("first", before + 20)
+    assert load.failures == []
+    assert await notes(server) == ["good"]
+    assert not list((server.home / "apps/shop/data").glob("rehearsal-*"))
+
+
+async def test_a_preview_is_restored_and_its_release_command_runs_again(up: Up, checkout: Checkout) -> None:
+    migrate = 'db.execute("CREATE TABLE IF NOT EXISTS notes (text TEXT)")\n'
+    migrate += "db.execute(\"INSERT INTO notes VALUES ('migrated')\"); db.commit()\n"
+    first = checkout.commit(counter("first"))
+    second = checkout.commit(counter("second", **WITH_RELEASE, **{"migrate.py": MIGRATION + migrate}))
+    label = second[:10]
+    server = up(checkout.path, "--production", first)
+    await server.post("", "old")
+    server.cli("data", "snapshot", "--name", "old", folder=checkout.path)
+    assert await notes(server, label) == ["old", "migrated"]
+    await server.post(label, "its own")
+    server.cli("data", "restore", "@old", "--to", second, "--yes", folder=checkout.path)
+    assert await notes(server, label) == ["old", "migrated"]
+    assert versions(server, checkout)[label]["source"] == "production"
+    (undo,) = server.json("data", "snapshots", second, folder=checkout.path)
+    said = server.cli("data", "restore", f"{second}@nothing", "--yes", folder=checkout.path, code=1)
+    assert undo["id"] in said
+    server.cli("data", "restore", f"{second}@{undo['id']}", "--yes", folder=checkout.path)
+    assert await notes(server, label) == ["old", "migrated", "its own", "migrated"]
+    said = server.cli("data", "restore", second, "--yes", folder=checkout.path, code=2)
+    assert f"These are the data that {label} has" in said
