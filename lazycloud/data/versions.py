@@ -351,7 +351,7 @@ def _demand_own(origin: Path, name: str) -> None:
 
 def _make_aside(place: Path) -> Path:
     if not place.parent.is_dir():
-        place.parent.mkdir(parents=True, mode=0o700)
+        place.parent.mkdir(parents=True, mode=0o700, exist_ok=True)  # others make versions, too
         durable.sync(place.parent.parent)
     return Path(tempfile.mkdtemp(prefix=MAKING, dir=place.parent))
 

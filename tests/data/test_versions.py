@@ -97,6 +97,18 @@ async def test_a_version_that_was_only_begun_leaves_nothing(versions: Versions) 
     assert leftovers(versions) == []
 
 
+async def test_two_that_make_the_first_versions_at_once_do_not_get_in_each_others_way(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions.begin(OTHER)
+    with monkeypatch.context() as patch:
+        looks = iter([False, False])  # no version, and no folder of any: as it was when it was looked
+        patch.setattr(Path, "is_dir", lambda path: next(looks, True))
+        versions.begin(COMMIT)
+    await versions.close()
+    assert leftovers(versions) == []
+
+
 async def test_a_version_that_exists_is_left_as_it_is(versions: Versions) -> None:
     await versions.fork("production", None)
     await versions.fork(COMMIT, "production")
