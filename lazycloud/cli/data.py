@@ -230,6 +230,52 @@ def rm(target: Target, point: str, yes: bool) -> None:
     click.echo(f"{_shown(answer['version'])}@{answer['snapshot']} was removed.", err=True)
 
 
+@data.command()
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would go.")
+@as_json
+@targeted
+def prune(target: Target, dry_run: bool, as_json: bool) -> None:
+    """Remove the data of commits that nobody used for as long as config.toml says, and what is over its limit.
+
+    The server does so by itself, every hour. Production stays, what runs or is pinned, and what has a snapshot with a
+    name.
+
+    \b
+    Example:
+      lazycloud data prune --dry-run
+    """
+    from lazycloud.cli.terminal import age, console, plain, show_json, size, table
+
+    client = target.client().patient(PATIENCE)
+    answer = client.post(target.find_app(client).api("data/prune"), {"dry_run": dry_run})
+    if as_json:
+        show_json(answer)
+        return
+    rows: list[list[Any]] = [
+        [one["label"], size(one["bytes"]), age(one["used"] or None), plain(one["why"])]
+        for one in answer["removed"]
+    ]
+    if rows:
+        console().print(table(["version", ">size", "last used", "~why"], rows))
+    for line in _outcome(answer, dry_run):
+        click.echo(line, err=True)
+
+
+def _outcome(answer: Json, dry_run: bool) -> Iterator[str]:
+    from lazycloud.cli.terminal import size
+
+    if answer["removed"]:
+        yield f"{size(answer['freed'])} {'would come' if dry_run else 'came'} free."
+    else:
+        yield "Nothing has expired."
+    if answer["skipped"]:
+        yield f"{answer['skipped']} stayed, for they came into use meanwhile."
+    if answer["missing"]:
+        yield f"{size(answer['missing'])} are over the limit of {size(answer['limit'])}: all of it is kept."
+        for one in answer["kept"]:
+            yield f"  {one['label']}: {size(one['bytes'])}, {one['why']}"
+
+
 def _drop(target: Target, ref: str, yes: bool, route: str, question: str) -> None:
     client = target.client().patient(PATIENCE)
     app = target.find_app(client)

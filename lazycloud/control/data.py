@@ -16,7 +16,9 @@ from lazycloud.control.identity import Identity, Role
 from lazycloud.data.names import PASSING, PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.changes import Changes, Replaced
+from lazycloud.deployments.expiry import Holding
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.keeper import Keeper
 from lazycloud.deployments.snapshots import Data, Row, Snapshots, shown
 from lazycloud.errors import BadInput
 from lazycloud.store import Store
@@ -33,17 +35,26 @@ class VersionData:
         ("POST", "/api/apps/{app}/data/restore", "restore_data", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/data/reset", "reset_data", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/data/rm", "remove_data", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/data/prune", "prune_data", Role.OWNER),
     )
     NARROWED: frozenset[str] = frozenset()
 
     def __init__(
-        self, config: Config, fleet: Fleet, auth: Auth, snapshots: Snapshots, changes: Changes, state: Store
+        self,
+        config: Config,
+        fleet: Fleet,
+        auth: Auth,
+        snapshots: Snapshots,
+        changes: Changes,
+        keeper: Keeper,
+        state: Store,
     ) -> None:
         self._upkeep = config.data
         self._fleet = fleet
         self._auth = auth
         self._snapshots = snapshots
         self._changes = changes
+        self._keeper = keeper
         self._store = state
 
     async def tree(self, request: web.Request) -> web.StreamResponse:
@@ -107,6 +118,21 @@ class VersionData:
         await self._changes.remove(app, version, f"{who} removed them")
         return web.json_response({"version": version})
 
+    async def prune_data(self, request: web.Request) -> web.StreamResponse:
+        app, body = self._app(request), await json_body(request)
+        pruned = await self._keeper.prune(app, dry=flag_of(body, "dry_run") is True)
+        return web.json_response(
+            {
+                "removed": [_holding(one.holding) | {"why": one.why} for one in pruned.gone],
+                "kept": [_holding(one) | {"why": one.keep} for one in pruned.holdings if one.keep],
+                "freed": pruned.freed,
+                "missing": pruned.verdict.missing,
+                "skipped": pruned.skipped,
+                "keep": self._upkeep.keep,
+                "limit": self._upkeep.limit,
+            }
+        )
+
     async def _preview(self, app: App, ref: str) -> str:
         if not ref:
             raise BadInput("Whose data? `ref` is missing.", "Give a commit id, branch or tag.")
@@ -158,3 +184,12 @@ def snapshot_view(row: Row) -> Json:
 
 def replaced_view(replaced: Replaced) -> Json:
     return vars(replaced).copy()
+
+
+def _holding(holding: Holding) -> Json:
+    return {
+        "version": holding.version,
+        "label": shown(holding.version),
+        "bytes": holding.bytes,
+        "used": holding.used,
+    }

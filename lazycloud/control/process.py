@@ -61,6 +61,7 @@ from lazycloud.deployments.claims import is_held
 from lazycloud.deployments.disk import Disk
 from lazycloud.deployments.errands import Errands
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.keeper import Keeper
 from lazycloud.deployments.pins import Pins
 from lazycloud.deployments.production import Production
 from lazycloud.deployments.rest import Rest
@@ -128,6 +129,7 @@ class Control:
         self.production = Production(config, self.fleet, self.events, self._store, self.snapshots)
         self.changes = Changes(self.fleet, self.snapshots, self.events, self._store)
         self.changes.is_promoting = self.production.is_promoting
+        self.keeper = Keeper(config, self.fleet, self.snapshots, self.changes, self.events, self._store)
         await self._open_apps()
         self._closing.push_async_callback(self.depot.close)
         self._closing.push_async_callback(self._close_fleet)
@@ -136,6 +138,7 @@ class Control:
         self._closing.push_async_callback(self.disk.close)
         self._closing.push_async_callback(self.snapshots.close)
         self._closing.push_async_callback(self.changes.close)
+        self._closing.push_async_callback(self.keeper.close)
         for app in self.fleet.apps.values():
             await self.snapshots.reconcile(app)
         await self.fleet.restore()  # before anybody can ask for what is only to be found again
@@ -147,6 +150,7 @@ class Control:
             self.production.start(app)
         self.disk.start()
         self.snapshots.start()
+        self.keeper.start()
         self.rest.start()
 
     async def _make_walls(self) -> Sandbox | None:
@@ -218,7 +222,9 @@ class Control:
         api.hook_calls.expected = resolver.expect
         logins = Logins(self.auth, passwords, clients, pages, self.events)
         people = People(config, self.fleet, self.auth, passwords)
-        data = VersionData(config, self.fleet, self.auth, self.snapshots, self.changes, self._store)
+        data = VersionData(
+            config, self.fleet, self.auth, self.snapshots, self.changes, self.keeper, self._store
+        )
         doors = Doors(config, self.fleet, self.auth, previews, shares, webhooks, pulls)
         views.doors = doors.view
         guard = Guard(self.auth, self.events)

@@ -137,5 +137,5 @@ def _sizes(places: Iterable[inventory.Beside]) -> list[Json]:
     for one in places:
         size = sum(measure(place).bytes for place in one.places)
         if size:
-            rows.append({"what": one.what, "count": None, "bytes": size, "can_go": 0})
+            rows.append({"what": one.what, "count": one.count, "bytes": size, "can_go": 0})
     return rows

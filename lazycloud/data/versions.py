@@ -237,6 +237,18 @@ class Versions:
         """Bytes of its database and files, without snapshots; 0 if there is no such version."""
         return await asyncio.to_thread(_size, self.place(version))
 
+    async def taken(self, version: str) -> int:
+        """Bytes that come free when it is dropped: of it, and of its snapshots."""
+        places = self.place(version), self._snapshots(version)
+        return await asyncio.to_thread(lambda: sum(map(_size, places)))
+
+    def used(self, version: str) -> float:
+        """Unix time of its last change that a look at its folder tells; 0.0 if it is not there."""
+        try:
+            return max(each.stat().st_mtime for each in (self.place(version), self.place(version) / DATABASE))
+        except FileNotFoundError:
+            return 0.0
+
     def place(self, version: str) -> Path:
         """The folder that holds all of a version's data."""
         return self._folder / check_version(version)

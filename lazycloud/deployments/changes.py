@@ -101,9 +101,11 @@ class Changes:
         self._demand_droppable(app, version)
         await self._through(self._drop(app, version, f"{who} reset them", False), f"reset {version}")
 
-    async def remove(self, app: App, version: str, why: str) -> None:
-        """Stop a preview, and drop its data and snapshots."""
+    async def remove(self, app: App, version: str, why: str, only_idle: bool = False) -> None:
+        """Stop a preview, and drop its data and snapshots. Raises Conflict if it may only be idle, and runs."""
         self._demand_droppable(app, version)
+        if only_idle and self.is_live(app, version):
+            raise Conflict(f"{shown(version)} of {app.name} runs.")
         await self._through(self._drop(app, version, why, True), f"remove {version}")
 
     def is_live(self, app: App, version: str) -> bool:

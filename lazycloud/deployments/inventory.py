@@ -13,6 +13,8 @@ from typing import Any
 
 from lazycloud.build.marker import TRASH
 from lazycloud.build.stages import MARKER, RELEASE_MARKER, SOURCE_MARKER
+from lazycloud.data.names import is_version
+from lazycloud.data.versions import SNAPSHOTS
 from lazycloud.deployments.retention import Kind, Name
 
 FOLDERS = {Kind.RELEASE: "releases", Kind.ENVIRONMENT: "environments", Kind.BUILD: "builds"}
@@ -24,7 +26,8 @@ BUILD_HOME = (
     "build-home"  # of each app: HOME of its builds, where package managers keep what has no other place
 )
 LOGS = (".deploy.log", ".worker.log")
-_WORDS = {"data": "data", "mirror.git": "repository", "modules": "repository", "logs": "logs"}
+DATA = "data"
+_WORDS = {"mirror.git": "repository", "modules": "repository", "logs": "logs"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Beside:
 
     what: str
     places: tuple[Path, ...]
+    count: int | None = None
 
 
 def made(app: str, folder: Path) -> list[Found]:
@@ -80,12 +84,20 @@ def build_home(app: str, folder: Path) -> list[Found]:
 
 def rest(folder: Path) -> list[Beside]:
     """What else an app's folder holds: told, and never touched."""
-    known = {*FOLDERS.values(), BUILD_HOME}
+    known = {*FOLDERS.values(), BUILD_HOME, DATA}
     by_word: dict[str, list[Path]] = {}
     for place in _entries(folder):
         if place.name not in known:
             by_word.setdefault(_WORDS.get(place.name, "other"), []).append(place)
-    return [Beside(word, tuple(by_word[word])) for word in sorted(by_word)]
+    return [*_data(folder / DATA), *(Beside(word, tuple(by_word[word])) for word in sorted(by_word))]
+
+
+def _data(folder: Path) -> Iterator[Beside]:
+    places = _entries(folder)
+    snapshots = tuple(place for place in places if place.name.endswith(SNAPSHOTS))
+    versions = tuple(place for place in places if place not in snapshots)
+    yield Beside("data", versions, sum(is_version(place.name) for place in versions))
+    yield Beside("snapshots", snapshots, sum(len(_entries(place)) for place in snapshots))
 
 
 def beside(home: Path, cache: Path, apps: Iterable[str]) -> list[Beside]:

@@ -192,3 +192,48 @@ async def test_a_preview_is_restored_and_its_release_command_runs_again(up: Up, 
     assert await notes(server, label) == ["old", "migrated", "its own", "migrated"]
     said = server.cli("data", "restore", second, "--yes", folder=checkout.path, code=2)
     assert f"These are the data that {label} has" in said
+
+
+async def test_data_that_nobody_used_go_after_a_while_and_others_stay(up: Up, checkout: Checkout) -> None:
+    commits = {name: checkout.commit(counter(name)) for name in ("first", "old", "pinned", "named", "live")}
+    server = up(checkout.path, "--production", commits["first"])
+    for name in ("old", "pinned", "named", "live"):
+        assert await server.named(name, commits[name][:10])
+    server.stop()
+    (server.home / "config.toml").write_text('[data]\nkeep = "1s"\n')
+    server = up(checkout.path)
+    server.cli("pin", commits["pinned"], folder=checkout.path)
+    server.cli("data", "snapshot", commits["named"], "--name", "mine", folder=checkout.path)
+    assert await server.named("live", commits["live"][:10])
+
+    async def has_expired() -> bool:
+        would = await server.verb("data", "prune", "--dry-run", "--json", folder=checkout.path)
+        return [one["version"] for one in json.loads(would)["removed"]] == [commits["old"]]
+
+    await server.until(has_expired)
+    assert set(versions(server, checkout)) == {"production", *(one[:10] for one in [*commits.values()][1:])}
+    said = server.cli("data", "prune", folder=checkout.path)
+    assert commits["old"][:10] in said and "nobody used them for" in said and "came free" in said
+    left = versions(server, checkout)
+    assert set(left) == {"production", *(commits[name][:10] for name in ("pinned", "named", "live"))}
+    kept = {one["label"]: one["why"] for one in server.json("data", "prune", folder=checkout.path)["kept"]}
+    assert kept["production"] == "production, runs" and kept[commits["pinned"][:10]] == "pinned"
+    assert kept[commits["named"][:10]] == "has a snapshot with a name"
+    parts = {part["what"]: part for part in server.json("disk", folder=checkout.path)["apps"][0]["parts"]}
+    assert (parts["data"]["count"], parts["snapshots"]["count"]) == (4, 1)
+    assert parts["data"]["bytes"] > 0 and parts["snapshots"]["bytes"] > 0
+
+
+async def test_when_data_were_used_is_known_after_they_slept(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    second = checkout.commit(counter("second"))
+    server = up(checkout.path, "--production", first)
+    assert await server.named("second", second[:10])
+    forked = versions(server, checkout)[second[:10]]["forked"]
+    server.cli("stop", second, folder=checkout.path)
+
+    async def is_noted() -> bool:
+        one = (await server.api("apps/shop/data"))["versions"][1]
+        return not one["live"] and one["used"] > forked + 0.1
+
+    await server.until(is_noted)
