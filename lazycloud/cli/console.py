@@ -16,7 +16,7 @@ import struct
 import termios
 import threading
 import tty
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -33,12 +33,14 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, sign
 INTERRUPTS = 3  # after so many the command is left, which ends it
 
 
-def run_there(client: Client, path: str, ref: str, command: str, is_terminal: bool) -> int:
+def run_there(client: Client, path: str, query: Mapping[str, str], command: str, is_terminal: bool) -> int:
     """Run a command until it ends; its exit status as a shell has it. Raises what keeps it from running."""
-    return asyncio.run(_connect(client, path, ref, command, is_terminal))
+    return asyncio.run(_connect(client, path, query, command, is_terminal))
 
 
-async def _connect(client: Client, path: str, ref: str, command: str, is_terminal: bool) -> int:
+async def _connect(
+    client: Client, path: str, query: Mapping[str, str], command: str, is_terminal: bool
+) -> int:
     place = client.place
     connector = aiohttp.UnixConnector(str(place.socket)) if place.socket else None
     timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
@@ -47,7 +49,7 @@ async def _connect(client: Client, path: str, ref: str, command: str, is_termina
             aiohttp.ClientSession(connector=connector, headers=place.headers, timeout=timeout) as session,
             session.ws_connect(
                 place.url.rstrip("/") + path,
-                params={"ref": ref},
+                params=query,
                 heartbeat=HEARTBEAT,
                 max_msg_size=4 * WINDOW,
                 compress=0,
@@ -55,7 +57,7 @@ async def _connect(client: Client, path: str, ref: str, command: str, is_termina
         ):
             return await Conversation(socket, is_terminal).hold(command)
     except aiohttp.WSServerHandshakeError as problem:
-        client.get(path, ref=ref)  # says why, and raises that
+        client.get(path, **query)  # says why, and raises that
         raise Unreachable(f"The server answered {problem.status}, and not as a websocket.") from problem
     except (aiohttp.ClientError, OSError) as problem:
         if isinstance(problem, BrokenPipeError):  # of our own reader

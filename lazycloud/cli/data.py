@@ -231,6 +231,32 @@ def rm(target: Target, point: str, yes: bool) -> None:
 
 
 @data.command()
+@click.argument("point", metavar="REF[@NAME]", required=False)
+@click.option("--read-only", is_flag=True, help="On a copy of the data, which nothing is done to.")
+@yes_option
+@targeted
+def shell(target: Target, point: str | None, read_only: bool, yes: bool) -> int:
+    """Open the database's own program on a version: sqlite3, or psql [HEAD]. A snapshot is opened read-only.
+
+    Where there is no terminal, it is given standard input.
+
+    \b
+    Example:
+      lazycloud data shell HEAD
+      echo 'SELECT count(*) FROM users' | lazycloud data shell production@before-import
+    """
+    from lazycloud.cli.console import run_there
+
+    client = target.client()
+    app = target.find_app(client)
+    meant = _point(app, point) if point else app.resolve_or_head(None)
+    if meant == PRODUCTION and not (yes or read_only):
+        _ask(f"These are the data of production of {app.name}: what is done to them is done. Go on?")
+    query = {"point": meant} | ({"copy": "1"} if read_only else {})
+    return run_there(client, app.api("data/shell"), query, "shell", os.isatty(0) and os.isatty(1))
+
+
+@data.command()
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would go.")
 @as_json
 @targeted

@@ -68,7 +68,7 @@ def _run(target: Target, ref: str | None, line: str, yes: bool, no_terminal: boo
     if commit == "production" and not yes:
         _ask_for_consent(app)
     is_terminal = not no_terminal and os.isatty(0) and os.isatty(1)
-    return run_there(client, app.api("run"), commit, line or _shell(app, commit), is_terminal)
+    return run_there(client, app.api("run"), {"ref": commit}, line or _shell(app, commit), is_terminal)
 
 
 def _shell(app: App, commit: str) -> str:

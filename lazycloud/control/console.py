@@ -11,8 +11,8 @@ import json
 import logging
 import re
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,9 @@ class Wish:
     terminal: Terminal | None
 
 
+Begin = Callable[[Wish], AbstractAsyncContextManager[Errand]]
+
+
 class Console:
     def __init__(self, errands: Errands, events: EventLog) -> None:
         self._errands = errands
@@ -54,13 +57,21 @@ class Console:
 
     async def run(self, request: web.Request, deployment: Deployment, who: str) -> web.WebSocketResponse:
         """Run what the first frame wishes, as long as the client is there."""
+        return await self.hold(
+            request,
+            deployment,
+            lambda wish: self._errands.begin(deployment, wish.command, wish.terminal, who),
+        )
+
+    async def hold(self, request: web.Request, deployment: Deployment, begin: Begin) -> web.WebSocketResponse:
+        """Run what `begin` makes of the first frame, as long as the client is there."""
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT, compress=False, max_msg_size=FRAME_MOST)
         if not socket.can_prepare(request):
             raise BadInput("A command is run over a websocket.", "`lazycloud run` speaks it.")
         await socket.prepare(request)
         line = Line(socket)
         listening = asyncio.create_task(line.listen(), name="the client of a command")
-        working = asyncio.create_task(self._answer(line, deployment, who), name=f"run in {deployment.id}")
+        working = asyncio.create_task(self._answer(line, deployment, begin), name=f"run in {deployment.id}")
         try:
             await asyncio.wait({listening, working}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -70,11 +81,11 @@ class Console:
             await socket.close()
         return socket
 
-    async def _answer(self, line: Line, deployment: Deployment, who: str) -> None:
+    async def _answer(self, line: Line, deployment: Deployment, begin: Begin) -> None:
         try:
             wish = await line.first()
             async with self._telling_of_the_build(line, deployment) as building:
-                async with self._errands.begin(deployment, wish.command, wish.terminal, who) as errand:
+                async with begin(wish) as errand:
                     building.cancel()
                     await line.send(began=deployment.id)
                     status = await attend(line, errand)

@@ -11,6 +11,7 @@ from lazycloud import store
 from lazycloud.config import Config
 from lazycloud.control.auth import Auth
 from lazycloud.control.bodies import flag_of, json_body, text_of
+from lazycloud.control.datashell import DataShell
 from lazycloud.control.guard import Route
 from lazycloud.control.identity import Identity, Role
 from lazycloud.data.names import PASSING, PRODUCTION
@@ -20,7 +21,7 @@ from lazycloud.deployments.expiry import Holding
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.keeper import Keeper
 from lazycloud.deployments.snapshots import Data, Row, Snapshots, shown
-from lazycloud.errors import BadInput
+from lazycloud.errors import BadInput, NotFound
 from lazycloud.store import Store
 
 Json = dict[str, Any]
@@ -35,6 +36,7 @@ class VersionData:
         ("POST", "/api/apps/{app}/data/restore", "restore_data", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/data/reset", "reset_data", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/data/rm", "remove_data", Role.DEVELOPER),
+        ("GET", "/api/apps/{app}/data/shell", "open_shell", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/data/prune", "prune_data", Role.OWNER),
     )
     NARROWED: frozenset[str] = frozenset()
@@ -47,6 +49,7 @@ class VersionData:
         snapshots: Snapshots,
         changes: Changes,
         keeper: Keeper,
+        shell: DataShell,
         state: Store,
     ) -> None:
         self._upkeep = config.data
@@ -55,6 +58,7 @@ class VersionData:
         self._snapshots = snapshots
         self._changes = changes
         self._keeper = keeper
+        self._shell = shell
         self._store = state
 
     async def tree(self, request: web.Request) -> web.StreamResponse:
@@ -117,6 +121,24 @@ class VersionData:
         who = self._identity(request).name
         await self._changes.remove(app, version, f"{who} removed them")
         return web.json_response({"version": version})
+
+    async def open_shell(self, request: web.Request) -> web.StreamResponse:
+        """Of a snapshot, or where `copy` is 1, on a copy that nobody else has; else on the data, made if need be."""
+        app, point = self._app(request), request.query.get("point", "")
+        on_copy = "@" in point or request.query.get("copy") == "1"
+        if on_copy:
+            data = Data(*await self._snapshots.find(app, point))
+        else:
+            data = Data(await self._snapshots.version(app, point))
+            self._demand_owner_of(request, app, data.version)
+        deployment = self._fleet.production(app)
+        if data.version != PRODUCTION:
+            deployment = self._fleet.get(app, data.version)
+        if deployment is None:
+            raise NotFound(f"{app.name} has no production yet.", "Commit something, then promote it.")
+        origin = self._snapshots.read_from(app, data) if on_copy else data
+        who = self._identity(request).name
+        return await self._shell.open(request, app, deployment, origin, on_copy, who)
 
     async def prune_data(self, request: web.Request) -> web.StreamResponse:
         app, body = self._app(request), await json_body(request)

@@ -34,6 +34,7 @@ from lazycloud.control.auth import Auth
 from lazycloud.control.clients import Clients
 from lazycloud.control.console import Console
 from lazycloud.control.data import VersionData
+from lazycloud.control.datashell import DataShell
 from lazycloud.control.doors import Doors
 from lazycloud.control.guard import Guard
 from lazycloud.control.keys import Keys
@@ -205,6 +206,7 @@ class Control:
         webhooks = Webhooks(
             config, self.auth.keys.key, self.fleet, self.production, self._store, self.events, pulls, clients
         )
+        console = Console(self.errands, self.events)
         pins, artifacts = Pins(self._store, self.events), ArtifactViews(self.depot)
         api = Api(
             config,
@@ -217,13 +219,20 @@ class Control:
             artifacts,
             self.disk,
             pins,
-            Console(self.errands, self.events),
+            console,
         )
         api.hook_calls.expected = resolver.expect
         logins = Logins(self.auth, passwords, clients, pages, self.events)
         people = People(config, self.fleet, self.auth, passwords)
         data = VersionData(
-            config, self.fleet, self.auth, self.snapshots, self.changes, self.keeper, self._store
+            config,
+            self.fleet,
+            self.auth,
+            self.snapshots,
+            self.changes,
+            self.keeper,
+            DataShell(console, self.errands),
+            self._store,
         )
         doors = Doors(config, self.fleet, self.auth, previews, shares, webhooks, pulls)
         views.doors = doors.view

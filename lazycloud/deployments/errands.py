@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,13 +18,20 @@ from lazycloud.config import Config
 from lazycloud.deployments.deploy import Deploy
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
-from lazycloud.errors import Busy, StepFailed
+from lazycloud.errors import Busy, Conflict, StepFailed
 from lazycloud.events import CommandEnded, CommandStarted, EventLog
 from lazycloud.processes import ending_in_words
 from lazycloud.workers.errand import Errand, Terminal
+from lazycloud.workers.worker import Launch
+
+Adjust = Callable[[Launch], Launch]
 
 MOST = 32  # at a time: each may hold some megabytes of what nobody has read yet
 SHOWN = 200  # characters of a command in the log
+
+
+def _as_it_is(launch: Launch) -> Launch:
+    return launch
 
 
 class Errands:
@@ -40,9 +47,18 @@ class Errands:
 
     @asynccontextmanager
     async def begin(
-        self, deployment: Deployment, command: str, terminal: Terminal | None, who: str
+        self,
+        deployment: Deployment,
+        command: str,
+        terminal: Terminal | None,
+        who: str,
+        told: str = "",
+        adjust: Adjust = _as_it_is,
     ) -> AsyncIterator[Errand]:
-        """A command that runs as long as the block at most. Raises Busy, Conflict, and what makes a build fail."""
+        """A command that runs as long as the block at most. Raises Busy, Conflict, and what makes a build fail.
+
+        `told`: what the log calls it; `adjust`: what is otherwise than where workers run, which may raise, too.
+        """
         if len(self._running) + self._waiting >= MOST:
             raise Busy(f"{MOST} commands run already.", "Try again when one has ended.")
         name = f"{deployment.id}.run.{secrets.token_hex(4)}"
@@ -51,7 +67,7 @@ class Errands:
         try:
             deploy = await self._fleet.deploy_of(deployment, scratch)
             await self._build(deploy)
-            errand = await self._start(deploy, name, command, terminal)
+            errand = await self._start(deploy, name, command, terminal, adjust)
         except BaseException as problem:
             self._forget(deployment, name, scratch)
             if isinstance(problem, OSError):
@@ -59,7 +75,7 @@ class Errands:
             raise
         finally:
             self._waiting -= 1
-        began = self._tell_start(deployment, command, who)
+        began = self._tell_start(deployment, told or command, who)
         try:
             yield errand
         finally:
@@ -87,8 +103,12 @@ class Errands:
                 raise StepFailed(f"{deployment.key.commit[:10]} was not built: somebody stopped that.")
             raise StepFailed(failure.sentence, failure.advice, failure.last)
 
-    async def _start(self, deploy: Deploy, name: str, command: str, terminal: Terminal | None) -> Errand:
-        launch = await deploy.beside(name)
+    async def _start(
+        self, deploy: Deploy, name: str, command: str, terminal: Terminal | None, adjust: Adjust
+    ) -> Errand:
+        launch = adjust(await deploy.beside(name))
+        if self._fleet.standstills.holds(deploy.deployment):  # which began before it was noted as one
+            raise Conflict("Its data are being changed just now.", "Try again in a moment.")
         errand = self._running[name] = await deploy.engine.spawn(launch, command, terminal)
         return errand
 

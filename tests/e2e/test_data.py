@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -237,3 +240,39 @@ async def test_when_data_were_used_is_known_after_they_slept(up: Up, checkout: C
         return not one["live"] and one["used"] > forked + 0.1
 
     await server.until(is_noted)
+
+
+def sql(server: Server, checkout: Checkout, text: str, *arguments: str, code: int = 0) -> str:
+    """What `lazycloud data shell` says to it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lazycloud", "data", "shell", *arguments],
+        cwd=checkout.path,
+        env=os.environ | {"LAZYCLOUD_HOME": str(server.home), "NO_COLOR": "1"},
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return done.stdout + done.stderr
+
+
+async def test_a_shell_is_on_the_data_and_of_a_snapshot_on_a_copy(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    second = checkout.commit(counter("second"))
+    server = up(checkout.path, "--production", first)
+    await server.post("", "one")
+    server.cli("data", "snapshot", "--name", "before", folder=checkout.path)
+    sql(server, checkout, "INSERT INTO notes VALUES ('two')", "production", "--yes")
+    assert await notes(server) == ["one", "two"]
+    assert sql(server, checkout, "SELECT text FROM notes", "@before") == "one\n"
+    said = sql(server, checkout, "DELETE FROM notes;\n", "@before", code=1)
+    assert "readonly" in said
+    assert "readonly" in sql(server, checkout, "DELETE FROM notes", "production", "--read-only", code=1)
+    assert "Say --yes" in sql(server, checkout, "DELETE FROM notes", "production", code=2)
+    assert sql(server, checkout, "SELECT count(*) FROM notes", second).startswith("2\n")
+    sql(server, checkout, "DELETE FROM notes", second)
+    assert (await notes(server), await notes(server, second[:10])) == (["one", "two"], [])
+    assert not list((server.home / "apps/shop/data").glob(".reading-*"))
+    told = server.cli("events", folder=checkout.path)
+    assert "runs “a database shell on production@" in told and "a database shell on a copy" in told
