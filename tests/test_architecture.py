@@ -70,6 +70,7 @@ MAY_KNOW = {
         "workers",
     },
     "control": {
+        "allowance",
         "deployments",
         "doctor",
         "build",

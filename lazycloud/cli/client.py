@@ -7,12 +7,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from typing import IO, Any
+from urllib.parse import unquote, urlencode, urlsplit
 
 from lazycloud.config import Config
 from lazycloud.errors import BadInput, LazycloudError
@@ -151,6 +152,42 @@ class Client:
         """The same, of what somebody wants to be done."""
         yield from self._objects(silence, "POST", path, body)
 
+    def download(self, path: str, into: IO[bytes], **query: Any) -> str:
+        """Write the bytes of an answer; what the server notes of them, or "". Raises Unreachable if it breaks off."""
+        connection = self._connect(self._patience)
+        try:
+            answer = self._ask(connection, "GET", _with_query(path, query))
+            while piece := answer.read1(READ_SIZE):
+                into.write(piece)
+            if answer.length:
+                raise IncompleteRead(b"", answer.length)
+            return unquote(answer.headers.get("Lazycloud-Note", ""))
+        except HTTPException as problem:
+            raise Unreachable("The server hung up before the end of the data.") from problem
+        finally:
+            connection.close()
+
+    def upload(self, path: str, data: IO[bytes], size: int | None, **query: Any) -> Any:
+        """Send bytes, `size` of them if that is known; the answer's JSON."""
+        length = {"Content-Length": str(size)} if size is not None else {"Transfer-Encoding": "chunked"}
+        headers = self._headers | {"Content-Type": "application/octet-stream"} | length
+        connection = self._connect(self._patience)
+        try:
+            self._reach(connection)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it does not want them, and says why
+                pieces = iter(lambda: data.read(READ_SIZE), b"")
+                connection.request(
+                    "POST", _with_query(path, query), pieces, headers, encode_chunked=size is None
+                )
+            return json.loads(_accepted(connection.getresponse()).read() or b"null")
+        except (OSError, HTTPException, ValueError) as problem:
+            raise Unreachable(
+                f"The server did not take all of the data: {problem or 'it hung up'}.",
+                "The terminal of `lazycloud up` may say why.",
+            ) from problem
+        finally:
+            connection.close()
+
     def _objects(
         self, silence: float | None, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> Iterator[Event]:
@@ -195,16 +232,22 @@ class Client:
     def _ask(
         self, connection: HTTPConnection, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> HTTPResponse:
+        self._reach(connection)
+        headers = self._headers | ({} if body is None else {"Content-Type": "application/json"})
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        return _accepted(connection.getresponse())
+
+    def _reach(self, connection: HTTPConnection) -> None:
         try:
             connection.connect()
         except OSError as problem:
             raise self.unreachable from problem
-        headers = self._headers | ({} if body is None else {"Content-Type": "application/json"})
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = connection.getresponse()
-        if answer.status >= 300:
-            raise _refusal(answer)
-        return answer
+
+
+def _accepted(answer: HTTPResponse) -> HTTPResponse:
+    if answer.status >= 300:
+        raise _refusal(answer)
+    return answer
 
 
 def _lines(answer: HTTPResponse) -> Iterator[bytes]:

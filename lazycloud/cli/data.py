@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import click
 
@@ -15,6 +17,9 @@ from lazycloud.errors import BadInput
 
 PATIENCE = 3600.0  # seconds: a large database is copied, and production started on it
 PRODUCTION = "production"
+FORMATS = ("sqlite", "sql", "tar")
+ENDINGS = {".sqlite": "sqlite", ".sqlite3": "sqlite", ".db": "sqlite", ".sql": "sql", ".tar": "tar"}
+ROWS = 20  # of each table that a difference shows
 SHORT = 10
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Without being asked.")
@@ -126,6 +131,109 @@ def snapshots(target: Target, ref: str | None, as_json: bool) -> None:
         for one in found
     ]
     console().print(table(["of", "snapshot", "taken", ">size", "why", "~"], rows))
+
+
+@data.command()
+@click.argument("one", metavar="A")
+@click.argument("other", metavar="B")
+@click.option("--table", default="", help="Only this one.")
+@click.option("--rows", is_flag=True, help=f"Also which rows differ, {ROWS} of each table at most.")
+@as_json
+@targeted
+def diff(target: Target, one: str, other: str, table: str, rows: bool, as_json: bool) -> None:
+    """Show what became of one version's data in another: schema, numbers of rows, files.
+
+    \b
+    Example:
+      lazycloud data diff production@before-import production
+      lazycloud data diff production HEAD --table users --rows
+    """
+    from lazycloud.cli.differences import lines
+    from lazycloud.cli.terminal import console, show_json
+
+    client = target.client().patient(PATIENCE)
+    app = target.find_app(client)
+    query = {"a": _point(app, one), "b": _point(app, other), "table": table or None}
+    answer = client.get(app.api("data/diff"), **query, rows=ROWS if rows else None)
+    if as_json:
+        show_json(answer)
+    elif answer["same"]:
+        click.echo("They are the same.", err=True)
+    else:
+        screen = console()
+        for line in lines(answer):
+            screen.print(line)
+
+
+@data.command()
+@click.argument("point", metavar="REF[@NAME]")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--format", "kind", type=click.Choice(FORMATS), help="If the name of the file does not tell it."
+)
+@yes_option
+@targeted
+def export(target: Target, point: str, file: Path, kind: str | None, yes: bool) -> None:
+    """Write data into a file: one SQLite database (.sqlite), SQL (.sql), or all databases and files (.tar).
+
+    \b
+    Example:
+      lazycloud data export production@before-import shop.sqlite
+    """
+    from lazycloud.cli.terminal import size
+
+    kind = kind or _kind(file)
+    client = target.client().patient(PATIENCE)
+    app = target.find_app(client)
+    if file.exists() and not yes:
+        _ask(f"{file} is there already. Replace it?")
+    making = file.with_name(f".{file.name}.part")
+    try:
+        with making.open("wb") as into:
+            os.fchmod(into.fileno(), 0o600)
+            note = client.download(app.api("data/export"), into, point=_point(app, point), format=kind)
+        making.replace(file)
+    finally:
+        making.unlink(missing_ok=True)
+    if note:
+        click.echo(note, err=True)
+    click.echo(f"{size(file.stat().st_size)} were written to {file}.", err=True)
+
+
+@data.command(name="import")
+@click.argument("file", type=click.File("rb"))
+@click.argument("ref")
+@click.option("--format", "kind", type=click.Choice(FORMATS), help="If the server is not to find it out.")
+@yes_option
+@as_json
+@targeted
+def import_(target: Target, file: IO[bytes], ref: str, kind: str | None, yes: bool, as_json: bool) -> None:
+    """Make a file the data of a version; what it has is kept as a snapshot first. `-` is standard input.
+
+    It is an SQLite database, SQL as `sqlite3 FILE .dump` writes it, or a tar of `lazycloud data export`.
+
+    \b
+    Example:
+      lazycloud data import shop.sqlite HEAD
+    """
+    from lazycloud.cli.terminal import show_json
+
+    client = target.client().patient(PATIENCE)
+    app = target.find_app(client)
+    version = _ref(app, ref)
+    if not yes:
+        _ask(f"Replace the data of {_shown(version)} of {app.name} by {file.name}?")
+    found = os.fstat(file.fileno())
+    size = found.st_size if stat.S_ISREG(found.st_mode) else None
+    answer = client.upload(app.api("data/import"), file, size, ref=version, format=kind)
+    if as_json:
+        show_json(answer)
+        return
+    for warning in answer["warnings"]:
+        click.echo(warning, err=True)
+    click.echo(f"{_shown(answer['version'])} has these data now.", err=True)
+    if answer["before"]:
+        click.echo(f"What they were is a snapshot: {_shown(answer['version'])}@{answer['before']}", err=True)
 
 
 @data.command()
@@ -327,39 +435,26 @@ def _with_snapshots(version: Json) -> str:
 
 
 def _show_loss(would: Json) -> None:
-    for line in losses(would):
-        click.echo(line, err=True)
+    from lazycloud.cli.differences import lines
+    from lazycloud.cli.terminal import console
 
-
-def losses(would: Json) -> Iterator[str]:
-    """What a restore would do, in lines."""
     name = _shown(would["version"])
-    if would["lost"] is None:
-        yield f"What {name} has now would be replaced, and kept as a snapshot."
-        return
     if would["lost"]["same"]:
-        yield f"{name} has the same data already."
+        click.echo(f"{name} has the same data already.", err=True)
         return
-    yield f"From what {name} has now to what it would have:"
-    for line in _differences(would["lost"]):
-        yield f"  {line}"
+    click.echo(f"From what {name} has now to what it would have:", err=True)
+    screen = console(stderr=True)
+    for line in lines(would["lost"]):
+        screen.print(line)
 
 
-def _differences(difference: Json) -> Iterator[str]:
-    for database in difference["databases"]:
-        for one in database["schema"]:
-            yield f"{database['name']}: {one['kind']} {one['name']} {one['change']}"
-        for one in database["tables"]:
-            counts = [f"{one[what]} {what}" for what in ("added", "removed", "changed") if one[what]]
-            rows = f"{_count(one['before'])} → {_count(one['after'])} rows"
-            yield f"{database['name']}: {one['name']}: {rows}" + (f" ({', '.join(counts)})" if counts else "")
-    for change in ("added", "removed", "changed"):
-        if count := sum(one["change"] == change for one in difference["files"]):
-            yield f"{count} file{'' if count == 1 else 's'} {change}"
-
-
-def _count(count: int | None) -> str:
-    return "no" if count is None else str(count)
+def _kind(file: Path) -> str:
+    """By a file's name. Raises BadInput."""
+    if kind := ENDINGS.get(file.suffix.lower()):
+        return kind
+    raise BadInput(
+        f"Which format is {file.name}?", f"Give --format, or a name that ends with {', '.join(ENDINGS)}."
+    )
 
 
 def why(one: Json) -> str:

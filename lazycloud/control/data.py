@@ -11,9 +11,11 @@ from lazycloud import store
 from lazycloud.config import Config
 from lazycloud.control.auth import Auth
 from lazycloud.control.bodies import flag_of, json_body, text_of
+from lazycloud.control.contents import Contents
 from lazycloud.control.datashell import DataShell
 from lazycloud.control.guard import Route
 from lazycloud.control.identity import Identity, Role
+from lazycloud.control.progress import number_of
 from lazycloud.data.names import PASSING, PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.changes import Changes, Replaced
@@ -23,6 +25,8 @@ from lazycloud.deployments.keeper import Keeper
 from lazycloud.deployments.snapshots import Data, Row, Snapshots, shown
 from lazycloud.errors import BadInput, NotFound
 from lazycloud.store import Store
+
+ROWS_MOST = 200  # of each table, that are told
 
 Json = dict[str, Any]
 
@@ -36,6 +40,9 @@ class VersionData:
         ("POST", "/api/apps/{app}/data/restore", "restore_data", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/data/reset", "reset_data", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/data/rm", "remove_data", Role.DEVELOPER),
+        ("GET", "/api/apps/{app}/data/diff", "compare_data", Role.VIEWER),
+        ("GET", "/api/apps/{app}/data/export", "export_data", Role.DEVELOPER),
+        ("POST", "/api/apps/{app}/data/import", "import_data", Role.DEVELOPER),
         ("GET", "/api/apps/{app}/data/shell", "open_shell", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/data/prune", "prune_data", Role.OWNER),
     )
@@ -49,6 +56,7 @@ class VersionData:
         snapshots: Snapshots,
         changes: Changes,
         keeper: Keeper,
+        contents: Contents,
         shell: DataShell,
         state: Store,
     ) -> None:
@@ -58,6 +66,7 @@ class VersionData:
         self._snapshots = snapshots
         self._changes = changes
         self._keeper = keeper
+        self._contents = contents
         self._shell = shell
         self._store = state
 
@@ -104,7 +113,8 @@ class VersionData:
             to = await self._snapshots.version(app, text_of(body, "to"))
         self._demand_owner_of(request, app, to)
         if flag_of(body, "dry_run"):
-            return web.json_response({"version": to, "snapshot": data.snapshot, "lost": None})
+            lost = await self._contents.difference(app, Data(to), data)
+            return web.json_response({"version": to, "snapshot": data.snapshot, "lost": lost})
         replaced = await self._changes.restore(app, data, to, self._identity(request).name)
         return web.json_response(replaced_view(replaced) | {"snapshot": data.snapshot})
 
@@ -121,6 +131,32 @@ class VersionData:
         who = self._identity(request).name
         await self._changes.remove(app, version, f"{who} removed them")
         return web.json_response({"version": version})
+
+    async def compare_data(self, request: web.Request) -> web.StreamResponse:
+        """Rows themselves are for who may see the data."""
+        app, query = self._app(request), request.query
+        rows = min(number_of(request, "rows", 0), ROWS_MOST)
+        if rows:
+            self._identity(request).demand(Role.DEVELOPER, app.name)
+        one, other = [Data(*await self._snapshots.find(app, query.get(name, ""))) for name in ("a", "b")]
+        found = await self._contents.difference(app, one, other, query.get("table", ""), rows)
+        return web.json_response({"a": vars(one), "b": vars(other), **found})
+
+    async def export_data(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        data = Data(*await self._snapshots.find(app, request.query.get("point", "")))
+        self._demand_owner_of(request, app, data.version)
+        kind, who = request.query.get("format", "sqlite"), self._identity(request).name
+        return await self._contents.export(request, app, data, kind, who)
+
+    async def import_data(self, request: web.Request) -> web.StreamResponse:
+        app = self._app(request)
+        version = await self._preview(app, request.query.get("ref", ""))
+        self._demand_owner_of(request, app, version)
+        kind, who = request.query.get("format", ""), self._identity(request).name
+        replaced, imported = await self._contents.take_in(request, app, version, kind, who)
+        told = {"format": imported.kind, "warnings": list(imported.warnings)}
+        return web.json_response(replaced_view(replaced) | told)
 
     async def open_shell(self, request: web.Request) -> web.StreamResponse:
         """Of a snapshot, or where `copy` is 1, on a copy that nobody else has; else on the data, made if need be."""

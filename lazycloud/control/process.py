@@ -33,6 +33,7 @@ from lazycloud.control.artifacts import ArtifactViews
 from lazycloud.control.auth import Auth
 from lazycloud.control.clients import Clients
 from lazycloud.control.console import Console
+from lazycloud.control.contents import Contents
 from lazycloud.control.data import VersionData
 from lazycloud.control.datashell import DataShell
 from lazycloud.control.doors import Doors
@@ -231,6 +232,7 @@ class Control:
             self.snapshots,
             self.changes,
             self.keeper,
+            Contents(config, self.snapshots, self.changes, self.events, self._walls),
             DataShell(console, self.errands),
             self._store,
         )

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import update
@@ -24,13 +26,16 @@ from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.snapshots import Data, Snapshots, no_data, shown
 from lazycloud.errors import BadInput, Conflict, StepFailed
-from lazycloud.events import Event, EventLog, ForkPlanned, VersionDropped, VersionRestored
+from lazycloud.events import Event, EventLog, ForkPlanned, VersionDropped, VersionImported, VersionRestored
 from lazycloud.states import State
 from lazycloud.store import Store
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Fill = Callable[[Path], Awaitable[object]]
+"""Put data into a version's empty folder, whole or not at all."""
 
 START = 600.0  # seconds that production has to be ready on other data
 LAST_CHANGES = 10.0  # seconds that a change has to end when control does
@@ -96,6 +101,10 @@ class Changes:
             )
         return await self._through(self._restore(app, data, to, who), f"restore {to}")
 
+    async def fill(self, app: App, version: str, fill: Fill, size: int, who: str) -> Replaced:
+        """Give a version what `fill` puts into an empty folder, `size` bytes of a file. Raises as `restore` does."""
+        return await self._through(self._filled(app, version, fill, size, who), f"fill {version}")
+
     async def reset(self, app: App, version: str, who: str) -> None:
         """Drop a preview's data and snapshots; it is forked anew at its next deploy, which is now if it runs."""
         self._demand_droppable(app, version)
@@ -159,6 +168,50 @@ class Changes:
 
         async with self.replacement(app, origin) as other:
             return await self.replace(app, to, other, who, restored)
+
+    async def _filled(self, app: App, version: str, fill: Fill, size: int, who: str) -> Replaced:
+        began = time.monotonic()
+
+        def imported(before: str) -> Event:
+            seconds = time.monotonic() - began
+            return VersionImported(
+                app=app.name, version=version, before=before, who=who, size=size, seconds=seconds
+            )
+
+        async with self.replacement(app, None) as other:
+            place = app.versions.place(other)
+            await asyncio.to_thread(_empty, place)
+            await fill(place)
+            if app.versions.exists(version):
+                return await self.replace(app, version, other, who, imported)
+            return await self._begin_with(app, version, other, imported(""))
+
+    async def _begin_with(self, app: App, version: str, other: str, told: Event) -> Replaced:
+        """Let a version that has no data have those of another."""
+        began = time.monotonic()
+        async with self._standstill(app, version):
+            await app.versions.fork(version, None)
+            try:
+                await app.versions.swap(version, other)
+                size, now = await app.versions.size(version), time.time()
+                row = {
+                    "source": "",
+                    "snapshot": "",
+                    "forked": now,
+                    "used": now,
+                    "size": size,
+                    "pending": False,
+                }
+                planned = store.put(store.versions, app=app.name, name=version, **row)
+                await self._forget_released(app, version)
+                await self._events.commit(told, planned)
+            except BaseException:
+                await asyncio.shield(app.versions.undo_swap(version))
+                await asyncio.shield(app.versions.drop(version, force=True))
+                raise
+            await asyncio.shield(app.versions.swapped(version))
+        seconds = time.monotonic() - began
+        return Replaced(version, "", seconds, seconds)
 
     @asynccontextmanager
     async def replacement(self, app: App, origin: Data | None) -> AsyncIterator[str]:
@@ -308,3 +361,11 @@ def _wrote(last: Sequence[str]) -> str:
     """Its last words, unable to steer a terminal."""
     line = "".join(letter for letter in last[-1] if letter.isprintable()).strip() if last else ""
     return f" It wrote: {line[:200]}" if line else ""
+
+
+def _empty(place: Path) -> None:
+    for entry in list(place.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

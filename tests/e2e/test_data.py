@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from typing import Any
@@ -276,3 +277,135 @@ async def test_a_shell_is_on_the_data_and_of_a_snapshot_on_a_copy(up: Up, checko
     assert not list((server.home / "apps/shop/data").glob(".reading-*"))
     told = server.cli("events", folder=checkout.path)
     assert "runs “a database shell on production@" in told and "a database shell on a copy" in told
+
+
+async def test_what_differs_is_told_and_what_a_restore_would_lose(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    server = up(checkout.path, "--production", first)
+    await server.post("", "one")
+    server.cli("data", "snapshot", "--name", "before", folder=checkout.path)
+    said = server.cli("data", "diff", "@before", "production", folder=checkout.path)
+    assert "They are the same" in said
+    await server.post("", "two")
+    (server.home / "apps/shop/data/production/files/new.txt").write_text("12345")
+    said = server.cli("data", "diff", "@before", "production", "--rows", folder=checkout.path)
+    for line in (
+        "database.sqlite",
+        "notes: 1 row → 2 rows (1 added)",
+        '+ text="two"',
+        "+ files/new.txt  5 B",
+    ):
+        assert line in said
+    answer = server.json("data", "diff", "@before", "production", folder=checkout.path)
+    (table,) = answer["databases"][0]["tables"]
+    assert (table["before"], table["after"], table["added"], table["rows"]) == (1, 2, 1, [])
+    for arguments in (("--dry-run",), ()):
+        wish = ("data", "restore", "@before", *arguments)
+        said = server.cli(*wish, folder=checkout.path, code=0 if arguments else 2)
+        assert "From what production has now to what it would have" in said
+        assert "notes: 2 rows → 1 row (1 removed)" in said and "- files/new.txt" in said
+    assert "Restore production of shop?" in said and "Say --yes" in said
+    assert await notes(server) == ["one", "two"]
+
+
+async def test_data_go_out_as_a_file_and_come_in_again(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    second = checkout.commit(counter("second"))
+    server = up(checkout.path, "--production", first)
+    await server.post("", "one")
+    for name in ("out.sqlite", "out.sql", "out.tar"):
+        file = checkout.path / name
+        server.cli("data", "export", "production", str(file), folder=checkout.path)
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert "is there already" in server.cli(
+            "data", "export", "production", str(file), folder=checkout.path, code=2
+        )
+        server.cli("data", "rm", second, "--yes", folder=checkout.path, code=None)
+        server.cli("data", "import", str(file), second, "--yes", folder=checkout.path)
+        assert await notes(server, second[:10]) == ["one"]
+        await server.post(second[:10], "two")
+        said = server.cli("data", "import", str(file), second, "--yes", folder=checkout.path)
+        assert await notes(server, second[:10]) == ["one"]
+        undo = said.split(f"{second[:10]}@")[-1].strip()
+        server.cli("data", "restore", f"{second}@{undo}", "--yes", folder=checkout.path)
+        assert await notes(server, second[:10]) == ["one", "two"]
+    with sqlite3.connect(checkout.path / "out.sqlite") as db:
+        assert db.execute("SELECT text FROM notes").fetchall() == [("one",)]
+    told = server.cli("events", "--json", folder=checkout.path)
+    kinds = [json.loads(line)["kind"] for line in told.splitlines()]
+    assert kinds.count("version_exported") == 3 and kinds.count("version_imported") == 6
+    assert not list((server.home / "apps/shop/data").glob(".reading-*"))
+
+
+async def test_what_cannot_be_data_is_refused_and_changes_nothing(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    server = up(checkout.path, "--production", first)
+    await server.post("", "one")
+    born = (await server.get()).json["born"]
+    bad = checkout.path / "bad.sqlite"
+    for contents in (b"", b"SQLite format 3\0" + b"\1" * 5000, b"not ; even ( sql"):
+        bad.write_bytes(contents)
+        server.cli("data", "import", str(bad), "production", "--yes", folder=checkout.path, code=None)
+        answer = (await server.get()).json
+        assert (answer["notes"], answer["born"]) == (["one"], born)  # it was not even stopped
+    assert server.json("data", "snapshots", folder=checkout.path) == []
+    assert not list((server.home / "apps/shop/data").glob("rehearsal-*"))
+
+
+async def test_a_file_for_which_the_disk_has_no_room_is_refused(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    server = up(checkout.path, "--production", first)
+    await server.post("", "one")
+    server.stop()
+    (server.home / "config.toml").write_text('[disk]\nreserve = "100%"\n')
+    server = up(checkout.path)
+    big = checkout.path / "big.sqlite"
+    big.write_bytes(b"x" * 5_000_000)
+    said = server.cli("data", "import", str(big), "production", "--yes", folder=checkout.path, code=1)
+    assert "the file does not fit" in said
+    assert await notes(server) == ["one"]
+
+
+async def test_who_may_what_with_data(up: Up, checkout: Checkout) -> None:
+    first = checkout.commit(counter("first"))
+    second = checkout.commit(counter("second"))
+    server = up(checkout.path, "--production", first)
+    await server.post("", "one")
+    await notes(server, second[:10])
+    server.cli("data", "snapshot", "--name", "one", folder=checkout.path)
+    bearer = {}
+    for role in ("viewer", "developer"):
+        made = server.json("token", "create", f"a-{role}", "--role", role, folder=checkout.path)
+        bearer[role] = f"Bearer {made['token']}"
+
+    async def may(role: str, method: str, route: str, **body: Any) -> bool:
+        """Whether the role was enough."""
+        headers = {"Authorization": bearer[role]}
+        data = {"json": body} if method == "POST" else {"params": body}
+        answer = await server.request(method, "lazycloud", f"/api/apps/shop/data{route}", headers, **data)
+        assert answer.status < 500, answer
+        return answer.status != 403
+
+    compare = {"a": "@one", "b": "production"}
+    assert await may("viewer", "GET", "") and await may("viewer", "GET", "/diff", **compare)
+    for method, route, body in (
+        ("GET", "/diff", {**compare, "rows": 1}),
+        ("POST", "/snapshot", {"ref": "production"}),
+        ("GET", "/export", {"point": second, "format": "none"}),
+        ("POST", "/restore", {"point": "@one", "to": second}),
+        ("POST", "/reset", {"ref": second}),
+        ("GET", "/shell", {"point": "@one"}),
+        ("POST", "/import?ref=" + second, {}),
+    ):
+        assert not await may("viewer", method, route, **body), route
+        assert await may("developer", method, route, **body), route
+    for method, route, body in (
+        ("POST", "/restore", {"point": "@one"}),
+        ("GET", "/export", {"point": "@one"}),
+        ("POST", "/import?ref=production", {}),
+        ("POST", "/forget", {"point": "@one"}),
+        ("GET", "/shell", {"point": "production"}),
+        ("POST", "/prune", {"dry_run": True}),
+    ):
+        assert not await may("developer", method, route, **body), route
+    assert await notes(server) == ["one"]

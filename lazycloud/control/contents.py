@@ -1,0 +1,157 @@
+"""What is in the data of versions, told by a process of its own: what differs; and data as files, out and in.
+
+A version is read as a copy that nobody else uses; what comes in is looked through before anything is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+
+from lazycloud.allowance import in_words
+from lazycloud.config import Config
+from lazycloud.data import tools
+from lazycloud.data.names import PRODUCTION
+from lazycloud.data.tools.process import Limits
+from lazycloud.data.versions import READING
+from lazycloud.deployments.app import App
+from lazycloud.deployments.changes import Changes, Replaced
+from lazycloud.deployments.snapshots import Data, Snapshots, shown
+from lazycloud.errors import BadInput, TooLarge
+from lazycloud.events import EventLog, VersionExported
+from lazycloud.walls.sandbox import Sandbox
+
+PIECE = 1 << 20
+LOOK_EVERY = 16 << 20  # bytes of an upload between two looks at the disk
+FORMATS = ("sqlite", "sql", "tar")
+LONG = Limits(seconds=3600.0)  # for what reads or writes all of the data
+
+Json = dict[str, Any]
+
+
+class Contents:
+    """`walls` are put around who reads; None where there are none."""
+
+    def __init__(
+        self, config: Config, snapshots: Snapshots, changes: Changes, events: EventLog, walls: Sandbox | None
+    ) -> None:
+        self._config = config
+        self._snapshots = snapshots
+        self._changes = changes
+        self._events = events
+        self._walls = walls
+
+    async def difference(self, app: App, one: Data, other: Data, table: str = "", rows: int = 0) -> Json:
+        """What became of one version's data in another, as docs/protocols.md has it."""
+        one, other = (self._snapshots.read_from(app, data) for data in (one, other))
+        async with (
+            app.versions.unfolded(one.version, one.snapshot) as before,
+            app.versions.unfolded(other.version, other.snapshot) as after,
+        ):
+            found = await tools.difference(before, after, walls=self._walls, table=table, rows=rows)
+        return found.as_dict()
+
+    async def export(
+        self, request: web.Request, app: App, data: Data, kind: str, who: str
+    ) -> web.StreamResponse:
+        """A file, streamed."""
+        if kind not in FORMATS:
+            raise BadInput(f"“{kind[:40]}” is no format of data.", f"Give one of {', '.join(FORMATS)}.")
+        origin = self._snapshots.read_from(app, data)
+        with _aside(app) as folder:
+            target = folder / "data"
+            async with app.versions.unfolded(origin.version, origin.snapshot) as place:
+                exported = await tools.export(place, target, kind, walls=self._walls, limits=LONG)
+            self._events.append(
+                VersionExported(
+                    app=app.name,
+                    version=data.version,
+                    snapshot=data.snapshot or "",
+                    format=kind,
+                    who=who,
+                )
+            )
+            name = f"{app.name}-{shown(data.version)}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.{kind}"
+            return await _send(request, target, name, exported.note)
+
+    async def take_in(
+        self, request: web.Request, app: App, version: str, kind: str, who: str
+    ) -> tuple[Replaced, tools.Imported]:
+        """The body of a request becomes the data of a version."""
+        if kind not in ("", *FORMATS):
+            raise BadInput(f"“{kind[:40]}” is no format of data.", f"Give one of {', '.join(FORMATS)}.")
+        with _aside(app) as folder:
+            file = folder / "data"
+            size = await self._receive(request, file)
+            told: list[tools.Imported] = []
+
+            async def fill(place: Path) -> None:
+                told.append(await tools.import_(file, place, kind=kind, walls=self._walls, limits=LONG))
+
+            replaced = await self._changes.fill(app, version, fill, size, who)
+        return replaced, told[0]
+
+    async def _receive(self, request: web.Request, file: Path) -> int:
+        """Write a body down, as long as the disk keeps its reserve; its bytes."""
+        self._demand_room(file.parent, request.content_length or 0)
+        size, looked = 0, 0
+        with file.open("wb") as written:
+            async for piece in request.content.iter_chunked(PIECE):
+                await asyncio.to_thread(written.write, piece)
+                size += len(piece)
+                if size - looked >= LOOK_EVERY:
+                    looked = size
+                    self._demand_room(file.parent, 0)
+        if not size:
+            raise BadInput("The file is empty.", "Send what `lazycloud data export` wrote, or sqlite3.")
+        return size
+
+    def _demand_room(self, folder: Path, needed: int) -> None:
+        """Twice what comes is needed: it is kept until it has become data."""
+        disk = shutil.disk_usage(folder)
+        reserve = self._config.disk.reserve.of(disk.total)
+        if disk.free - 2 * needed < reserve:
+            raise TooLarge(
+                f"The disk has {in_words(disk.free)} free, of which {in_words(reserve)} are kept free: "
+                "the file does not fit.",
+                "`lazycloud disk` tells where it went.",
+            )
+
+
+@contextmanager
+def _aside(app: App) -> Iterator[Path]:
+    """A folder beside the app's data, on their disk; a crash leaves what the next start removes."""
+    beside = app.versions.place(PRODUCTION).parent
+    beside.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix=READING, dir=beside))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _send(request: web.Request, file: Path, name: str, note: str) -> web.StreamResponse:
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "Cache-Control": "no-store",
+            **({"Lazycloud-Note": quote(note)} if note else {}),
+        }
+    )
+    response.content_length = file.stat().st_size
+    await response.prepare(request)
+    with file.open("rb") as data:
+        while piece := await asyncio.to_thread(data.read, PIECE):
+            await response.write(piece)
+    await response.write_eof()
+    return response
