@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 RECENT = 4096  # facts kept in memory: followers that are up to date never touch the database
 UNWRITTEN = 10_000  # facts kept while the disk takes none; the oldest go first
 
+THINNED = "others of its time are kept"  # why most snapshots go
 _WHY = {
     "promote": "before a promote",
     "release": "before a release command",
     "restore": "before other data came in its place",
-    "timer": "its time had come",
     "fork": "for a fork",
 }
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -276,6 +276,8 @@ class SnapshotTaken(Event):
     size: int
 
     def sentence(self) -> str:
+        if self.why == "timer":
+            return ""
         named = f" “{self.name}”" if self.name else ""
         by = f", by {self.who}" if self.why == "asked" else f": {_WHY.get(self.why, self.why)}"
         return f"A snapshot{named} was taken of the data of {_version(self.version)} of {self.app}{by}"
@@ -289,6 +291,8 @@ class SnapshotDropped(Event):
     why: str
 
     def sentence(self) -> str:
+        if self.why == THINNED:
+            return ""
         which = f"“{self.name}”" if self.name else self.snapshot
         of = f"of the data of {_version(self.version)} of {self.app}"
         return f"The snapshot {which} {of} was removed: {self.why}"

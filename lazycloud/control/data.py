@@ -215,7 +215,7 @@ class VersionData:
             "used": time.time() if live else known["used"] or known["forked"],
             "bytes": await app.versions.size(name),
             "own": None,
-            "pending": known["pending"],
+            "pending": known["pending"] and not app.versions.exists(name),
             "live": live,
             "pinned": commit_id in pinned,
             "production": is_production,

@@ -142,6 +142,7 @@ class Control:
         self._closing.push_async_callback(self.changes.close)
         self._closing.push_async_callback(self.keeper.close)
         for app in self.fleet.apps.values():
+            await self.changes.recover(app)
             await self.snapshots.reconcile(app)
         await self.fleet.restore()  # before anybody can ask for what is only to be found again
         await self._serve()

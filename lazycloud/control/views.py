@@ -50,6 +50,10 @@ TOLD = (
     "pull_allowed",
     "disk_reclaimed",
     "disk_short",
+    "fork_planned",
+    "version_restored",
+    "version_imported",
+    "version_exported",
 )
 """Kinds of facts that the control page lists."""
 

@@ -198,6 +198,15 @@ class Versions:
         """The swap of a version holds for good."""
         await self._copying(lambda: durable.remove(self._swapping(version)))
 
+    def swapping(self) -> dict[str, str]:
+        """The swaps that do not hold yet: version -> the other one. Blocks."""
+        notes = self._folder.glob(".swapping-*")
+        return {
+            note.name.removeprefix(".swapping-"): note.read_text().split()[0]
+            for note in notes
+            if not note.name.endswith(".new")
+        }
+
     async def undo_swap(self, version: str) -> bool:
         """Take back a swap that does not hold yet; False if there is none. Nobody uses either version now."""
         return await self._copying(lambda: self._undo_swap(self._swapping(version)))

@@ -71,6 +71,15 @@ class Changes:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def recover(self, app: App) -> None:
+        """A control that ended in the middle of a restore has swapped the data, or not: that holds.
+
+        What they were is a snapshot since before the swap, and no release command counts as run on them.
+        """
+        for version, other in app.versions.swapping().items():
+            if other.startswith(REPLACING):
+                await app.versions.swapped(version)
+
     async def fork(self, app: App, data: Data, to: str, who: str) -> Data:
         """Let a version begin with these data, at its next deploy; the snapshot that it will have.
 
@@ -119,7 +128,7 @@ class Changes:
 
     def is_live(self, app: App, version: str) -> bool:
         """Whether anything runs on it, or is about to."""
-        return any(one.workers or one.is_deploying or one.errands for one in self._on(app, version))
+        return any(one.runs or one.is_deploying or one.errands for one in self._on(app, version))
 
     async def _fork(self, app: App, data: Data, to: str, who: str) -> Data:
         if self._snapshots.has_data(app, to):
@@ -190,26 +199,21 @@ class Changes:
         """Let a version that has no data have those of another."""
         began = time.monotonic()
         async with self._standstill(app, version):
-            await app.versions.fork(version, None)
+            await self._forget_released(app, version)
+            fork, now = await app.versions.fork(version, other), time.time()
+            row = {
+                "source": "",
+                "snapshot": "",
+                "forked": now,
+                "used": now,
+                "size": fork.bytes,
+                "pending": False,
+            }
             try:
-                await app.versions.swap(version, other)
-                size, now = await app.versions.size(version), time.time()
-                row = {
-                    "source": "",
-                    "snapshot": "",
-                    "forked": now,
-                    "used": now,
-                    "size": size,
-                    "pending": False,
-                }
-                planned = store.put(store.versions, app=app.name, name=version, **row)
-                await self._forget_released(app, version)
-                await self._events.commit(told, planned)
+                await self._events.commit(told, store.put(store.versions, app=app.name, name=version, **row))
             except BaseException:
-                await asyncio.shield(app.versions.undo_swap(version))
                 await asyncio.shield(app.versions.drop(version, force=True))
                 raise
-            await asyncio.shield(app.versions.swapped(version))
         seconds = time.monotonic() - began
         return Replaced(version, "", seconds, seconds)
 
@@ -306,7 +310,7 @@ class Changes:
     async def _standstill(self, app: App, version: str) -> AsyncIterator[bool]:
         """Nothing runs on it; whether anything did. Raises Conflict while it is deployed, or somebody is at it."""
         self._demand_rest(app, version)
-        ran = any(one.workers for one in self._on(app, version))
+        ran = any(one.runs for one in self._on(app, version))
         async with self._fleet.standstills.of(app.name, version):
             for one in self._on(app, version):
                 await one.cleared()

@@ -154,6 +154,11 @@ class Deployment:
         return resting and over and not (self.workers or self.errands or self.wanted)
 
     @property
+    def runs(self) -> bool:
+        """Whether anything of it runs, or is about to again."""
+        return bool(self.workers) or self.state in (State.READY, State.RESTARTING)
+
+    @property
     def is_deploying(self) -> bool:
         return self.state in DEPLOYING
 

@@ -24,7 +24,7 @@ from lazycloud.deployments.app import App
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.thinning import Aged, thin
 from lazycloud.errors import Ambiguous, Conflict, LazycloudError, NotFound
-from lazycloud.events import EventLog, SnapshotDropped, SnapshotTaken, VersionDropped
+from lazycloud.events import THINNED, EventLog, SnapshotDropped, SnapshotTaken, VersionDropped
 from lazycloud.store import Store
 
 log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ class Snapshots:
                 if row["version"] == version
             ]
             for snapshot in thin(aged, now, self._keep):
-                await self.forget(app, version, snapshot, "others of its time are kept")
+                await self.forget(app, version, snapshot, THINNED)
 
     async def look(self, app: App, now: float) -> None:
         """Take one of production if its time has come, and anything was written since the last."""

@@ -59,7 +59,7 @@ class Standstills:
         ours = [one for one in self._known() if _place(one) == place]
         self._demand_free(place, ours)
         self._over[place] = asyncio.Event()
-        ran = {one.id for one in ours if one.workers}
+        ran = {one.id for one in ours if one.runs}
         try:
             await asyncio.gather(*map(self._stop, ours))
             yield
