@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from lazycloud.cli.terminal import age, dot, plain, size, table
+from lazycloud.cli.running import short
+from lazycloud.cli.terminal import dot, plain, size, table
 
-SHORT = 10
-NAMES = 2  # of snapshots, that are told; the others are counted
+NAME = 18  # letters of a snapshot's name
 
 Json = dict[str, Any]
 
@@ -19,13 +20,17 @@ Json = dict[str, Any]
 def tree(versions: list[Json]) -> Table:
     """The table. Those whose origin is gone stand beside production."""
     shows_own = any(one["own"] is not None for one in versions)
-    headings = ["version", "~", "forked", ">size", *([">own"] if shows_own else []), "snapshots", "last used"]
+    headings = ["version", "~", "forked", ">size", *([">own"] if shows_own else []), "snapshots", "used"]
+    names = {each["id"]: each["name"] for one in versions for each in one["snapshots"]}
     rows: list[list[Any]] = []
     for one, lines in _placed(versions):
         own = [size(one["own"])] if shows_own else []
-        name = plain(lines, "dim").append_text(plain(one["label"], "green" if one["production"] else ""))
-        place = dot("ready" if one["live"] else "stopped").append(" ").append_text(name)
-        rows.append([place, _about(one), _forked(one), _size(one), *own, _snapshots(one), _used(one)])
+        name = Text.assemble(
+            dot("ready" if one["live"] else "stopped"),
+            (f" {lines}", "dim"),
+            plain(one["label"], "green" if one["production"] else ""),
+        )
+        rows.append([name, _about(one), _forked(one, names), _size(one), *own, _snapshots(one), _used(one)])
     return table(headings, rows)
 
 
@@ -54,37 +59,39 @@ def _placed(versions: list[Json]) -> Iterator[tuple[Json, str]]:
 
 
 def _about(one: Json) -> Text:
-    text = plain("pinned ", "yellow") if one["pinned"] else plain("")
-    return text.append_text(plain(one["subject"], "dim" if not one["live"] else ""))
+    pinned = [("pinned ", "yellow")] if one["pinned"] else []
+    subject = plain(one["subject"], "" if one["live"] else "dim")
+    return Text.assemble(*pinned, subject, no_wrap=True, overflow="ellipsis")
 
 
-def _forked(one: Json) -> str:
-    if one["production"] and not one["source"]:
-        return ""
-    when = age(one["forked"]) if one["forked"] else ""
-    at = f"@{_id(one)}" if one["snapshot"] else ""
-    return " ".join(filter(None, (at, when)))
+def _forked(one: Json, names: Mapping[str, str]) -> str:
+    """At which snapshot, else when."""
+    if one["snapshot"]:
+        day, _, rest = one["snapshot"].partition("T")
+        name = names.get(one["snapshot"]) or f"{day[4:6]}-{day[6:8]} {rest[:2]}:{rest[2:4]}"
+        return f"@{_cut(name)}"
+    return _ago(one["forked"]) if one["source"] else ""
 
 
-def _id(one: Json) -> str:
-    """The day and the time of a snapshot's id."""
-    day, _, rest = one["snapshot"].partition("T")
-    return f"{day[4:6]}-{day[6:8]}T{rest[:2]}:{rest[2:4]}"
+def _ago(at: float) -> str:
+    return f"{short(time.time() - at)} ago" if at else ""
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
 
 
 def _size(one: Json) -> Text:
     return plain("not yet", "yellow") if one["pending"] else plain(size(one["bytes"]))
 
 
-def _snapshots(one: Json) -> Text:
+def _snapshots(one: Json) -> str:
+    """A name, and how many others there are."""
     taken = one["snapshots"]
-    names = [each["name"] for each in taken if each["name"]]
-    shown = ", ".join(names[:NAMES])
-    more = len(taken) - len(names[:NAMES])
-    if more:
-        shown += f" and {more}" if shown else str(more)
-    return plain(shown)
+    name = next((_cut(each["name"]) for each in taken if each["name"]), "")
+    more = len(taken) - bool(name)
+    return " + ".join(filter(None, (name, str(more or ""))))
 
 
 def _used(one: Json) -> Text:
-    return plain("runs", "green") if one["live"] else plain(age(one["used"] or None))
+    return plain("runs", "green") if one["live"] else plain(_ago(one["used"]))

@@ -200,9 +200,9 @@ class Versions:
 
     def swapping(self) -> dict[str, str]:
         """The swaps that do not hold yet: version -> the other one. Blocks."""
-        notes = self._folder.glob(".swapping-*")
+        notes = self._folder.glob(f"{SWAPPING}*")
         return {
-            note.name.removeprefix(".swapping-"): note.read_text().split()[0]
+            note.name.removeprefix(SWAPPING): note.read_text().split()[0]
             for note in notes
             if not note.name.endswith(".new")
         }

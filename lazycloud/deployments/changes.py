@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import update
-
 from lazycloud import store
 from lazycloud.data.names import PRODUCTION, REHEARSAL
 from lazycloud.deployments.app import App
@@ -347,10 +345,8 @@ class Changes:
         for one in self._on(app, version):
             one.released = released.get(one.id, "")
         await self._events.flush()
-        table = store.deployments
-        ours = update(table).where(table.c.app == app.name, table.c.version == version)
-        changes = [ours.values(released="")]
-        changes += [ours.where(table.c.id == each).values(released=key) for each, key in released.items()]
+        changes = [store.forget_releases(app.name, version)]
+        changes += [store.change(store.deployments, each, released=key) for each, key in released.items()]
         await asyncio.to_thread(self._store.note, changes)
 
     async def _through(self, work: Coroutine[Any, Any, T], name: str) -> T:

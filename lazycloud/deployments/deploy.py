@@ -247,23 +247,30 @@ class Deploy:
     async def _run_on_data(self, release: Release, command: str, output: Output) -> None:
         """A preview whose first release command fails, or is cut off, gives its half-changed data up.
 
-        A retry forks anew.
+        A retry forks anew, at the same snapshot if somebody chose that.
         """
         deployment = self.deployment
         try:
             await self._command(release, command, output)
         except (StepFailed, asyncio.CancelledError):
             if not deployment.key.is_production and not deployment.released:
-                await asyncio.shield(self.drop_data("its release command did not succeed"))
+                await asyncio.shield(self.drop_data("its release command did not succeed", again=True))
             raise
 
-    async def drop_data(self, why: str) -> None:
-        version = self.deployment.key.version
+    async def drop_data(self, why: str, again: bool = False) -> None:
+        """`again`: at the next deploy it is forked at the same snapshot, if it was at one."""
+        version, forget = (
+            self.deployment.key.version,
+            store.forget_version(self.app.name, self.deployment.key.version),
+        )
+        for row in self.state.rows(store.versions, app=self.app.name, name=version):
+            if again and row["snapshot"]:
+                forget = store.put(store.versions, **row | {"pending": True, "size": 0})
         await self.app.versions.drop(version)
         self.deployment.released = ""
         self.log.append(
             VersionDropped(app=self.app.name, deployment=self.deployment.id, version=version, why=why),
-            store.forget_version(self.app.name, version),
+            forget,
             store.put(store.deployments, **self.deployment.row()),
         )
 

@@ -9,6 +9,7 @@ from .conftest import CommandLine
 from .server import ScriptedServer
 
 ESCAPE = "\x1b]0;owned\x07"
+ID = "20260131T120000000001-0123abcd"
 A, B, C = "a" * 40, "b" * 40, "c" * 40
 
 
@@ -23,7 +24,7 @@ def version(name: str, source: str = "production", **more: Any) -> dict[str, Any
 def snapshot(name: str = "", why: str = "timer") -> dict[str, Any]:
     at = time.time() - 3600
     return {
-        "id": "20260131T120000000000-0123abcd", "name": name, "why": why, "at": at, "who": "Ada",
+        "id": ID if name else ID.replace("01-", "02-"), "name": name, "why": why, "at": at, "who": "Ada",
         "size": 99_000, "note": "",
     }  # fmt: skip
 
@@ -32,7 +33,7 @@ def tree() -> dict[str, Any]:
     production = version(
         "production", "", snapshots=[snapshot("before-import", "asked"), snapshot()], live=True
     )
-    forked = version(B, A, snapshot="20260131T120000000000-0123abcd", pending=True, bytes=0)
+    forked = version(B, A, snapshot=ID, pending=True, bytes=0)
     return {"versions": [production, version(A), forked, version(C, "gone")], "keep": 2592000, "limit": 0}
 
 
@@ -43,8 +44,9 @@ async def test_ls_shows_who_was_forked_from_whom(lazycloud: CommandLine, server:
     assert [row.partition("Sell")[0].rstrip() for row in rows] == [
         "● production", f"○ └─ {A[:10]}", f"○    └─ {B[:10]}", f"○ {C[:10]}",
     ]  # fmt: skip
-    assert "before-import and 1" in rows[0] and rows[0].endswith("runs")
-    assert "@01-31T12:00 2 hours ago" in rows[2] and "not yet" in rows[2]
+    assert "before-import + 1" in rows[0] and rows[0].endswith("runs")
+    assert "  2 h ago  " in rows[1] and rows[1].endswith("1 min ago")
+    assert "@before-import" in rows[2] and "not yet" in rows[2]
     assert max(map(len, rows)) <= 100
     assert (await lazycloud("data", "ls", "--json")).status == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.e2e.conftest import Up
@@ -409,3 +411,52 @@ async def test_who_may_what_with_data(up: Up, checkout: Checkout) -> None:
     ):
         assert not await may("developer", method, route, **body), route
     assert await notes(server) == ["one"]
+
+
+async def test_a_control_that_is_killed_during_a_restore_leaves_whole_data(
+    up: Up, checkout: Checkout
+) -> None:
+    first = checkout.commit(counter("first"))
+    server = up(checkout.path, "--production", first)
+    await server.post("", "old")
+    server.cli("data", "snapshot", "--name", "old", folder=checkout.path)
+    await server.post("", "new")
+    asked = f"{server.home}/run/api"
+    for moment in (0.0, 0.05, 0.15, 0.3, 0.6):  # copied, stopped, swapped, started, done
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(asked)) as session:
+            restoring = asyncio.create_task(restored(session))
+            await asyncio.sleep(moment)
+            server.children()["control"].kill()
+            await asyncio.gather(restoring, return_exceptions=True)
+        found = await notes(server)
+        assert found in (["old"], ["old", "new"])
+        if found == ["old"]:  # what it was is there
+            (undo, *_) = server.json("data", "snapshots", folder=checkout.path)
+            assert undo["why"] == "restore"
+            server.cli("data", "restore", f"@{undo['id']}", "--yes", folder=checkout.path)
+        assert await notes(server) == ["old", "new"]
+    beside = [place.name for place in (server.home / "apps/shop/data").iterdir()]
+    assert sorted(beside) == ["production", "production.snapshots"]
+
+
+async def restored(session: aiohttp.ClientSession) -> None:
+    await session.post("http://localhost/api/apps/shop/data/restore", json={"point": "@old"})
+
+
+async def test_a_fork_whose_release_command_failed_is_forked_at_the_same_snapshot_again(
+    up: Up, checkout: Checkout
+) -> None:
+    count = "if db.execute('SELECT count(*) FROM notes').fetchone()[0] < 2: raise SystemExit('too few')\n"
+    first = checkout.commit(counter("first"))
+    second = checkout.commit(counter("second", **WITH_RELEASE, **{"migrate.py": MIGRATION + count}))
+    server = up(checkout.path, "--production", first)
+    await server.post("", "old")
+    server.cli("data", "snapshot", "--name", "few", folder=checkout.path)
+    await server.post("", "new")
+    server.cli("data", "fork", "@few", "--to", second, folder=checkout.path)
+    for _ in range(2):
+        said = server.cli("deploy", second, folder=checkout.path, code=1)
+        assert "too few" in said
+        assert versions(server, checkout)[second[:10]]["pending"]
+    server.cli("data", "rm", second, "--yes", folder=checkout.path)
+    assert await notes(server, second[:10]) == ["old", "new"]
