@@ -75,7 +75,8 @@ from lazycloud.store import Store
 from lazycloud.walls import sandbox
 from lazycloud.walls.groups import Groups
 from lazycloud.walls.ports import Wall
-from lazycloud.walls.sandbox import Sandbox
+from lazycloud.walls.sandbox import Enclosed, Sandbox
+from lazycloud.walls.view import View
 from lazycloud.workers.bounds import Bounds
 from lazycloud.workers.engine import Engine, Processes, Sandboxed
 from lazycloud.workers.ports import RANGE
@@ -339,6 +340,7 @@ class Control:
         )
         stages.in_use = lambda release: is_held(self.fleet, name, release)
         versions = Versions(folder / "data")
+        versions.lines.enclose = self._enclose_holder if self._walls else None
         stages.clear_leftovers()
         versions.clear_leftovers()
         app = App(name, wish.source, own_domain or self._domain(name), follow, repository, stages, versions)
@@ -357,6 +359,12 @@ class Control:
                 store.put(store.apps, **values),
             )
         return app
+
+    def _enclose_holder(self, read: tuple[Path, ...], write: tuple[Path, ...]) -> Enclosed:
+        """Who speaks SQLite to an app's databases sees nothing else of the server."""
+        assert self._walls
+        view = View(self.config.home, read, write, network=False)
+        return self._walls.enclose(view, Path("/"), {})
 
     def _limits(self) -> Limits:
         config = self.config

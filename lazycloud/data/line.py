@@ -103,7 +103,9 @@ class Line:
         enclose: Enclosed | None = None,
         keep_for: float = 0.0,
         command: Sequence[str] = COMMAND,
+        patience: float = PATIENCE,
     ) -> None:
+        self._patience = patience
         self._root = place.resolve()
         self._folder = archive
         self._enclose = enclose
@@ -139,14 +141,16 @@ class Line:
         enclose: Enclosed | None = None,
         keep_for: float = 0.0,
         command: Sequence[str] = COMMAND,
+        patience: float = PATIENCE,
     ) -> Line:
         """Hold the databases below `place`, a version's folder; what is kept of them is in the folder `archive`.
 
         `enclose` puts the holder behind walls: `place` and the archive's folder `copies` must be writable there.
+        `patience`: seconds to wait for the lock of a database that has to be copied.
         Returns when all are held that can be: `troubles` says of the others why not. Raises Unavailable when there
         can be no holder.
         """
-        line = cls(place, archive, enclose, keep_for, command)
+        line = cls(place, archive, enclose, keep_for, command, patience)
         try:
             await line._in_thread(line._load)
             await line.adopt()
@@ -312,7 +316,7 @@ class Line:
                 path=str(source.resolve()),
                 inode=[facts.st_dev, facts.st_ino],
                 target=str(copy.resolve()),
-                seconds=PATIENCE,
+                seconds=self._patience,
             )
             await self._in_thread(lambda: shutil.move(copy, target))
         except Refusal as problem:

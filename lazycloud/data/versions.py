@@ -1,7 +1,7 @@
 """The versions of an app's data: each a database and a folder of files of its own, under <folder>/<version>/.
 
-A worker finds its own through DATABASE_URL and DATA_DIR. Forks and snapshots are full copies for now; what
-callers see of them is made so that they can become cheap.
+A worker finds its own through DATABASE_URL and DATA_DIR. A fork and a snapshot share their bytes with what they were
+made of where the file system can; else they are copies.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from lazycloud.data import durable, sqlite, within
+from lazycloud.data import durable, image
 from lazycloud.data.files import Copy
+from lazycloud.data.lines import ARCHIVE, Lines
 from lazycloud.data.names import (
     PASSING,
     PRODUCTION,
@@ -66,25 +68,31 @@ class Snapshot:
 class Versions:
     """The versions in one folder. `patience`: seconds to wait for an app's lock on its database.
 
-    All copies are made by one thread, one after the other. Two at once from one source would take each other's
-    locks: reading a file raw (to see whether it is a database) and closing it drops every POSIX lock that this
-    process has on it, those of an SQLite connection in another thread too. A process for each copy would keep
-    them apart as well, and cost its start; copies are bound by the disk anyway.
+    No SQLite is spoken here: a process that closes any file of a database drops all its locks on it, and an app's
+    database is hostile input. Copies of databases are made of their bytes (`lines`), at a moment that is known.
     """
 
     def __init__(self, folder: Path, patience: float = PATIENCE) -> None:
         self._folder = folder.absolute()
-        self._patience = patience
+        self.lines = Lines(self._folder, patience)
         self._links: set[Path] = set()  # where versions were made, which lead to them for a while
         self._begun: dict[Path, Path] = {}  # version -> the folder that it will have been made in
-        self._copier = ThreadPoolExecutor(max_workers=1, thread_name_prefix="copy of data")
+        self._copies: set[asyncio.Task[Any]] = set()
+        self._makers: dict[str, asyncio.Lock] = {}
+        self._copier = ThreadPoolExecutor(max_workers=2, thread_name_prefix="copy of data")
 
     def __repr__(self) -> str:
         return f"<Versions in {self._folder}>"
 
     def clear_leftovers(self) -> None:
         """Remove what an earlier process left half-made or half-dropped. Not while copies are made."""
-        for pattern in (f"{MAKING}*", f"{DROPPING}*", f"{READING}*", f"*{SNAPSHOTS}/{MAKING}*"):
+        for pattern in (
+            f"{MAKING}*",
+            f"{DROPPING}*",
+            f"{READING}*",
+            f"*{ARCHIVE}",
+            f"*{SNAPSHOTS}/{MAKING}*",
+        ):
             for leftover in self._folder.glob(pattern):
                 if leftover.is_symlink():
                     leftover.unlink()
@@ -98,7 +106,9 @@ class Versions:
                     await self.drop(place.name)
 
     async def close(self) -> None:
-        """Finish the copy under way, and make no other."""
+        """Finish the copies under way, and make no other."""
+        await asyncio.gather(*self._copies, return_exceptions=True)
+        await self.lines.close()
         await asyncio.to_thread(self._copier.shutdown, cancel_futures=True)
         for making in self._begun.values():
             shutil.rmtree(making, ignore_errors=True)
@@ -139,7 +149,7 @@ class Versions:
         place = self.place(version)
         begun = self._begun.get(place)
         try:
-            return await self._copying(lambda: self._fork(version, place, source, origin))
+            return await self._through(self._fork(version, place, source, origin))
         finally:
             if begun:
                 self._links.add(begun)
@@ -154,8 +164,8 @@ class Versions:
         """Freeze a version as it is now. Raises as `fork` does."""
         origin, snapshot = self._origin(version, None), new_snapshot()
         place = self._snapshots(version) / snapshot
-        await self._copying(lambda: self._make(place, version, origin))
-        return Snapshot(snapshot, version, await asyncio.to_thread(_size, place), "")
+        note = await self._through(self._make(place, version, origin))
+        return Snapshot(snapshot, version, await asyncio.to_thread(_size, place), note)
 
     def snapshots(self, version: str) -> list[str]:
         """The ids of those that there are, oldest first."""
@@ -175,7 +185,7 @@ class Versions:
         """
         origin = self._origin(version, at)
         place = self._folder / f"{READING}{secrets.token_hex(8)}"
-        await self._copying(lambda: self._make(place, version, origin))
+        await self._through(self._make(place, version, origin))
         try:
             yield place
         finally:
@@ -187,6 +197,7 @@ class Versions:
         Until `swapped` is called it is taken back by `undo_swap`, also after a crash.
         """
         places = self.place(version), self.place(other)
+        await self._release(version, other)
         await self._copying(lambda: self._swap(*places))
 
     def _swap(self, place: Path, other: Path) -> None:
@@ -209,6 +220,7 @@ class Versions:
 
     async def undo_swap(self, version: str) -> bool:
         """Take back a swap that does not hold yet; False if there is none. Nobody uses either version now."""
+        await self._release(version)
         return await self._copying(lambda: self._undo_swap(self._swapping(version)))
 
     async def undo_swaps(self, holds: str) -> list[str]:
@@ -239,7 +251,8 @@ class Versions:
         """Remove a version and its snapshots; nothing happens if it is not there. Production only by force."""
         if version == PRODUCTION and not force:
             raise Conflict("Production's data is not dropped.", "Only with force.")
-        places = [self.place(version), self._snapshots(version)]
+        places = [self.place(version), self._snapshots(version), self._folder / f"{version}{ARCHIVE}"]
+        await self._release(version)
         await self._copying(lambda: self._drop(places))
 
     async def size(self, version: str) -> int:
@@ -270,42 +283,68 @@ class Versions:
             return self.place(source)
         return self._snapshots(source) / check_snapshot(at)
 
+    async def _through(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """To its end, though who asked for it may be cancelled."""
+        task = asyncio.create_task(work, name="copy of data")
+        self._copies.add(task)
+        task.add_done_callback(self._copies.discard)
+        return await asyncio.shield(task)
+
+    async def _release(self, *versions: str) -> None:
+        """Before their folders are moved, or go."""
+        for version in versions:
+            await self.lines.release(version)
+
+    @contextlib.asynccontextmanager
+    async def _making(self, version: str) -> AsyncIterator[None]:
+        """One who makes a version at a time: who comes later finds it made."""
+        lock = self._makers.setdefault(version, asyncio.Lock())
+        async with lock:
+            yield
+        if not lock.locked():
+            self._makers.pop(version, None)
+
     async def _copying(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._copier, work)
 
-    def _fork(self, version: str, place: Path, source: str | None, origin: Path | None) -> Fork:
-        began, made = time.monotonic(), not place.is_dir()
-        if made:
-            self._make(place, source or "", origin)
-        return Fork(version, source, _size(place), time.monotonic() - began, made)
+    async def _fork(self, version: str, place: Path, source: str | None, origin: Path | None) -> Fork:
+        began = time.monotonic()
+        async with self._making(version):
+            made = not place.is_dir()
+            if made:
+                await self._make(place, source or "", origin)
+        size = await asyncio.to_thread(_size, place)
+        return Fork(version, source, size, time.monotonic() - began, made)
 
-    def _make(self, place: Path, source: str, origin: Path | None) -> None:
-        """Make a version's or a snapshot's folder, whole or not at all."""
+    async def _make(self, place: Path, source: str, origin: Path | None) -> str:
+        """Make a version's or a snapshot's folder, whole or not at all. What is not exact of it, in words, or ""."""
         if origin and not origin.is_dir():
             raise NotFound(f"There is no data of {source[:40]} to copy ({origin.name}).")
+        begun = self._begun.pop(place, None)
+        making = await self._copying(lambda: _make_aside(place))
         try:
-            with _whole(place, self._begun.pop(place, None)) as making:
-                self._fill(making, origin)
-        except OSError as problem:
-            if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise self._full(origin) from problem
+            note = await self._fill(making, source, origin)
+            await self._copying(lambda: _publish(making, place, begun))
+        except BaseException as problem:
+            await asyncio.shield(self._copying(lambda: _remove([making, begun])))
+            if isinstance(problem, DiskFull) or getattr(problem, "errno", 0) in (errno.ENOSPC, errno.EDQUOT):
+                raise self._full(origin) from problem
+            raise
+        return note
 
-    def _fill(self, making: Path, origin: Path | None) -> None:
-        database, files = making / DATABASE, making / FILES
-        if origin:
-            _demand_own(origin, DATABASE)
-            _demand_own(origin, FILES)
-        if origin and _has_content(origin / DATABASE):
-            with within.opened(origin, origin / DATABASE, within.FILE) as itself:
-                _demand_space(itself, making)
-                sqlite.copy(origin / DATABASE, itself, database, self._patience, use_wal=True)
-        else:
-            sqlite.create(database)
-        if origin and (origin / FILES).is_dir():
-            Copy(origin / FILES, files, self._patience, root=origin).make()
-        else:
-            files.mkdir()
+    async def _fill(self, making: Path, source: str, origin: Path | None) -> str:
+        if origin is None:
+            await self._copying(lambda: _begin_empty(making))
+            return ""
+        if origin != self.place(source):  # frozen: nobody writes there
+            await self._copying(Copy(origin, making, None).make)
+            return ""
+        _demand_database(origin)
+        _demand_files(origin)
+        note = await self.lines.copy(source, making)
+        if not (making / DATABASE).exists():
+            _stand_in(origin, making)
+        return note
 
     def _full(self, origin: Path | None) -> DiskFull:
         """Asked for the free space when what was half-made is gone: that much there is."""
@@ -327,27 +366,47 @@ class Versions:
                 shutil.rmtree(gone, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _whole(place: Path, begun: Path | None) -> Iterator[Path]:
-    """A folder to fill, which gets its name if that went well and is gone if not.
+def _stand_in(origin: Path, making: Path) -> None:
+    """For a database that was not copied: an empty one if there is none, or a link to another that was.
+
+    One that is no database any more is an error to tell, and not an empty one to go on with. Raises StepFailed.
+    """
+    there = origin / DATABASE
+    inside = os.path.relpath(there.resolve(), origin.resolve())
+    if there.is_symlink() and (making / inside).is_file():
+        (making / DATABASE).symlink_to(inside)
+    elif there.exists() and there.stat().st_size > 0:
+        raise StepFailed(
+            f"The database {there.name} is damaged, or none: it does not begin as one.",
+            "Look at it with `sqlite3 FILE 'PRAGMA integrity_check'`, or restore it.",
+        )
+    else:
+        image.empty(making / DATABASE)
+
+
+def _begin_empty(making: Path) -> None:
+    image.empty(making / DATABASE)
+    (making / FILES).mkdir()
+
+
+def _publish(making: Path, place: Path, begun: Path | None) -> None:
+    """Give a filled folder its name.
 
     If there is one that was `begun`, what was made is moved there: a worker to come sees that one already, and its
     code must not have a say in where the server writes.
     """
-    making = _make_aside(place)
+    durable.persist(making)
     seen = begun if begun and begun.is_dir() else None
-    try:
-        yield making
-        durable.persist(making)
-        if seen:
-            _move_all(making, seen)
-        durable.publish(seen or making, place, linked=seen is not None)
-    except BaseException:
-        if seen:
-            shutil.rmtree(seen, ignore_errors=True)
-        raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+    if seen:
+        _move_all(making, seen)
+        shutil.rmtree(making)
+    durable.publish(seen or making, place, linked=seen is not None)
+
+
+def _remove(folders: Iterable[Path | None]) -> None:
+    for folder in folders:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _move_all(making: Path, seen: Path) -> None:
@@ -361,13 +420,51 @@ def _move_all(making: Path, seen: Path) -> None:
         made.rename(seen / made.name)
 
 
-def _demand_own(origin: Path, name: str) -> None:
-    """An app may put a link in place of what it was given; the server would follow it to what the app cannot see."""
-    if not (origin / name).resolve().is_relative_to(origin.resolve()):
+def _demand_database(origin: Path) -> None:
+    """Raises StepFailed for something else in its place; there may be none."""
+    mode = _own_mode(origin, DATABASE)
+    if mode and not stat.S_ISREG(mode):
+        raise StepFailed(
+            f"{DATABASE} is {_kind(mode)} now, and no database: it is not copied.",
+            "Let the app keep its database there, or restore one that it had.",
+        )
+
+
+def _demand_files(origin: Path) -> None:
+    """Likewise."""
+    mode = _own_mode(origin, FILES)
+    if mode and not stat.S_ISDIR(mode):
+        raise StepFailed(
+            f"{FILES} is {_kind(mode)} now, and no folder: it is not copied.",
+            "Let the app keep its files in a folder of that name.",
+        )
+
+
+def _own_mode(origin: Path, name: str) -> int:
+    """What there is, 0 if nothing. Raises StepFailed for a link that leads out: the app may see less than we."""
+    try:
+        leads_out = not (origin / name).resolve().is_relative_to(origin.resolve())
+    except (OSError, RuntimeError):  # in a circle
+        leads_out = True
+    if leads_out:
         raise StepFailed(
             f"{name} of the data of {origin.name[:40]} is a link that leads out of that data: it is not copied.",
             f"Let the app keep a {'folder' if name == FILES else 'database'} of its own there.",
         )
+    try:
+        return (origin / name).stat().st_mode
+    except FileNotFoundError:
+        return 0
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFREG: "a file",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
 
 
 def _make_aside(place: Path) -> Path:
@@ -375,20 +472,6 @@ def _make_aside(place: Path) -> Path:
         place.parent.mkdir(parents=True, mode=0o700, exist_ok=True)  # others make versions, too
         durable.sync(place.parent.parent)
     return Path(tempfile.mkdtemp(prefix=MAKING, dir=place.parent))
-
-
-def _has_content(database: Path) -> bool:
-    """Whatever it is: one that is no database any more is an error to tell, and not an empty one to go on with."""
-    try:
-        return database.stat().st_size > 0
-    except FileNotFoundError:
-        return False
-
-
-def _demand_space(database: int, folder: Path) -> None:
-    """Said before, not after the last free byte was taken from the app that writes to the same disk."""
-    if os.fstat(database).st_size > shutil.disk_usage(folder).free:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _size(place: Path) -> int:

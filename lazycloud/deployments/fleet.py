@@ -291,6 +291,7 @@ class Fleet:
         for deployment in self.known():
             if deployment.state is State.READY:
                 self._crew(deployment).take_up()
+                self._hold_data(deployment)
                 if not deployment.key.is_production:
                     self._later(deployment, self.staffing.fill(deployment))
                 elif self.is_production(deployment):
@@ -458,12 +459,19 @@ class Fleet:
         deployment.advance(Cause.ANSWERED)
         self._crew(deployment).take_up()
         turn.release()
+        self._hold_data(deployment)
         # Somebody may have scaled it while it started, and production may have been elsewhere when control ended.
         now = self.staffing.counts(deployment, release.plan)
         if now != counts or sum(now.values()) > now[WEB] or self.is_production(deployment):
             self._later(deployment, self.staffing.fill(deployment))
         self._later(deployment, deploy.settle(release))
         await deploy.after(release)
+
+    def _hold_data(self, deployment: Deployment) -> None:
+        """Of production, which others are forked from: when its app has opened them, as it wants them opened."""
+        if self.is_production(deployment) or self.standstills.is_exempt(deployment):
+            lines = self.app(deployment.key.app).versions.lines
+            self._later(deployment, _unless_unavailable(lines.hold(PRODUCTION)))
 
     async def _with_room(self, deployment: Deployment, work: Callable[[], Awaitable[T]]) -> T:
         """What a full disk has stopped is done once more if room could be made; stages that went well are reused."""
@@ -633,6 +641,14 @@ class Fleet:
         for folder in (self._config.home / "scratch").glob("*"):
             if folder not in live:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _unless_unavailable(work: Coroutine[None, None, None]) -> None:
+    """Whoever needs it tries again."""
+    try:
+        await work
+    except LazycloudError as problem:
+        log.warning("%s", problem)
 
 
 def in_seconds(seconds: float) -> str:

@@ -38,6 +38,9 @@ class Standstills:
         """From now on this one runs, while the others stand still."""
         self._exempt.add(deployment.id)
 
+    def is_exempt(self, deployment: Deployment) -> bool:
+        return deployment.id in self._exempt
+
     def include(self, deployment: Deployment) -> None:
         """It stands still again, like the others; whoever exempted it stops it."""
         self._exempt.discard(deployment.id)

@@ -16,7 +16,7 @@ Write = Callable[[str, str], Path]
 
 @pytest.fixture
 async def versions(tmp_path: Path) -> AsyncIterator[Versions]:
-    made = Versions(tmp_path / "data", patience=0.5)
+    made = Versions(tmp_path / "data", patience=2)
     yield made
     await made.close()
 

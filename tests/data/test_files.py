@@ -4,15 +4,15 @@ import ctypes
 import os
 import socket
 import sqlite3
-import stat
 import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from lazycloud.data import durable, sqlite, within
-from lazycloud.data.files import Copy
+from lazycloud.data import durable, image, within
+from lazycloud.data.files import Copy, Unforeseen
+from lazycloud.data.files import is_database as begins_as_one
 from lazycloud.data.names import new_snapshot
 from lazycloud.data.versions import Versions
 from lazycloud.errors import StepFailed
@@ -23,13 +23,13 @@ from .contents import COMMIT, files, rows
 
 def copied(source: Path) -> Path:
     target = source.with_name("copy")
-    Copy(source, target, 1).make()
+    Copy(source, target, ()).make()
     return target
 
 
 def is_database(place: Path) -> bool:
     with within.opened(place.parent, place, within.FILE) as file:
-        return sqlite.is_database(file)
+        return begins_as_one(file)
 
 
 @pytest.fixture
@@ -90,31 +90,37 @@ def test_sockets_and_pipes_are_left_out(source: Path) -> None:
         assert [place.name for place in copied(source).iterdir()] == ["file"]
 
 
-def test_a_database_is_copied_as_one_and_its_companions_are_left_out(source: Path) -> None:
+def test_databases_that_are_copied_elsewhere_are_left_out_with_what_belongs_to_them(source: Path) -> None:
     with closing(sqlite3.connect(source / "app.db")) as app:
         app.execute("PRAGMA journal_mode=WAL")
-        app.execute("PRAGMA wal_autocheckpoint=0")
         app.execute("CREATE TABLE notes (text)")
         app.commit()
-    (source / "app.db-journal").write_bytes(b"")
-    (source / "diary-wal").write_text("not a companion of anything")
-    (source / "app.db").chmod(0o640)
-    target = copied(source)
-    assert sorted(place.name for place in target.iterdir()) == ["app.db", "diary-wal"]
-    assert stat.S_IMODE((target / "app.db").stat().st_mode) == 0o640
+        (source / "app.db-journal").write_bytes(b"")
+        (source / "diary-wal").write_text("not a companion of anything")
+        target = source.with_name("copy")
+        Copy(source, target, {"app.db"}).make()
+        assert sorted(place.name for place in target.iterdir()) == ["diary-wal"]
+
+
+def test_a_database_that_nobody_foresaw_is_not_copied_as_a_file(source: Path) -> None:
+    with closing(sqlite3.connect(source / "app.db")) as app:
+        app.execute("CREATE TABLE notes (text)")
+    with pytest.raises(Unforeseen, match=r"app\.db became a database"):
+        copied(source)
+
+
+def test_what_is_frozen_is_copied_as_it_is(source: Path) -> None:
+    with closing(sqlite3.connect(source / "app.db")) as app:
+        app.execute("PRAGMA journal_mode=WAL")
+        app.execute("CREATE TABLE notes (text)")
+        app.commit()
+        for name in ("app.db", "app.db-wal"):
+            (source / "frozen").mkdir(exist_ok=True)
+            (source / "frozen" / name).write_bytes((source / name).read_bytes())
+    target = source.with_name("copy")
+    Copy(source / "frozen", target, None).make()
     with closing(sqlite3.connect(target / "app.db")) as copy:
         assert copy.execute("SELECT count(*) FROM notes").fetchone() == (0,)
-
-
-def test_a_database_among_the_files_keeps_its_journal_mode(source: Path) -> None:
-    for mode in ("delete", "wal"):
-        with closing(sqlite3.connect(source / f"{mode}.db")) as app:
-            app.execute(f"PRAGMA journal_mode={mode}")
-            app.execute("CREATE TABLE t (a)")
-    target = copied(source)
-    for mode in ("delete", "wal"):
-        with closing(sqlite3.connect(target / f"{mode}.db")) as app:
-            assert app.execute("PRAGMA journal_mode").fetchone() == (mode,)
 
 
 async def test_a_database_among_the_files_is_whole_in_every_fork_beside_a_writer(
@@ -156,7 +162,7 @@ def test_files_that_come_and_go_do_not_hurt_a_copy(source: Path) -> None:
     try:
         for number in range(30):
             target = source.with_name(f"copy{number}")
-            Copy(source, target, 1).make()
+            Copy(source, target, ()).make()
             assert (target / "stays").read_text() == "here"
     finally:
         stop.set()
@@ -170,7 +176,7 @@ def test_what_becomes_a_link_while_it_is_copied_leads_nowhere(
     outside, decoy = tmp_path / "outside", source / "decoy"
     outside.mkdir()
     (outside / "token").write_text("of the server")
-    for folder in (outside, source):
+    for folder in (outside, source) if what == "database" else ():
         with closing(sqlite3.connect(folder / "app.db")) as app:
             app.execute("CREATE TABLE t AS SELECT ? AS a", [f"the {folder.name}'s"])
             app.commit()
@@ -185,9 +191,9 @@ def test_what_becomes_a_link_while_it_is_copied_leads_nowhere(
         for number in range(150):
             target = tmp_path / f"copy{number}"
             try:
-                Copy(source, target, 1).make()
-            except StepFailed as problem:
-                assert what == "database", problem
+                Copy(source, target, ()).make()
+            except Unforeseen:
+                assert what == "database"
             for found in (one for one in target.rglob("*") if one.is_file() and not one.is_symlink()):
                 assert found.name != "token"
                 assert b"server" not in found.read_bytes()
@@ -217,7 +223,7 @@ def test_what_cannot_be_read_is_named(source: Path) -> None:
             for parent in source.parents[1:3]:
                 parent.chmod(0o755)
             os.setuid(65534)
-            Copy(source, source.with_name("copy"), 1).make()
+            Copy(source, source.with_name("copy"), ()).make()
         except StepFailed as problem:
             os._exit(7 if "private cannot be read" in str(problem) else 8)
         finally:
@@ -240,7 +246,7 @@ def test_only_the_header_makes_a_database(source: Path, content: bytes) -> None:
 
 
 def test_an_empty_database_has_a_header_in_wal_mode(source: Path) -> None:
-    sqlite.create(source / "new.db")
+    image.empty(source / "new.db")
     assert is_database(source / "new.db")
     assert (source / "new.db").read_bytes()[18:20] == b"\2\2"
     assert [place.name for place in source.iterdir()] == ["new.db"]

@@ -33,6 +33,7 @@ class Stage:
         self.fleet.apps["shop"] = self.app
         monkeypatch.setattr(fleet, "_deploy", self.deploy)
         monkeypatch.setattr(fleet.staffing, "fill", self.fill)
+        monkeypatch.setattr(fleet, "_hold_data", lambda deployment: None)
 
     async def deploy(self, app: Any, deployment: Deployment) -> Any:
         async def build() -> Any:

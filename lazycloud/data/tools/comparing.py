@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lazycloud.data.sqlite import COMPANIONS
+from lazycloud.data.files import COMPANIONS
 from lazycloud.data.tools.contents import are_same, contents, size
 from lazycloud.data.tools.database import (
     LARGEST,

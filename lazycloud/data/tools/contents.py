@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lazycloud.data.sqlite import COMPANIONS, MAGIC
+from lazycloud.data.files import COMPANIONS
+from lazycloud.data.image import MAGIC
 from lazycloud.data.tools.shapes import MAIN
 
 FILES = "files"

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
-from lazycloud.data.sqlite import COMPANIONS
+from lazycloud.data.files import COMPANIONS
 from lazycloud.data.tools.shapes import Column, SchemaObject
 from lazycloud.data.tools.sql import quoted
 from lazycloud.data.tools.values import readable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from lazycloud.data.sqlite import COMPANIONS
+from lazycloud.data.files import COMPANIONS
 from lazycloud.data.tools.contents import contents, size
 from lazycloud.data.tools.database import Database, Unreadable, explained, opened
 from lazycloud.data.tools.shapes import Column, DatabaseSummary, Summary, TableSummary
