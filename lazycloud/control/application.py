@@ -36,6 +36,7 @@ class ControlHost:
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_get("/", self.home)
         router.add_get("/people", self.people)
+        router.add_get("/apps/{app}/data", self.data)
         router.add_get("/visit", self.visit)
         self._logins.add_to(router)
 
@@ -53,6 +54,14 @@ class ControlHost:
             return self._pages.login("/people")
         identity.demand(Role.VIEWER, ANY_APP)
         return self._pages.people(identity)
+
+    async def data(self, request: web.Request) -> web.StreamResponse:
+        """The versions of an app's data."""
+        identity, name = self._auth.identify(request), request.match_info["app"]
+        if identity is None:
+            return self._pages.login(request.raw_path)
+        identity.demand(Role.VIEWER, name)
+        return self._pages.data(self._resolver.app(name).name, identity)
 
     async def visit(self, request: web.Request) -> web.StreamResponse:
         """A browser that wants to see a preview: with a login here it is given a way in there."""

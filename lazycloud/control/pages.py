@@ -100,6 +100,9 @@ class Pages:
     def people(self, identity: Identity) -> web.Response:
         return self._render("people.html", 200, **_shown(identity), kind=str(identity.kind))
 
+    def data(self, app: str, identity: Identity) -> web.Response:
+        return self._render("data.html", 200, **_shown(identity), app=app)
+
     def problem(
         self,
         request: web.Request,

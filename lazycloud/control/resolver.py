@@ -54,6 +54,10 @@ class Resolver:
         domains = {app.name: app.domain for app in self._fleet.apps.values()}
         return hosts.find(host, self._config.domain, domains)
 
+    def app(self, name: str) -> App:
+        """Raises NotFound."""
+        return self._fleet.app(name)
+
     def apps(self) -> dict[str, Any]:
         """For the routers, which are to be fair between apps."""
         own = {app.name: app.domain for app in self._fleet.apps.values()}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
-from web_stage import LONG, PAGES, Stage, listed, overview, show, until
+from web_stage import FIRST, LONG, PAGES, Stage, listed, overview, show, snapshot, until, version
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -39,7 +39,7 @@ CONTRAST = """() => {
 async def open_page(page: Page, stage: Stage, name: str) -> None:
     show(stage, name)
     await page.goto(stage.address)
-    if stage.page in ("landing.html", "control.html"):
+    if stage.page in ("landing.html", "control.html", "data.html"):
         await until(lambda: bool(stage.asked_after))
 
 
@@ -58,6 +58,8 @@ async def test_it_fits_a_narrow_phone(page: Page, stage: Stage, name: str) -> No
     stage.overview["apps"][0]["commits"].append(
         listed("d" * 40, LONG, refs=[LONG], state="failed", failure=LONG)
     )
+    taken = [snapshot(FIRST, 60, LONG, note=LONG, who=LONG)]
+    stage.data["versions"].append(version("e" * 40, 600, subject=LONG, snapshots=taken))
     await page.set_viewport_size({"width": 360, "height": 740})
     await open_page(page, stage, name)
     assert await page.evaluate("document.documentElement.scrollWidth") == 360

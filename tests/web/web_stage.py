@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ POLICY = (
     "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+HOUR, DAY = 3600.0, 86400.0
+FIRST, SECOND = "20260101T000000000000-00000001", "20260102T000000000000-00000002"  # snapshots
 Json = dict[str, Any]
 
 
@@ -112,6 +115,32 @@ def listed(commit_id: str, subject: str = "Let guests sign with a colour", **oth
     return fact | other
 
 
+def snapshot(snapshot_id: str, ago: float, name: str = "", **other: Any) -> dict[str, Any]:
+    fact = {"id": snapshot_id, "name": name, "why": "asked", "at": time.time() - ago, "who": "ada"}
+    return fact | {"size": 12_300_000, "note": ""} | other
+
+
+def version(name: str, ago: float, source: str = "production", **other: Any) -> dict[str, Any]:
+    fact = {"name": name, "label": name[:10], "commit": name, "subject": "Paint it blue", "source": source}
+    fact |= {"snapshot": "", "forked": time.time() - ago, "used": time.time() - ago / 2, "bytes": 48_200_000}
+    return fact | {"own": None, "pending": False, "live": False, "pinned": False} | {
+        "production": False,
+        "snapshots": [],
+    } | other  # fmt: skip
+
+
+def production(**other: Any) -> dict[str, Any]:
+    taken = [snapshot(FIRST, 3 * DAY, "before-import"), snapshot(SECOND, HOUR, why="promote")]
+    fact = {"label": "production", "commit": IDS["commit"], "production": True, "live": True}
+    return version("production", 40 * DAY, "", **fact, snapshots=taken) | other
+
+
+def data() -> Json:
+    """Production, and a preview that was forked from a snapshot of it."""
+    preview = version(IDS["other"], 2 * DAY, live=True, snapshot=FIRST, pinned=True)
+    return {"versions": [production(), preview], "keep": 30 * DAY, "limit": 0}
+
+
 OWNER = {"version": "0.1.0", "user": "ada", "role": "owner"}
 CONTROL = OWNER | {"address": "http://localhost:8000"}
 LONG = "unbroken" * 30
@@ -154,6 +183,7 @@ PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "control": ("control.html", CONTROL),
     "people": ("people.html", OWNER | {"kind": "account"}),
+    "data": ("data.html", OWNER | {"app": "guestbook"}),
 }
 
 
@@ -171,6 +201,9 @@ class Stage:
         self.overview: Json = overview()
         self.lists: dict[str, list[Json]] = {}  # by the last word of their path
         self.answers: dict[str, Json] = {}  # to what is posted, by path
+        self.data: Json = data()
+        self.differences: list[Json] = []  # one for each that is asked for, the last again and again
+        self.compared: list[Json] = []  # what was asked
         self.error: tuple[int, Json] | None = None
         self.loads: list[str] = []
         self.asked_after: list[str | None] = []
@@ -217,6 +250,8 @@ class Stage:
         application.router.add_get("/api/follow", self._follow)
         application.router.add_get("/api/overview", self._overview)
         application.router.add_get("/api/{list:accounts|tokens|sessions|apps}", self._list)
+        application.router.add_get("/api/apps/{app}/data", self._data)
+        application.router.add_get("/api/apps/{app}/data/diff", self._difference)
         application.router.add_post("/{path:.*}", self._post)
         application.router.add_get("/{path:.*}", self._page)
         return application
@@ -245,6 +280,17 @@ class Stage:
 
     async def _list(self, request: web.Request) -> web.Response:
         return web.json_response(self.lists.get(request.match_info["list"], []))
+
+    async def _data(self, _: web.Request) -> web.Response:
+        self.fetches += 1
+        return web.json_response(self.data)
+
+    async def _difference(self, request: web.Request) -> web.Response:
+        self.compared.append(dict(request.query))
+        status, answer = self.error or (200, self.differences[0])
+        if len(self.differences) > 1:
+            del self.differences[0]
+        return web.json_response(answer, status=status)
 
     async def _post(self, request: web.Request) -> web.Response:
         body = (

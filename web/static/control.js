@@ -110,7 +110,8 @@ function appSection(app) {
   const title = `app-${app.name}`;
   return h("section", { "data-key": app.name, "aria-labelledby": title },
     h("header", {}, h("h2", { id: title }, app.name), h("code", {}, app.source),
-      app.follow && h("span", { class: "tag" }, `follows ${app.follow}`)),
+      app.follow && h("span", { class: "tag" }, `follows ${app.follow}`),
+      h("a", { class: "quiet", href: `/apps/${encodeURIComponent(app.name)}/data`, "aria-label": `Data of ${app.name}` }, "Data")),
     (app.production || app.commits.length > 0) && productionCard(app),
     app.pulls?.length > 0 && h("ol", { class: "commits pulls", "aria-label": "Pull requests of forks" },
       app.pulls.map((pull) => pullItem(app.name, pull))),
