@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -247,6 +247,44 @@ async def test_a_source_that_is_no_database_any_more_is_an_error_and_not_an_empt
     with pytest.raises(StepFailed, match=r"database\.sqlite is damaged"):
         await versions.fork(COMMIT, "production")
     assert not versions.exists(COMMIT)
+
+
+def _folder(place: Path) -> None:
+    place.mkdir()
+
+
+def _file(place: Path) -> None:
+    place.write_text("")
+
+
+def _circle(place: Path) -> None:
+    place.symlink_to(place.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "put", "words"),
+    [
+        ("database.sqlite", _folder, "is a folder now, and no database"),
+        ("database.sqlite", os.mkfifo, "is a pipe now, and no database"),
+        ("database.sqlite", _circle, "is a link that leads out"),
+        ("files", _file, "is a file now, and no folder"),
+        ("files", os.mkfifo, "is a pipe now, and no folder"),
+        ("files", _circle, "is a link that leads out"),
+    ],
+)
+async def test_what_is_put_in_place_of_data_is_an_error_and_no_empty_fork(
+    versions: Versions, name: str, put: Callable[[Path], None], words: str
+) -> None:
+    await versions.fork("production", None)
+    place = versions.place("production") / name
+    place.rename(place.with_name("away"))
+    put(place)
+    for making in (versions.fork(COMMIT, "production"), versions.snapshot("production")):
+        with pytest.raises(StepFailed, match=words):
+            await making
+    assert not versions.exists(COMMIT)
+    assert not versions.snapshots("production")
+    assert not leftovers(versions)
 
 
 async def test_a_source_without_a_database_gives_an_empty_one(versions: Versions) -> None:
