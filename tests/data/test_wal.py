@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sqlite3
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -162,15 +163,22 @@ def test_a_wal_that_was_torn_ends_where_sqlite_says_it_ends(tmp_path: Path) -> N
     for number, (file, data, expected) in enumerate(cases):
         place = tmp_path / f"copy{number}.db"
         place.write_bytes(file)
-        Path(f"{place}-wal").write_bytes(data)
-        with App(place) as sqlite:  # recovers
-            recovered = wal.state(sqlite.shm).mark
-            assert wal.last(sqlite.wal) == recovered
-            assert expected in (None, recovered)
-            if recovered.frame:
-                wal.verify(sqlite.wal, recovered)
+        with holding(Path(f"{place}-wal"), data) as log:
+            end = wal.last(log)
+            assert end == recovered(place) and expected in (None, end)
+        with holding(tmp_path / "again", data) as log:
+            if end.frame:
+                wal.verify(log, end)
             with pytest.raises(Unavailable, match=r"torn|bytes, and frame|another history"):
-                wal.verify(sqlite.wal, recovered._replace(frame=recovered.frame + 1, page_size=512))
+                wal.verify(log, end._replace(frame=end.frame + 1, page_size=512))
+
+
+def recovered(place: Path) -> Mark:
+    """Where SQLite finds a database to be that nobody has open."""
+    with closing(sqlite3.connect(place)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master")
+        with Path(f"{place}-shm").open("rb") as shm:
+            return wal.state(shm.fileno()).mark
 
 
 def test_another_history_at_the_same_frame_of_the_same_wal_is_told_by_its_checksum(tmp_path: Path) -> None:
