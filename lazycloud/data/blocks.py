@@ -34,15 +34,16 @@ def clone(source: int, target: int) -> bool:
 
 
 def copy(source: int, target: int) -> None:
-    """What the file has now, up to the size that it has now."""
+    """What the file has, up to the size that it has now."""
     facts = os.fstat(source)
     os.ftruncate(target, facts.st_size)
     is_sparse = facts.st_blocks * 512 < facts.st_size
     for begin, end in _data(source, facts.st_size) if is_sparse else [(0, facts.st_size)]:
         while begin < end:
             done = _copy_some(source, target, begin, end)
-            if not done:
-                return  # it is shorter by now
+            if not done:  # it is shorter by now
+                os.ftruncate(target, begin)
+                return
             begin += done
 
 

@@ -61,6 +61,15 @@ def test_a_copied_file_is_apart_from_its_source(source: Path) -> None:
     assert (target / "large").read_bytes() == content
 
 
+def test_a_file_of_holes_takes_no_more_room_in_the_copy(source: Path) -> None:
+    with (source / "sparse").open("wb") as file:
+        file.seek(200_000_000)
+        file.write(b"end")
+    target = copied(source) / "sparse"
+    assert target.stat().st_size == 200_000_003 and target.stat().st_blocks * 512 < 1_000_000
+    assert target.read_bytes().endswith(b"\0end")
+
+
 def test_a_symlink_is_a_symlink_and_is_not_followed(source: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("secret")
     (source / "to outside").symlink_to(tmp_path / "outside")
