@@ -22,12 +22,14 @@ _APP = """
 import json, sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
 for line in sys.stdin:
-    sql, values, times = json.loads(line)
+    sql, values, times, pause = json.loads(line)
     took = []
     for _ in range(times):
         began = time.perf_counter()
         connection.execute(sql, values).fetchall()
         took.append(time.perf_counter() - began)
+        if pause:
+            time.sleep(pause)
     print(json.dumps(took), flush=True)
 """
 
@@ -55,20 +57,20 @@ class Kept(Trials):
 
 
 class App:
-    """A process that has a database open in WAL mode, which it never checkpoints by itself."""
+    """A process that has a database open in WAL mode, and checkpoints it by itself only if `settings` say so."""
 
     def __init__(self, place: Path, *settings: str) -> None:
         self.place = place
         self._process = subprocess.Popen(
             [sys.executable, "-c", _APP, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        for setting in (*settings, "journal_mode=WAL", "wal_autocheckpoint=0"):
+        for setting in ("wal_autocheckpoint=0", *settings, "journal_mode=WAL"):
             self.run(f"PRAGMA {setting}")
 
-    def run(self, sql: str, *values: Any, times: int = 1) -> list[float]:
-        """One statement, several times; seconds of each."""
+    def run(self, sql: str, *values: Any, times: int = 1, pause: float = 0.0) -> list[float]:
+        """One statement, several times, with so many seconds between them; seconds of each."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps([sql, values, times]) + "\n")
+        self._process.stdin.write(json.dumps([sql, values, times, pause]) + "\n")
         self._process.stdin.flush()
         return list(json.loads(self._process.stdout.readline()))
 

@@ -62,14 +62,16 @@ def test_a_deploy_is_measured_beside_a_start_by_hand(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_image_is_measured_beside_a_copy(tmp_path: Path) -> None:
     values = tmp_path / "values.json"
-    options = ("--rounds", "1", "--sizes", "3", "--folder", tmp_path, "--json", values, "--disk")
+    options = ("--rounds", "1", "--sizes", "2", "3", "--folder", tmp_path, "--json", values, "--disk")
     done = bench("marks", "proofs", "images", *options, command="data")
     assert done.returncode == 0, done.stderr
     figures = json.loads(values.read_text())["figures"]
     for name, ways in {"marks": 5, "proofs": 6}.items():
         assert len(figures[name]["rows"]) == ways
         assert all(0 < row["values"]["seconds"] < 1e-2 for row in figures[name]["rows"])
-    took = {row["peer"]: row["values"] for row in figures["images"]["rows"]}
+    rows = figures["images"]["rows"]
+    assert len({row["case"] for row in rows}) == 2
+    took = {row["peer"]: row["values"] for row in rows if row["case"].startswith("3 MB")}
     assert {"lazycloud", "cp", "VACUUM INTO"} <= set(took)
     assert took["lazycloud"]["x cp"] == pytest.approx(took["lazycloud"]["seconds"] / took["cp"]["seconds"])
     assert not list(tmp_path.glob("bench-*"))

@@ -66,6 +66,13 @@ def _measured(kept: Kept, case: str, place: Path, size: int) -> list[Row]:
             shutil.rmtree(folder)
             return Sample(values)
 
+        def shares() -> bool:
+            folder = fresh()
+            try:
+                return live.image(folder, trusted=True)
+            finally:
+                shutil.rmtree(folder)
+
         def vacuumed() -> Sample:
             folder = fresh()
             (seconds,) = live.app.run("VACUUM INTO ?", str(folder / "copy.db"))
@@ -81,7 +88,7 @@ def _measured(kept: Kept, case: str, place: Path, size: int) -> list[Row]:
             CP: lambda: taken(lambda folder: cp(folder, "never")),
             VACUUM: vacuumed,
         }
-        if live.image(fresh(), trusted=True):
+        if shares():
             ways[REFLINK] = lambda: taken(lambda folder: cp(folder, "always"))
         return kept.interleaved(case, ways)
 
@@ -91,10 +98,10 @@ def _live(place: Path, size: int) -> Iterator[_Live]:
     with App(place, "synchronous=NORMAL") as app, contextlib.ExitStack() as opened:
         app.fill(size)
         app.run("INSERT INTO events (text) VALUES (hex(randomblob(1900)))", times=FRAMES // 2)
-        os.sync()
         descriptors = [os.open(f"{place}{ending}", os.O_RDONLY) for ending in ("", "-wal", "-shm")]
         for descriptor in descriptors:
             opened.callback(os.close, descriptor)
+            os.fsync(descriptor)
         yield _Live(app, *descriptors)
     for left in place.parent.glob(f"{place.name}*"):
         left.unlink()
