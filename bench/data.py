@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from command import Command
-from figures import images, marks
+from figures import held, images, marks
 from kept import Kept
 
-_ALL = (marks, images)
+_ALL = (marks, images, held)
 
 
 def main() -> int:

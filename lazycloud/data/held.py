@@ -31,10 +31,10 @@ from lazycloud.errors import Unavailable
 
 Result = TypeVar("Result")
 
-ROTATE_AT = 900  # frames: past an app's own 1000 each of its commits tries a checkpoint, and fails
+ROTATE_AT = 800  # frames: past an app's own 1000 each of its commits tries a checkpoint, and fails
 PATIENCE = 0.25  # seconds that a rotation waits for a writer's transaction to end
 TURNING = 5.0  # seconds for the end of it: writers wait, so a holder that hangs there is killed
-BARRED = 0.2  # seconds for which writers are kept out at most, should we hang meanwhile
+BARRED = 0.1  # seconds for which writers are kept out at most, should we be slow meanwhile
 RETRY = (
     0.5,
     30.0,
@@ -50,17 +50,21 @@ class Generation:
     """Since when nothing was written to the database file beyond a floor, and over which WAL that is so.
 
     `start`: what the file alone is, as long as nothing is written there. `salts`: of the WAL that grows over it; None
-    until somebody commits. `floor`: its first frame of which an image can be made.
+    until somebody commits. `floor`: its first frame of which an image can be made. `before`: the one at whose end it
+    began.
     """
 
     start: Mark | None = None
     salts: tuple[int, int] | None = None
     floor: int = 0
     before: str = ""
+    is_unknown: bool = False  # nothing is known of it yet, but that it may have begun
     id: str = field(default_factory=lambda: f"{time.time_ns():x}-{secrets.token_hex(4)}")
 
     def fits(self, mark: Mark) -> bool:
         """Whether a database that is in this generation can be there."""
+        if self.is_unknown:
+            return True
         if mark.frame == 0:
             return self.start is not None and self.salts is None
         if mark == self.start:
@@ -71,7 +75,7 @@ class Generation:
 
     def learn(self, mark: Mark) -> None:
         """The first commit shows which WAL it is: a new one, or the old one where somebody still reads that."""
-        if self.salts is None and mark.frame and mark != self.start:
+        if self.salts is None and mark.frame and mark != self.start and not self.is_unknown:
             self.salts = (mark.salt1, mark.salt2)
             self.floor = self.start.frame if self.start and self.salts == self.start[:2] else 0
 
@@ -109,7 +113,9 @@ class Held:
         self._key = key
         self._root = root
         self._place = root / name
-        self._index = self._place.with_name(f"{self._place.name}-shm")
+        self._inodes: list[
+            tuple[str, tuple[int, int]]
+        ] = []  # where its file and its index are, and which they are
         self._archive = archive
         self._holder = holder
         self._pool = pool
@@ -118,8 +124,11 @@ class Held:
         self._base = self._wal = self._shm = -1
         self._archives_until = 0.0  # by the clock of the loop: so long tails are kept, to spare another base
         self._retry_at = 0.0
+        self._has_failed = False  # to be archived, in this rotation
+        self._is_slow = False  # we came too late the last time
         self._delay = RETRY[0]
         self._seen: State | None = None
+        self._looked: State | None = None
 
     def __repr__(self) -> str:
         return f"<Held {self.name} generation {self.generation.id} {self.lost}>"
@@ -131,9 +140,8 @@ class Held:
                 self._base = self._keep_open(base)
         except OSError as problem:
             raise NotHeld(f"{self.name} cannot be opened: {problem.strerror}.") from problem
-        facts = os.fstat(self._base)
-        path, inode = str(self._place.resolve()), [facts.st_dev, facts.st_ino]
         try:
+            path, inode = str(self._place.resolve()), self._identify(self._base, "")
             answer = await self._holder.ask(self._key, "open", path=path, inode=inode)
             if answer["mode"] != "wal":
                 raise NotHeld(f"{self.name} is in no WAL mode, but in {answer['mode']} mode.")
@@ -143,6 +151,7 @@ class Held:
                     self._root, self._place.with_name(f"{self._place.name}{suffix}"), within.FILE
                 ) as one:
                     setattr(self, attribute, self._keep_open(one))
+            self._identify(self._shm, "-shm")
             mark = self._read().mark
         except Refusal as problem:
             raise NotHeld(_refused(self.name, problem)) from problem
@@ -160,12 +169,21 @@ class Held:
         """Where it is now, and in which generation. Some microseconds. Raises Unavailable when that is not known."""
         return self._attributed(self._read()).id, self._seen.mark  # type: ignore[union-attr]
 
-    def look(self) -> bool:
-        """Whether it has moved since the last look. Afterwards it may be `lost`, torn, or due to be moved on."""
-        before = self._seen
+    def look(self, passed: float) -> float:
+        """Seconds until its WAL is to be moved on if it grows as in the `passed` seconds since the last look.
+
+        Infinite if it does not grow. Afterwards it may be `lost`, torn, or due.
+        """
+        before = self._looked
         with contextlib.suppress(Unavailable):
             self.mark()
-        return self._seen != before
+        self._looked = self._seen
+        if before is None or self._looked is None or before.mark == self._looked.mark:
+            return float("inf")
+        mark = self._looked.mark
+        grown = mark.frame - before.mark.frame if mark[:2] == before.mark[:2] else mark.frame
+        left = ROTATE_AT - self.generation.progress(mark)
+        return max(left, 0) / max(grown, 1) * passed
 
     @property
     def is_due(self) -> bool:
@@ -218,22 +236,29 @@ class Held:
             keeping = current if self._now() < self._archives_until else set[str]()
             await self._in_thread(lambda: self._archive.collect(wanted | keeping))
 
-    async def rotate(self, is_wanted: bool = False) -> bool:
+    async def rotate(self, is_wanted: Callable[[], bool] = lambda: False) -> bool:
         """Put the WAL into the database file, and hold it again; whether all of it went there.
 
-        `is_wanted`: somebody may yet ask for a mark of this generation, so it is archived first. Raises HolderLost.
+        `is_wanted`: whether somebody may yet ask for a mark of this generation, so that it is archived first. Raises
+        HolderLost.
         """
         async with self._lock:
             is_complete = False
             try:
                 is_complete = await self._rotate(is_wanted)
             except Refusal as problem:
+                self._is_slow = problem.kind == "late"
                 self.trouble = _refused(self.name, problem)
+                if problem.kind == "lost":
+                    self._lose(self.trouble)
             except Unavailable as problem:
                 self.trouble = problem.sentence
+            except BaseException:  # nobody knows what came of it
+                self._lose(f"{self.name} is not held any more.")
+                raise
             finally:
                 self._next = None
-            self._delay = RETRY[0] if is_complete else min(2 * self._delay, RETRY[1])
+            self._delay = RETRY[0] if is_complete or self._is_slow else min(2 * self._delay, RETRY[1])
             self._retry_at = 0.0 if is_complete else self._now() + self._delay
             return is_complete
 
@@ -258,46 +283,85 @@ class Held:
             self._open.clear()
             self._base = self._wal = self._shm = -1
 
-    async def _rotate(self, is_wanted: bool) -> bool:
-        generation = self.generation
-        state = self._read()
-        self._attributed(state)
-        is_archived = await self._archive_if(is_wanted, state.mark)
+    async def _rotate(self, is_wanted: Callable[[], bool]) -> bool:
+        generation, state = self.generation, self._here()
+        is_archived = self._has_failed = False
         if state.backfilled < state.mark.frame:  # else what is held now must be held until nobody can commit
+            await self._ask("hold", seconds=PATIENCE)
+            is_archived = await self._archived_if(is_wanted)
             await self._advance(generation)
+        is_archived = is_archived or await self._archived_if(is_wanted)
+        # Nothing is awaited between the last look at who wants it and what would make it too late.
+        if self._is_slow and not is_archived:
+            return await self._turn_at_once()
         await self._ask("bar", seconds=PATIENCE, lasts=BARRED)
         barred = time.monotonic()
         try:
-            final = self._read().mark  # nobody commits until the holder has turned
-            is_archived = is_archived and await self._could(lambda: self._append(final))
+            final = self._here().mark  # nobody commits until the holder has turned
+            if is_archived:
+                is_archived = await self._could(lambda: self._archive.append(generation.id, self._wal, final))
+            elif is_wanted() and not self._has_failed:
+                raise Refusal("late", "Somebody wants a moment of it that is not archived yet.")
             self._next = Generation(start=final, before=generation.id)
             answer = await self._holder.ask(self._key, "turn", TURNING)
         except BaseException:
             await self._ask("lift")
             raise
         self.stalls.append(time.monotonic() - barred)
-        is_complete = bool(answer["complete"])
-        if is_complete:
-            self.generation, self.trouble = self._next, ""
-        else:
-            generation.raise_floor(final.frame)
-            self.trouble = _incomplete(self.name, answer)
-        self._next = None
+        is_complete = self._turned(answer, self._next, final)
         if is_archived:
             await self._could(lambda: self._archive.settle(generation.id, final, is_complete))
         return is_complete
 
-    async def _archive_if(self, is_wanted: bool, mark: Mark) -> bool:
-        """Have the generation in the archive before its file is written; whether its end is to be there, too."""
-        is_chained = self._now() < self._archives_until
-        if not is_wanted and is_chained:
-            is_wanted = self._archive.has(self.generation.id) or await self._in_thread(self._can_chain)
-        if not is_wanted:
-            return False
+    async def _advance(self, generation: Generation) -> None:
+        """Put into the file what can be while writers go on: that is most of it."""
+        now = self._here().mark
+        if now[:2] != generation.salts:
+            raise self._lose(f"The WAL of {self.name} started over while it was held.")
+        generation.raise_floor(now.frame)
+        await self._ask("release")
+        await self._ask("checkpoint")
+
+    async def _turn_at_once(self) -> bool:
+        """Let the holder do all that writers wait for, as we are slow.
+
+        Where exactly it was then nobody knows; so there are images from where it is when we come.
+        """
+        self._next = following = Generation(is_unknown=True)
+        answer = await self._ask("turn", seconds=PATIENCE)
+        self._is_slow = False
+        self.stalls.append(answer["barred"])
+        state = self._read()
+        following.is_unknown = False
+        if state.backfilled == state.mark.frame:
+            following.start = state.mark
+        else:
+            following.salts, following.floor = (state.mark.salt1, state.mark.salt2), state.mark.frame
+        return self._turned(answer, following, state.mark)
+
+    def _turned(self, answer: dict[str, Any], following: Generation, final: Mark) -> bool:
+        self._next = None
+        if answer["complete"]:
+            self.generation, self.trouble = following, ""
+        else:
+            self.generation.raise_floor(final.frame)
+            self.trouble = _incomplete(self.name, answer)
+        return bool(answer["complete"])
+
+    async def _archived_if(self, is_wanted: Callable[[], bool]) -> bool:
+        """Whether this generation is in the archive, where it is to be before its file is written."""
+        if self._now() < self._archives_until and not is_wanted():
+            has = self._archive.has(self.generation.id)
+            if has or await self._in_thread(self._can_chain):
+                return await self._archived()
+        return await self._archived() if is_wanted() and not self._has_failed else False
+
+    async def _archived(self) -> bool:
         try:
-            await self._archive_until(mark)
+            await self._archive_until(self._here().mark)
         except (OSError, Unavailable) as problem:  # the app's WAL must not grow because our disk is full
             self.archive_trouble = f"{self.name} could not be archived: {problem}"
+            self._has_failed = True
             return False
         return True
 
@@ -308,19 +372,6 @@ class Held:
             self.archive_trouble = f"{self.name} could not be archived: {problem}"
             return False
         return True
-
-    def _append(self, mark: Mark) -> None:
-        self._archive.append(self.generation.id, self._wal, mark)
-
-    async def _advance(self, generation: Generation) -> None:
-        """Put into the file what can be while writers go on: that is most of it."""
-        await self._ask("hold", seconds=PATIENCE)
-        now = self._read().mark
-        if now[:2] != generation.salts:
-            raise self._lose(f"The WAL of {self.name} started over while it was held.")
-        generation.raise_floor(now.frame)
-        await self._ask("release")
-        await self._ask("checkpoint")
 
     async def _live_image(self, mark: Mark, folder: Path, name: str) -> None:
         base_only = mark.frame == 0 or mark == self.generation.start
@@ -373,15 +424,21 @@ class Held:
             await self._holder.demand_alive()
         except HolderLost as problem:
             raise Unavailable(f"{self.name} was not held while it was read.", "Try again.") from problem
-        self._attributed(self._read())
+        self._here()
+
+    def _here(self) -> State:
+        """Where it is in this generation, while none begins. Raises Unavailable."""
+        state = self._read()
+        self._attributed(state)
+        return state
 
     def _read(self) -> State:
         """Raises Unavailable if it is not known where the database is."""
         if self.lost:
             raise Unavailable(self.lost)
-        for descriptor, place in ((self._base, self._place), (self._shm, self._index)):
-            if not wal.is_current(descriptor, place):
-                raise self._lose(f"{place.name} was deleted or replaced.")
+        for place, inode in self._inodes:
+            if not _is_there(place, inode):
+                raise self._lose(f"{Path(place).name} was deleted or replaced.")
         self.is_torn = True
         self._seen = wal.state(self._shm)
         self.is_torn = False
@@ -389,19 +446,35 @@ class Held:
 
     def _attributed(self, state: State) -> Generation:
         """The generation that a database is in. Raises Unavailable if it is in none that is known."""
-        generation, following = self.generation, self._next
-        if following and state.mark != following.start and following.fits(state.mark):
-            following.learn(state.mark)
+        generation, following, mark = self.generation, self._next, state.mark
+        if (
+            following
+            and mark != following.start
+            and following.fits(mark)
+            and not self._goes_on(following, mark)
+        ):
+            following.learn(mark)
             return following
-        is_frozen = following or state.mark[:2] != generation.salts or state.backfilled <= generation.floor
-        if not is_frozen or not generation.fits(state.mark):
+        is_frozen = following or mark[:2] != generation.salts or state.backfilled <= generation.floor
+        if not is_frozen or not generation.fits(mark):
             raise self._lose(f"{self.name} was written while it was to be held.")
-        generation.learn(state.mark)
+        generation.learn(mark)
         return generation
+
+    def _goes_on(self, following: Generation, mark: Mark) -> bool:
+        """Whether that is in this generation still, as far as can be told while nothing is known of the next."""
+        return following.is_unknown and self.generation.fits(mark)
 
     def _lose(self, why: str) -> Unavailable:
         self.lost = self.lost or why
         return Unavailable(why, "Try again.")
+
+    def _identify(self, descriptor: int, suffix: str) -> tuple[int, int]:
+        """Which file that is, by device and number; it is looked for there from now on."""
+        facts = os.fstat(descriptor)
+        inode = facts.st_dev, facts.st_ino
+        self._inodes.append((f"{self._place}{suffix}", inode))
+        return inode
 
     def _keep_open(self, descriptor: int) -> int:
         kept = os.dup(descriptor)
@@ -417,6 +490,14 @@ class Held:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _is_there(place: str, inode: tuple[int, int]) -> bool:
+    try:
+        facts = os.stat(place, follow_symlinks=False)  # noqa: PTH116 - each mark waits for it
+    except OSError:
+        return False
+    return (facts.st_dev, facts.st_ino) == inode
 
 
 def _refused(name: str, problem: Refusal) -> str:

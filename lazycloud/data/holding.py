@@ -36,7 +36,10 @@ class HolderLost(Exception):
 
 
 class Refusal(Exception):
-    """It answered that something cannot be done now. `kind`: busy, damaged, full, gone, late, mode, order, other."""
+    """It answered that something cannot be done now.
+
+    `kind`: busy, damaged, full, gone, late, lost (nothing is held any more), mode, order, other.
+    """
 
     def __init__(self, kind: str, why: str) -> None:
         super().__init__(why)

@@ -43,7 +43,8 @@ Result = TypeVar("Result")
 DATABASE, FILES = "database.sqlite", "files"
 KEPT, COPIES, OF_DATABASES = "kept", "copies", "databases"  # folders of an archive
 COMPANIONS = ("-wal", "-shm", "-journal")
-FAST, SLOW = 0.03, 0.25  # seconds between looks while somebody writes, and when nobody does
+# Seconds between looks: while somebody writes, the less the nearer its WAL is to being moved on; when nobody does.
+SHORTEST, SHORT, LONG = 0.002, 0.05, 1.0
 ADOPT_EVERY = 30.0  # seconds between searches for new databases
 ADOPT_AGAIN = (0.2, 30.0)  # seconds until what was lost is held again, doubled up to the second
 ROUNDS = 50  # of looking at several databases until none has changed: some microseconds each
@@ -456,21 +457,23 @@ class Line:
 
     async def _watch(self) -> None:
         """Look whether a WAL has grown, a database come or gone, or the holder."""
-        interval, adopted = FAST, time.monotonic()
+        interval, looked = SHORT, time.monotonic()
+        adopted = looked
         while True:
             await asyncio.sleep(interval)
-            held = list(self._held.values())
-            has_moved = sum(one.look() for one in held) > 0
-            interval = FAST if has_moved else min(interval * 1.5, SLOW)
-            for one in held:
-                if one.is_torn:
-                    await self._mend(one)
-                elif one.is_due and one.name not in self._turning:
-                    self._turning.add(one.name)
-                    self._start(self._turn(one), f"rotation of {one.name}")
-            is_lost = any(one.lost for one in held) or self._absent or not self.holder_pid
-            due = self._delay if is_lost else ADOPT_EVERY
-            if time.monotonic() - adopted > due:
+            now = time.monotonic()
+            due = min((held.look(now - looked) for held in self._held.values()), default=float("inf"))
+            interval = max(SHORTEST, min(due / 2, SHORT)) if due < float("inf") else min(interval * 1.2, LONG)
+            looked = now
+            for held in list(self._held.values()):
+                if held.is_torn:
+                    await self._mend(held)
+                elif held.is_due and held.name not in self._turning:
+                    self._turning.add(held.name)
+                    self._start(self._turn(held), f"rotation of {held.name}")
+            is_lost = bool(self._absent) or not self.holder_pid
+            is_lost = is_lost or any(held.lost for held in self._held.values())
+            if now - adopted > (self._delay if is_lost else ADOPT_EVERY):
                 self._delay = min(2 * self._delay, ADOPT_AGAIN[1]) if is_lost else ADOPT_AGAIN[0]
                 with contextlib.suppress(Unavailable, OSError):
                     await self.adopt()
@@ -483,13 +486,8 @@ class Line:
     async def _turn(self, held: Held) -> bool:
         """Move one database on; what a mark that somebody has needs is archived before."""
         generation = held.generation.id
-        is_wanted = self._keep_for > 0 or any(
-            at.name == held.name and at.generation == generation
-            for marks in list(self._fresh)
-            for at in marks.databases
-        )
         try:
-            is_done = await held.rotate(is_wanted)
+            is_done = await held.rotate(lambda: self._is_wanted(held.name, generation))
         except HolderLost:
             return False
         finally:
@@ -498,6 +496,12 @@ class Line:
             self._past.append((time.monotonic(), held.name, generation))
         await self._collect()
         return is_done
+
+    def _is_wanted(self, name: str, generation: str) -> bool:
+        """Whether somebody may yet ask for a moment of it."""
+        return self._keep_for > 0 or any(
+            at.name == name and at.generation == generation for marks in self._fresh for at in marks.databases
+        )
 
     def _find(self) -> dict[str, str]:
         """Name -> journal mode of each database that there is."""

@@ -59,15 +59,16 @@ class Database:
 
     def hold(self, seconds: float) -> Answer:
         """Begin a read transaction, beside the one that there may be. Waits `seconds` for who locks it all."""
-        reader = self._free[0]
-        reader.execute("BEGIN")
-        try:
-            # A pragma reads a page and no schema: that is the app's, and may be anything.
-            patiently(lambda: reader.execute("PRAGMA user_version").fetchone(), seconds)
-        except BaseException:
-            reader.execute("ROLLBACK")
-            raise
-        self._held.append(self._free.pop(0))
+        if self._free:  # else it was done before, and what came after was not
+            reader = self._free[0]
+            reader.execute("BEGIN")
+            try:
+                # A pragma reads a page and no schema: that is the app's, and may be anything.
+                patiently(lambda: reader.execute("PRAGMA user_version").fetchone(), seconds)
+            except BaseException:
+                reader.execute("ROLLBACK")
+                raise
+            self._held.append(self._free.pop(0))
         return {"held": len(self._held)}
 
     def release(self) -> Answer:
@@ -81,7 +82,7 @@ class Database:
 
     def checkpoint(self) -> Answer:
         """Write to the database file what may be: without waiting, and without locking anybody out."""
-        if not self._held and self._lifted_at is None:
+        if not self._free or (not self._held and self._lifted_at is None):
             raise Refused("order", "A checkpoint is made only behind a reader or a barrier.")
         busy, log, checkpointed = self._free[0].execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         return {"busy": bool(busy), "log": log, "checkpointed": checkpointed}
@@ -99,25 +100,34 @@ class Database:
             self._writer.execute("ROLLBACK")
         return {}
 
-    def turn(self) -> Answer:
+    def turn(self, seconds: float | None = None) -> Answer:
         """Behind the barrier: let go, write all there is to the database file, hold again, lift the barrier.
 
-        `complete`: all was written, so what is held is the read lock 0, and nobody writes that file. If not, somebody
-        else reads at an earlier moment: what is held is only that nothing later than the barrier is written.
+        `seconds`: put up the barrier, too, and wait so long for it. `complete`: all was written, so what is held is
+        the read lock 0, and nobody writes that file. If not, somebody else reads at an earlier moment: what is held
+        is only that nothing later than the barrier is written. `barred`: seconds that it stood, if it was put up.
         """
+        if seconds is not None:
+            self.bar(seconds, lasts=0)
         if self._lifted_at is None:
             raise Refused("late", "The barrier has fallen.")
+        began = time.monotonic()
         try:
-            self.release()
+            while self._held:
+                self.release()
             done = self._checkpoint_if_can()
             self.hold(0)
+        except sqlite3.Error as problem:
+            raise Refused("lost", f"It could not be held again: {problem}.") from problem
         finally:
             self.lift()
-        return {**done, "complete": not done["busy"] and done["log"] == done["checkpointed"]}
+        is_complete = not done["busy"] and done["log"] == done["checkpointed"]
+        return {**done, "complete": is_complete, "barred": time.monotonic() - began}
 
     def mend(self) -> Answer:
         """Read once: SQLite writes an index anew that was left half-written."""
-        self._free[0].execute("PRAGMA user_version").fetchone()
+        if self._lifted_at is None:
+            self._writer.execute("PRAGMA user_version").fetchone()
         return {}
 
     def forget(self) -> Answer:
@@ -163,6 +173,8 @@ class Station(threading.Thread):
             return {"error": problem.kind, "why": str(problem)}
         except sqlite3.Error as problem:
             return {"error": kind_of(problem), "why": str(problem)}
+        except TypeError as problem:  # other arguments than it takes
+            return {"error": "order", "why": str(problem)}
 
     def _do(self, do: str, **arguments: Any) -> Answer:
         if do == "copy":
