@@ -57,18 +57,18 @@ class Kept(Trials):
 
 
 class App:
-    """A process that has a database open in WAL mode, and checkpoints it by itself only if `settings` say so."""
+    """A process that has a database open in WAL mode, which it never checkpoints by itself."""
 
     def __init__(self, place: Path, *settings: str) -> None:
         self.place = place
         self._process = subprocess.Popen(
             [sys.executable, "-c", _APP, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        for setting in ("wal_autocheckpoint=0", *settings, "journal_mode=WAL"):
+        for setting in (*settings, "journal_mode=WAL", "wal_autocheckpoint=0"):
             self.run(f"PRAGMA {setting}")
 
     def run(self, sql: str, *values: Any, times: int = 1, pause: float = 0.0) -> list[float]:
-        """One statement, several times, with so many seconds between them; seconds of each."""
+        """One statement, several times, with some seconds between; seconds of each."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps([sql, values, times, pause]) + "\n")
         self._process.stdin.flush()

@@ -77,7 +77,7 @@ def test_an_image_is_measured_beside_a_copy(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("bench-*"))
 
 
-@pytest.mark.parametrize(("command", "count"), [("router", 7), ("deploy", 6), ("data", 3)])
+@pytest.mark.parametrize(("command", "count"), [("router", 7), ("deploy", 6), ("data", 4)])
 def test_the_page_has_a_place_for_each_figure(command: str, count: int) -> None:
     names = bench("?", command=command).stderr.rpartition("there are ")[2].split(", ")
     page = (ROOT / "docs/benchmarks.md").read_text()

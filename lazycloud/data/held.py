@@ -142,7 +142,7 @@ class Held:
             raise NotHeld(f"{self.name} cannot be opened: {problem.strerror}.") from problem
         try:
             path, inode = str(self._place.resolve()), self._identify(self._base, "")
-            answer = await self._holder.ask(self._key, "open", path=path, inode=inode)
+            answer = await self._holder.ask(self._key, "open", path=path, inode=inode, seconds=PATIENCE)
             if answer["mode"] != "wal":
                 raise NotHeld(f"{self.name} is in no WAL mode, but in {answer['mode']} mode.")
             await self._ask("hold", seconds=PATIENCE)

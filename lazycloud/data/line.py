@@ -46,7 +46,8 @@ COMPANIONS = ("-wal", "-shm", "-journal")
 # Seconds between looks: while somebody writes, the less the nearer its WAL is to being moved on; when nobody does.
 SHORTEST, SHORT, LONG = 0.002, 0.05, 1.0
 ADOPT_EVERY = 30.0  # seconds between searches for new databases
-ADOPT_AGAIN = (0.2, 30.0)  # seconds until what was lost is held again, doubled up to the second
+ADOPT_AGAIN = (0.1, 10.0)  # seconds until what was lost is held again, doubled up to the second
+STEADY = 3.0  # seconds after which it begins with the first again
 ROUNDS = 50  # of looking at several databases until none has changed: some microseconds each
 CHAIN_FOR = (
     3600.0  # seconds for which the WALs of a large database are kept after somebody wanted a moment of it
@@ -218,9 +219,11 @@ class Line:
                 await self._held.pop(name).drop()
             self._absent &= found.keys()
             self._plain = {name: why for name, why in self._plain.items() if name in found}
-            for name, mode in found.items():
-                if name not in self._held:
-                    await self._hold(name, mode)
+            fresh = [name for name in found if name not in self._held]
+            self._absent |= {name for name in fresh if found[name] == "wal"}
+            for name in fresh:
+                self._plain.pop(name, None)
+                await self._hold(name, found[name])
 
     async def image(self, marks: Marks, target: Path) -> str:
         """The databases of that moment as files below `target`, named as in the version's folder. Locks nobody out.
@@ -259,13 +262,16 @@ class Line:
             await asyncio.wait(ending, timeout=CLOSING)
         if self._holder:
             await self._holder.close()
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError):  # then a thread still reads from what would be closed
             async with asyncio.timeout(CLOSING):
+                await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
                 for held in list(self._held.values()):
                     await held.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _image(self, marks: Marks, target: Path) -> str:
+        if self._absent:
+            with contextlib.suppress(Unavailable):  # there may be an archive
+                await self.adopt()
         with _explained(target):
             for at in marks.databases:
                 place = target / at.name
@@ -282,6 +288,8 @@ class Line:
         with contextlib.suppress(Unavailable):  # then it is said of each what is wrong
             await self.adopt()
         had, notes = {at.name for at in marks.databases}, [marks.note]
+        if new := self._absent - had:
+            raise Unavailable(f"{', '.join(sorted(new))} is not held at the moment.", "Try again.")
         for name in [name for name in self._held if name not in had]:
             at, place = At(name, *self._held[name].mark()), target / name
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -341,6 +349,8 @@ class Line:
             )
         if problem.kind == "full":
             return DiskFull(f"The disk is full: {name} could not be copied.")
+        if problem.kind in ("mode", "gone"):
+            return Unavailable(f"{name} changed while it was to be copied: {problem.why}", "Try again.")
         return StepFailed(f"The database {name} could not be copied: {problem.why}")
 
     async def _keep(self, marks: Marks) -> None:
@@ -438,7 +448,6 @@ class Line:
             return
         assert self._holder
         held = Held(name, str(next(self._keys)), self._root, self._archive(name), self._holder, self._pool)
-        self._absent.add(name)
         try:
             await held.open()
         except HolderLost as problem:
@@ -451,7 +460,6 @@ class Line:
             self._left += 1
             self._plain[name] = str(problem)
         else:
-            self._plain.pop(name, None)
             self._held[name] = held
         self._absent.discard(name)
 
@@ -473,8 +481,10 @@ class Line:
                     self._start(self._turn(held), f"rotation of {held.name}")
             is_lost = bool(self._absent) or not self.holder_pid
             is_lost = is_lost or any(held.lost for held in self._held.values())
+            if not is_lost and now - adopted > STEADY:
+                self._delay = ADOPT_AGAIN[0]
             if now - adopted > (self._delay if is_lost else ADOPT_EVERY):
-                self._delay = min(2 * self._delay, ADOPT_AGAIN[1]) if is_lost else ADOPT_AGAIN[0]
+                self._delay = min(2 * self._delay, ADOPT_AGAIN[1])
                 with contextlib.suppress(Unavailable, OSError):
                     await self.adopt()
                 adopted = time.monotonic()
@@ -553,6 +563,9 @@ class Line:
 
     async def _whole(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Done to its end, though who asked for it is cancelled: a thread reads from files that are held for it."""
+        if self._is_closed:
+            work.close()
+            raise Unavailable(f"The databases of {self._root.name} are not held any more.")
         return await asyncio.shield(self._start(work, f"images of {self._root.name}"))
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:

@@ -3,7 +3,7 @@
 `python -m tests.data.numbered DATABASE LEDGER` writes until it is ended. A commit changes some cells, and adds one
 row to a log: its number, and a hash of the log before and of all cells after. LEDGER is a file beside the database,
 shared by all its writers, where a commit's hash stands before it is made, and in the writer's own slot which number
-was tried and which has succeeded. A right copy has the log from 1 to a number, its hash as in the ledger, and just
+was tried and which has succeeded. A right copy has the log up to a number, its hashes as in the ledger, and just
 those cells.
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 
 SLOTS, SLOT, HASH = 64, struct.Struct("<QQ"), 16  # tried and succeeded of each writer; bytes of a hash
 CELLS = 200
+LOG = 300  # the last rows of the log, which are there
 TABLES = """
 CREATE TABLE IF NOT EXISTS log (number INTEGER PRIMARY KEY, cells BLOB, hash BLOB);
 CREATE TABLE IF NOT EXISTS cells (id INTEGER PRIMARY KEY, content BLOB);
@@ -114,6 +115,7 @@ def commit(
     number += 1
     after = digest(before, cells, str(number).encode())
     connection.execute("INSERT INTO log VALUES (?, ?, ?)", (number, cells, after))
+    connection.execute("DELETE FROM log WHERE number <= ?", (number - LOG,))
     ledger.tries(options.slot, number, after)
     connection.execute("COMMIT")
     ledger.succeeded(options.slot, number)
@@ -130,20 +132,21 @@ def wrong(image: Path, ledger: Ledger, least: int, most: int) -> str:
         checked = connection.execute("PRAGMA integrity_check").fetchone()[0]
     if checked != "ok":
         return f"is damaged: {checked}"
-    if len(log) != (log[-1][0] if log else 0):
-        return f"has a log of {len(log)} rows up to {log[-1][0]}"
-    if not least <= len(log) <= most:
-        return f"has {len(log)} commits, and must have {least} to {most}"
-    hash_before = bytes(HASH)
-    for number, mixture, hash_after in log:
-        hash_before = digest(hash_before, mixture, str(number).encode())
-        if hash_before != hash_after or hash_after != ledger.hash(number):
+    last = log[-1][0] if log else 0
+    if [number for number, _, _ in log] != [*range(max(1, last - LOG + 1), last + 1)]:
+        return f"has {len(log)} rows of the log up to {last}"
+    if not least <= last <= most:
+        return f"has {last} commits, and must have {least} to {most}"
+    before = log[0][2] if log else b""
+    for number, mixture, after in log[1:]:
+        if digest(before, mixture, str(number).encode()) != after or after != ledger.hash(number):
             return f"has another commit {number} than was made"
+        before = after
     mixture = bytes(HASH)
     for cell, content in cells:
         mixture = mixed(mixture, of_cell(cell, content))
     if log and mixture != log[-1][1]:
-        return f"has other cells than commit {len(log)} left"
+        return f"has other cells than commit {last} left"
     return ""
 
 

@@ -49,7 +49,7 @@ class Talk:
         return answer
 
     def opens(self, database: Path) -> dict[str, Any]:
-        return self.ask("open", path=str(database), inode=inode(database))
+        return self.ask("open", path=str(database), inode=inode(database), seconds=1)
 
     def end(self) -> None:
         self.process.kill()
@@ -186,14 +186,14 @@ def test_a_database_that_became_another_file_is_refused(talk: Talk, database: Pa
     meant = inode(database)
     image.empty(database.with_name("other"))
     database.with_name("other").replace(database)
-    assert talk.ask("open", path=str(database), inode=meant)["error"] == "gone"
+    assert talk.ask("open", path=str(database), inode=meant, seconds=1)["error"] == "gone"
     assert not Path(f"{database}-shm").exists()
 
 
 def test_what_is_no_database_or_not_there_is_told(talk: Talk, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database, but long enough to be looked at as if it were one" * 20)
     assert talk.opens(tmp_path / "text")["error"] == "damaged"
-    assert talk.ask("open", path=str(tmp_path / "none"), inode=[0, 0])["error"] == "gone"
+    assert talk.ask("open", path=str(tmp_path / "none"), inode=[0, 0], seconds=1)["error"] == "gone"
 
 
 def test_a_copy_of_a_database_in_delete_mode(talk: Talk, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_one_database_does_not_wait_for_another(talk: Talk, database: Path, clie
     talk.process.stdin.write('{"id": 2, "key": "a", "do": "bar", "seconds": 60, "lasts": 1}\n')
     other = database.with_name("b.db")
     image.empty(other)
-    assert talk.ask("open", key="b", path=str(other), inode=inode(other)) == {"mode": "wal"}
+    assert talk.ask("open", key="b", path=str(other), inode=inode(other), seconds=1) == {"mode": "wal"}
 
 
 @pytest.mark.skipif(bool(sandbox.missing()), reason="walls cannot be made here")
@@ -237,9 +237,12 @@ def test_behind_walls_it_sees_the_version_and_nothing_else(tmp_path: Path, datab
     talk = Talk(enclosed.words, dict(enclosed.environment))
     try:
         assert turned(talk, place / "a.db")["complete"]
-        assert talk.ask("open", key="b", path=str(secret), inode=inode(secret))["error"] == "gone"
+        assert talk.ask("open", key="b", path=str(secret), inode=inode(secret), seconds=1)["error"] == "gone"
         (place / "led").symlink_to(secret)
-        assert talk.ask("open", key="c", path=str(place / "led"), inode=inode(secret))["error"] == "gone"
+        assert (
+            talk.ask("open", key="c", path=str(place / "led"), inode=inode(secret), seconds=1)["error"]
+            == "gone"
+        )
     finally:
         talk.end()
 
@@ -270,7 +273,7 @@ def test_it_opens_nothing_but_by_sqlite(tmp_path: Path, database: Path, client: 
         f"runpy.run_path({str(PROGRAM)!r}, run_name='__main__')\n"
     )
     asked = [
-        {"do": "open", "path": str(database), "inode": inode(database)},
+        {"do": "open", "path": str(database), "inode": inode(database), "seconds": 1},
         {"do": "hold", "seconds": 1},
         {"do": "bar", "seconds": 1, "lasts": 5},
         {"do": "turn"},

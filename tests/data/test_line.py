@@ -20,8 +20,12 @@ import pytest
 from lazycloud.data import held as held_module
 from lazycloud.data import image
 from lazycloud.data import line as line_module
+from lazycloud.data.holding import PROGRAM
 from lazycloud.data.line import Line, Marks
 from lazycloud.errors import DiskFull, Unavailable
+from lazycloud.walls import sandbox
+from lazycloud.walls.sandbox import Sandbox
+from lazycloud.walls.view import View
 from tests.data.client import Client
 from tests.data.conftest import until
 from tests.data.numbered import Ledger, wrong
@@ -432,6 +436,41 @@ async def test_a_line_that_is_closed_leaves_the_app_alone_and_no_process(app: Ap
     await line.close()
     assert not Path(f"/proc/{pid}").exists()
     await app.has_written(200)
+
+
+@pytest.mark.skipif(bool(sandbox.missing()), reason="walls cannot be made here")
+async def test_behind_walls_the_holder_does_all_the_same(app: App, opened: Opens) -> None:
+    app.writes()
+    app.writes("files/old.db", "--mode", "delete")
+    await app.has_written()
+    await app.has_written(5, "files/old.db")
+    copies = app.archive / "copies"
+    copies.mkdir(parents=True)
+    machine = (PROGRAM.parent, Path(sys.base_prefix), Path(sys.prefix))
+    view = View(app.root / "home", read=machine, write=(app.place, copies), network=False)
+    line = await opened(enclose=Sandbox(app.root / "home", dict(os.environ)).enclose(view, Path("/"), {}))
+    for _ in range(3):
+        then = moment(line, app)
+        then.most["files/old.db"] = 10**9  # as it is when it is copied
+        await app.has_written()
+        await line.rotate()
+        assert await faults(line, app, then) == []
+    pid = line.holder_pid
+    await line.close()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_link_that_leads_out_is_not_followed(app: App, opened: Opens) -> None:
+    outside = app.root / "outside.db"
+    image.empty(outside)
+    (app.place / "files/led.db").symlink_to(outside)
+    (app.place / "files/more").symlink_to(app.root)
+    line = await opened()
+    assert line.databases == {"database.sqlite"}
+    (app.place / "database.sqlite").unlink()
+    (app.place / "database.sqlite").symlink_to(outside)
+    await line.adopt()
+    assert line.databases == set()
 
 
 async def test_a_holder_that_hangs_is_killed_when_the_line_is_closed(app: App, opened: Opens) -> None:

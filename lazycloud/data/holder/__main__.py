@@ -53,9 +53,11 @@ class Database:
         """Seconds until the barrier falls by itself; None if there is none."""
         return None if self._lifted_at is None else max(0.0, self._lifted_at - time.monotonic())
 
-    def mode(self) -> Answer:
-        """The journal mode, which it is asked for and never told."""
-        return {"mode": self._free[0].execute("PRAGMA journal_mode").fetchone()[0]}
+    def mode(self, seconds: float) -> Answer:
+        """The journal mode, which it is asked for and never told. Waits `seconds` for who locks it all."""
+        found: list[str] = []
+        patiently(lambda: found.append(self._writer.execute("PRAGMA journal_mode").fetchone()[0]), seconds)
+        return {"mode": found[0]}
 
     def hold(self, seconds: float) -> Answer:
         """Begin a read transaction, beside the one that there may be. Waits `seconds` for who locks it all."""
@@ -180,8 +182,9 @@ class Station(threading.Thread):
         if do == "copy":
             return copy(**arguments)
         if do == "open":
+            seconds = arguments.pop("seconds")
             self._database = Database(**arguments)
-            return self._database.mode()
+            return self._database.mode(seconds)
         if self._database is None:
             raise Refused("order", "No database is open.")
         if do not in STEPS:
