@@ -47,6 +47,7 @@ MANNERS = (
     (),
     ("--autocheckpoint", "0"),
     ("--autocheckpoint", "1"),
+    ("--autocheckpoint", "20"),
     ("--synchronous", "OFF"),
     ("--synchronous", "FULL"),
     ("--reopen", "3"),
@@ -113,6 +114,12 @@ class Controller:
             await self.check(self.chance.choice(self.kept), is_kept=True)
         elif roll < 0.82 and self.kept:
             await self.forget(self.kept.pop(0))
+        elif roll < 0.84 and self.pending and (pid := self.line.holder_pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            report(self.root, "imaged when the holder was dead")
+            await asyncio.sleep(self.chance.choice((0, 0.01, 0.05)))
+            await self.check(self.pending.pop())
         for taken in [one for one in self.pending if one.due < time.monotonic()]:
             self.pending.remove(taken)
             await self.check(taken)
@@ -260,6 +267,11 @@ def ledger_of(root: Path, name: str) -> Path:
     return root / f"{name.replace('/', ' ')}.ledger"
 
 
+def done_of(root: Path, name: str) -> int:
+    with closing(Ledger(ledger_of(root, name))) as ledger:
+        return ledger.done()
+
+
 class Round:
     """One set of databases, and what befalls those who use them."""
 
@@ -270,6 +282,7 @@ class Round:
         self.names = list(NAMES[: chance.choice((1, 1, 2, 3))])
         self.page_sizes = {name: chance.choice(PAGES) for name in self.names}
         self._writers: list[subprocess.Popen[bytes]] = []
+        self._others: list[subprocess.Popen[bytes]] = []
         self._control: subprocess.Popen[bytes] | None = None
         self._slots = 0
         self.counts: Counter[str] = Counter()
@@ -286,7 +299,9 @@ class Round:
             for name in self.names:
                 for _ in range(self._chance.choice((1, 1, 2, 3))):
                     self._write(name)
-            self._until(lambda: all(Ledger(ledger_of(self.root, name)).done() > 3 for name in self.names))
+                if self._chance.random() < 0.5:
+                    self._linger(name)
+            self._until(lambda: all(done_of(self.root, name) > 3 for name in self.names))
             self._start(self._fault)
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
@@ -320,6 +335,11 @@ class Round:
         writer = subprocess.Popen([*words, *numbers, *manners], stderr=subprocess.DEVNULL)
         writer.name = name  # type: ignore[attr-defined]
         self._writers.append(writer)
+
+    def _linger(self, name: str) -> None:
+        program = Path(__file__).with_name("lingering.py")
+        words = [sys.executable, program, self.root / "version" / name, str(self._chance.randrange(10**9))]
+        self._others.append(subprocess.Popen(words))
 
     def _start(self, fault: str) -> None:
         numbers = "--seed", str(self._chance.randrange(10**9))
@@ -403,7 +423,7 @@ class Round:
             self.counts["control hung"] += 1
 
     def _kill_all(self) -> None:
-        for process in [*self._writers, *([self._control] if self._control else [])]:
+        for process in [*self._writers, *self._others, *([self._control] if self._control else [])]:
             process.kill()
             process.wait()
 
