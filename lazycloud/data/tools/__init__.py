@@ -18,6 +18,8 @@ comparing    `difference`
 summing      `summary`
 exporting    a version as one SQLite file, as SQL, or as a tar
 importing    a version from one of these
+dump         a database as SQL
+script       SQL that somebody sent, run
 """
 
 from lazycloud.data.tools.shapes import Difference, Schema, Summary, schema_difference

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lazycloud.data.tools.comparing import compare
+from lazycloud.data.tools.exporting import export
+from lazycloud.data.tools.importing import take_in
 from lazycloud.data.tools.process import ERRORS
 from lazycloud.data.tools.summing import sum_up
 from lazycloud.errors import LazycloudError
@@ -33,7 +35,23 @@ def _sum_up(order: Order) -> dict[str, Any]:
     return sum_up(Path(order["folder"]), order["rows"], order["sizes"]).as_dict()
 
 
-TASKS: dict[str, Callable[[Order], dict[str, Any]]] = {"compare": _compare, "sum up": _sum_up}
+def _export(order: Order) -> dict[str, Any]:
+    target = Path(order["target"])
+    note = export(Path(order["folder"]), target, order["kind"], Path(os.environ["TMPDIR"]))
+    return {"bytes": target.stat().st_size, "note": note}
+
+
+def _import(order: Order) -> dict[str, Any]:
+    kind, warnings = take_in(Path(order["file"]), Path(order["folder"]), order["kind"], order["most"])
+    return {"kind": kind, "warnings": warnings}
+
+
+TASKS: dict[str, Callable[[Order], dict[str, Any]]] = {
+    "compare": _compare,
+    "sum up": _sum_up,
+    "export": _export,
+    "import": _import,
+}
 
 
 def main() -> None:

@@ -25,13 +25,13 @@ class Contents:
 
 
 def contents(folder: Path) -> Contents:
-    """Of a version's folder; the main database is among the databases if it has any content."""
+    """Of a version's folder. A main database that is empty is neither; one that is none any more is a file."""
     found = Contents({}, {})
     for place in (folder / MAIN, *_below(folder / FILES)):
         name = shown(str(place.relative_to(folder)))
         if is_database(place):
             found.databases[name] = place
-        elif place != folder / MAIN and not _is_companion(place):
+        elif os.path.lexists(place) and not (name == MAIN and is_empty(place)) and not _is_companion(place):
             found.files[name] = place
     return found
 
@@ -42,7 +42,7 @@ def shown(path: str) -> str:
 
 
 def is_database(place: Path) -> bool:
-    """Whether a regular file begins as an SQLite database does, or is WAL that is yet to be one. False for a link."""
+    """Whether a regular file begins as an SQLite database does. False for a link."""
     try:
         descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -52,6 +52,10 @@ def is_database(place: Path) -> bool:
         return regular and os.pread(descriptor, len(MAGIC), 0) == MAGIC
     finally:
         os.close(descriptor)
+
+
+def is_empty(place: Path) -> bool:
+    return stat.S_ISREG(place.lstat().st_mode) and not size(place)
 
 
 def size(place: Path) -> int:
@@ -71,6 +75,14 @@ def are_same(one: Path, other: Path) -> bool:
             if chunk != right.read(CHUNK):
                 return False
     return True
+
+
+def stays(link: Path, folder: Path) -> bool:
+    """Whether a link, with all that it leads over, leads to a place in a folder, from wherever that lies."""
+    try:
+        return not link.readlink().is_absolute() and link.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # it leads to itself
+        return False
 
 
 def _below(folder: Path) -> Iterator[Path]:

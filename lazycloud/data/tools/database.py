@@ -23,7 +23,7 @@ from lazycloud.data.tools.values import readable
 ROW = 16_000_000  # bytes of a row that is read at once
 LARGEST = 1_000_000_000  # of any row; SQLite's own limit
 CACHE = 16_000  # KiB
-_TABLES = 30_000  # objects of a schema that are looked at; who has more has no schema but an accident
+MOST = 100_000  # objects of a schema: who has more has no schema but an accident
 _ROWIDS = ("rowid", "_rowid_", "oid")
 _VIRTUAL = re.compile(r"\s*CREATE\s+VIRTUAL\s+TABLE\s.*?\sUSING\s+([^\s(]+)", re.IGNORECASE | re.DOTALL)
 # What modules of SQLite's own distribution keep their contents in, after the virtual table's name.
@@ -86,7 +86,9 @@ class Database:
         query = "SELECT type, name, coalesce(sql, '') FROM sqlite_master LIMIT ?"
         found: dict[str, list[SchemaObject]] = {}
         with explained():
-            for kind, name, sql in self.connection.execute(query, (_TABLES,)):
+            for at, (kind, name, sql) in enumerate(self.connection.execute(query, (MOST + 1,))):
+                if at == MOST:
+                    raise Unreadable(f"its schema has more than {MOST} tables, indexes, views and triggers")
                 if all(isinstance(part, str) for part in (kind, name, sql)) and (sql or kind != "index"):
                     found.setdefault(name, []).append(SchemaObject(kind, name, sql))
         return found
@@ -187,6 +189,18 @@ class Database:
 def may_read(connection: sqlite3.Connection, most: int) -> None:
     """Rows of up to `most` bytes: a larger one is a DataError."""
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
+
+
+@contextlib.contextmanager
+def may_write(connection: sqlite3.Connection) -> Iterator[None]:
+    """Into another file, by VACUUM INTO."""
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 1)
+    connection.execute("PRAGMA query_only=OFF")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA query_only=ON")
+        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
 
 
 @contextlib.contextmanager

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from lazycloud.data.tools.process import USUAL, Limits, run
 from lazycloud.data.tools.shapes import Difference, Schema, Summary
+from lazycloud.errors import BadInput, Conflict
 from lazycloud.walls.sandbox import Sandbox
 
-FORMATS = ("sqlite", "sql", "tar")
+KINDS = ("sqlite", "sql", "tar")
 
 
 async def difference(
@@ -62,9 +65,17 @@ async def export(
 
     `kind` sqlite: its main database, compact. sql: that as text, as `sqlite3 FILE .dump` does. tar: all databases
     and files. Raises BadInput for another kind, StepFailed for what cannot be read, DiskFull. Nothing is left of
-    a target that could not be written whole.
+    a target that could not be written whole. In all but tar, rows without a primary key may get other rowids.
     """
-    raise NotImplementedError
+    if kind not in KINDS:
+        raise BadInput(f"“{kind[:40]}” is no kind of export.", f"There are {', '.join(KINDS)}.")
+    order = {"folder": str(folder), "target": str(target), "kind": kind}
+    try:
+        told = await run("export", order, folder, (folder, target.parent), walls, limits)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return Exported(int(told["bytes"]), str(told["note"]))
 
 
 @dataclass(frozen=True)
@@ -83,4 +94,23 @@ async def import_(
     `kind` "" finds out. Everything is read through once: databases that are damaged are refused. Raises
     BadInput for what is wrong with the file (for SQL with the line), StepFailed, DiskFull.
     """
-    raise NotImplementedError
+    if kind not in ("", *KINDS):
+        raise BadInput(f"“{kind[:40]}” is no kind of export.", f"There are {', '.join(KINDS)}.")
+    folder.mkdir(exist_ok=True)
+    if any(folder.iterdir()):
+        raise Conflict(f"There are data in {folder.name} already: what is sent is not mixed with them.")
+    order = {"file": str(file), "folder": str(folder), "kind": kind, "most": limits.disk}
+    try:
+        told = await run("import", order, folder, (folder, file.parent), walls, limits)
+    except BaseException:
+        await asyncio.shield(asyncio.to_thread(_clear, folder))
+        raise
+    return Imported(str(told["kind"]), tuple(map(str, told["warnings"])))
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)

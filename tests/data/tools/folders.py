@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 
 def version(place: Path, *statements: str, database: str = "database.sqlite") -> Path:
@@ -25,3 +26,27 @@ def insert(
     with closing(sqlite3.connect(place / database)) as connection:
         connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
         connection.commit()
+
+
+def contents(place: Path, name: str = "database.sqlite") -> dict[str, Any]:
+    """All that a database holds but rowids that are no key: texts as their bytes, each value with its type."""
+    with closing(sqlite3.connect(place / name)) as connection:
+        connection.text_factory = bytes
+        ask = connection.execute
+        found: dict[str, Any] = {
+            pragma: ask(f"PRAGMA {pragma}").fetchone() for pragma in ("user_version", "application_id")
+        }
+        found["schema"] = ask("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY 1, 2").fetchall()
+        for (table,) in ask(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
+        ).fetchall():
+            names = [
+                quoted(column[0]) for column in ask(f"SELECT * FROM {quoted(table.decode())}").description
+            ]
+            values = ", ".join(f"typeof({name}), {name}" for name in names)
+            found[table.decode()] = sorted(ask(f"SELECT {values} FROM {quoted(table.decode())}"), key=repr)
+        return found
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
