@@ -325,6 +325,7 @@ async def test_data_go_out_as_a_file_and_come_in_again(up: Up, checkout: Checkou
         server.cli("data", "rm", second, "--yes", folder=checkout.path, code=None)
         server.cli("data", "import", str(file), second, "--yes", folder=checkout.path)
         assert await notes(server, second[:10]) == ["one"]
+        assert sql(server, checkout, "PRAGMA journal_mode", second) == "wal\n"
         await server.post(second[:10], "two")
         said = server.cli("data", "import", str(file), second, "--yes", folder=checkout.path)
         assert await notes(server, second[:10]) == ["one"]
@@ -333,8 +334,8 @@ async def test_data_go_out_as_a_file_and_come_in_again(up: Up, checkout: Checkou
         assert await notes(server, second[:10]) == ["one", "two"]
     with sqlite3.connect(checkout.path / "out.sqlite") as db:
         assert db.execute("SELECT text FROM notes").fetchall() == [("one",)]
-    told = server.cli("events", "--json", folder=checkout.path)
-    kinds = [json.loads(line)["kind"] for line in told.splitlines()]
+    told = await server.get("lazycloud", "/api/events", Authorization=server.authorization)
+    kinds = [json.loads(line)["kind"] for line in told.text.splitlines()]
     assert kinds.count("version_exported") == 3 and kinds.count("version_imported") == 6
     assert not list((server.home / "apps/shop/data").glob(".reading-*"))
 
@@ -347,7 +348,8 @@ async def test_what_cannot_be_data_is_refused_and_changes_nothing(up: Up, checko
     bad = checkout.path / "bad.sqlite"
     for contents in (b"", b"SQLite format 3\0" + b"\1" * 5000, b"not ; even ( sql"):
         bad.write_bytes(contents)
-        server.cli("data", "import", str(bad), "production", "--yes", folder=checkout.path, code=None)
+        said = server.cli("data", "import", str(bad), "production", "--yes", folder=checkout.path, code=2)
+        assert "Traceback" not in said and "lazycloud failed" not in said
         answer = (await server.get()).json
         assert (answer["notes"], answer["born"]) == (["one"], born)  # it was not even stopped
     assert server.json("data", "snapshots", folder=checkout.path) == []
@@ -423,10 +425,11 @@ async def test_a_control_that_is_killed_during_a_restore_leaves_whole_data(
     await server.post("", "new")
     asked = f"{server.home}/run/api"
     for moment in (0.0, 0.05, 0.15, 0.3, 0.6):  # copied, stopped, swapped, started, done
+        control = server.wait(lambda: server.children().get("control"), "control")
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(asked)) as session:
             restoring = asyncio.create_task(restored(session))
             await asyncio.sleep(moment)
-            server.children()["control"].kill()
+            control.kill()
             await asyncio.gather(restoring, return_exceptions=True)
         found = await notes(server)
         assert found in (["old"], ["old", "new"])
@@ -435,6 +438,7 @@ async def test_a_control_that_is_killed_during_a_restore_leaves_whole_data(
             assert undo["why"] == "restore"
             server.cli("data", "restore", f"@{undo['id']}", "--yes", folder=checkout.path)
         assert await notes(server) == ["old", "new"]
+    server.cli("data", "ls", folder=checkout.path)  # a new control is there
     beside = [place.name for place in (server.home / "apps/shop/data").iterdir()]
     assert sorted(beside) == ["production", "production.snapshots"]
 
@@ -459,4 +463,5 @@ async def test_a_fork_whose_release_command_failed_is_forked_at_the_same_snapsho
         assert "too few" in said
         assert versions(server, checkout)[second[:10]]["pending"]
     server.cli("data", "rm", second, "--yes", folder=checkout.path)
+    server.cli("deploy", second, folder=checkout.path)
     assert await notes(server, second[:10]) == ["old", "new"]
