@@ -49,10 +49,13 @@ def rollback(target: Target, ref: str | None, why: str, as_json: bool) -> None:
     """
     client = target.client()
     app = target.find_app(client)
-    _move(client, app, "rollback", {"ref": app.resolve(ref) if ref else None, "why": why}, as_json)
+    commit = _move(client, app, "rollback", {"ref": app.resolve(ref) if ref else None, "why": why}, as_json)
+    if not as_json:
+        _tell_moved(client, app, commit)
 
 
-def _move(client: Client, app: App, verb: str, body: dict[str, str | None], as_json: bool) -> None:
+def _move(client: Client, app: App, verb: str, body: dict[str, str | None], as_json: bool) -> str:
+    """The commit that is production now."""
     from lazycloud.cli.progress import ends_promotion, follow
     from lazycloud.cli.terminal import show_json_line
 
@@ -64,3 +67,17 @@ def _move(client: Client, app: App, verb: str, body: dict[str, str | None], as_j
     if not as_json:
         click.echo(f"Production of {app.name} is now {last['commit'][:10]}.", err=True)
         click.echo(app.address)
+    return str(last["commit"])
+
+
+def _tell_moved(client: Client, app: App, commit: str) -> None:
+    """It runs on data that others may have changed meanwhile."""
+    moved = client.get(app.api("data/moved"), ref=commit)
+    if not moved["changes"]:
+        return
+    click.echo(f"Since {commit[:10]} was production the schema of its data has moved:", err=True)
+    for change in moved["changes"]:
+        click.echo(f"  {change}", err=True)
+    point = f"production@{moved['snapshot']}"
+    click.echo("It runs on the data as they are. Those of before, without what was written since:", err=True)
+    click.echo(f"  lazycloud data restore {point}", err=True)

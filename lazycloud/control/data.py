@@ -22,6 +22,7 @@ from lazycloud.deployments.changes import Changes, Replaced
 from lazycloud.deployments.expiry import Holding
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.keeper import Keeper
+from lazycloud.deployments.schemas import Schemas
 from lazycloud.deployments.snapshots import Data, Row, Snapshots, shown
 from lazycloud.errors import BadInput, NotFound
 from lazycloud.store import Store
@@ -41,6 +42,7 @@ class VersionData:
         ("POST", "/api/apps/{app}/data/reset", "reset_data", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/data/rm", "remove_data", Role.DEVELOPER),
         ("GET", "/api/apps/{app}/data/diff", "compare_data", Role.VIEWER),
+        ("GET", "/api/apps/{app}/data/moved", "moved_schema", Role.VIEWER),
         ("GET", "/api/apps/{app}/data/export", "export_data", Role.DEVELOPER),
         ("POST", "/api/apps/{app}/data/import", "import_data", Role.DEVELOPER),
         ("GET", "/api/apps/{app}/data/shell", "open_shell", Role.DEVELOPER),
@@ -58,8 +60,10 @@ class VersionData:
         keeper: Keeper,
         contents: Contents,
         shell: DataShell,
+        schemas: Schemas,
         state: Store,
     ) -> None:
+        self._schemas = schemas
         self._upkeep = config.data
         self._fleet = fleet
         self._auth = auth
@@ -141,6 +145,14 @@ class VersionData:
         one, other = [Data(*await self._snapshots.find(app, query.get(name, ""))) for name in ("a", "b")]
         found = await self._contents.difference(app, one, other, query.get("table", ""), rows)
         return web.json_response({"a": vars(one), "b": vars(other), **found})
+
+    async def moved_schema(self, request: web.Request) -> web.StreamResponse:
+        """How production's schema has moved since a commit was production; what the present one runs on."""
+        app = self._app(request)
+        commit = await app.wanted(request.query.get("ref") or app.production)
+        moved = await self._schemas.moved(app, commit.id)
+        changes, snapshot = (moved.changes, moved.snapshot) if moved else ([], None)
+        return web.json_response({"commit": commit.id, "changes": changes, "snapshot": snapshot})
 
     async def export_data(self, request: web.Request) -> web.StreamResponse:
         app = self._app(request)

@@ -67,6 +67,7 @@ from lazycloud.deployments.keeper import Keeper
 from lazycloud.deployments.pins import Pins
 from lazycloud.deployments.production import Production
 from lazycloud.deployments.rest import Rest
+from lazycloud.deployments.schemas import Schemas
 from lazycloud.deployments.snapshots import Snapshots
 from lazycloud.errors import BadInput, LazycloudError
 from lazycloud.events import AppAdded, Asked, EventLog, Output, ServerStarted, ServerStopped
@@ -129,7 +130,10 @@ class Control:
         self.errands = Errands(config, self.fleet, self.events)
         self.disk = Disk(config, self.fleet, self.events, self._store)
         self.snapshots = Snapshots(config, self.fleet, self.events, self._store)
-        self.production = Production(config, self.fleet, self.events, self._store, self.snapshots)
+        self.schemas = Schemas(self._store, self._walls)
+        self.production = Production(
+            config, self.fleet, self.events, self._store, self.snapshots, self.schemas
+        )
         self.changes = Changes(self.fleet, self.snapshots, self.events, self._store)
         self.changes.is_promoting = self.production.is_promoting
         self.keeper = Keeper(config, self.fleet, self.snapshots, self.changes, self.events, self._store)
@@ -236,6 +240,7 @@ class Control:
             self.keeper,
             Contents(config, self.snapshots, self.changes, self.events, self._walls),
             DataShell(console, self.errands),
+            self.schemas,
             self._store,
         )
         doors = Doors(config, self.fleet, self.auth, previews, shares, webhooks, pulls)

@@ -17,6 +17,7 @@ from lazycloud.data.names import MIGRATION, PRODUCTION, REHEARSAL
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.schemas import Schemas, changes
 from lazycloud.deployments.snapshots import Snapshots
 from lazycloud.deployments.steps import StepName
 from lazycloud.events import EventLog, Migrated, MigrationRehearsed
@@ -36,6 +37,7 @@ class Migration:
     who: str
     fleet: Fleet
     snapshots: Snapshots
+    schemas: Schemas
     events: EventLog
     start: Start
 
@@ -49,14 +51,16 @@ class Migration:
     async def rehearse(self) -> None:
         """On a fork of production's data, up to workers that are ready. Raises StepFailed."""
         rehearsal = self.fleet.get(self.app, self.commit.id, f"{REHEARSAL}{self.commit.id}")
+        before = await self.schemas.summary(self.app, PRODUCTION)
         try:
             await self.start(rehearsal)
+            after = await self.schemas.summary(self.app, rehearsal.key.version)
             self.events.append(
                 MigrationRehearsed(
                     app=self.app.name,
                     commit=self.commit.id,
                     seconds=rehearsal.steps[StepName.RELEASE].seconds or 0.0,
-                    changes=[],
+                    changes=changes(before, after),
                 )
             )
         finally:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from lazycloud import store
 from lazycloud.build.commit import Commit
@@ -19,9 +20,10 @@ from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.migration import Migration
+from lazycloud.deployments.schemas import Schemas
 from lazycloud.deployments.snapshots import Snapshots
 from lazycloud.errors import Conflict, LazycloudError, NotFound, StepFailed
-from lazycloud.events import CommitAnnounced, EventLog, FetchFailed, Promoted, PromoteFailed
+from lazycloud.events import CommitAnnounced, EventLog, FetchFailed, Promoted, PromoteFailed, SchemaMoved
 from lazycloud.states import State
 from lazycloud.store import Store
 
@@ -42,13 +44,20 @@ class Production:
     """Moves the pointers of all apps of a fleet."""
 
     def __init__(
-        self, config: Config, fleet: Fleet, events: EventLog, state: Store, snapshots: Snapshots
+        self,
+        config: Config,
+        fleet: Fleet,
+        events: EventLog,
+        state: Store,
+        snapshots: Snapshots,
+        schemas: Schemas,
     ) -> None:
         self._config = config
         self._fleet = fleet
         self._events = events
         self._store = state
         self._snapshots = snapshots
+        self._schemas = schemas
         self._promoting: dict[str, asyncio.Task[None]] = {}
         self._candidates: dict[str, Deployment] = {}  # of promotes that may still be cancelled, by app
         self._cancelled: dict[str, str] = {}  # app -> by whom its promote was cancelled
@@ -224,16 +233,42 @@ class Production:
             log.exception("The promote of %s met a bug", commit.id)
             self._tell_failure(app, commit, who, StepFailed(f"lazycloud itself failed: {bug!r}."))
         else:
+            if any(row["commit"] == commit.id for row in self._store.history(app.name)[1:]):
+                self._own(self._tell_moved(app, commit), f"how the data of {app.name} moved")
             # An old request may take long to end; the next promote need not wait for it.
-            task = asyncio.create_task(
-                self._let_go(app, before, self._older(app, before)),
-                name=f"let {before[:10]} of {app.name} go",
+            self._own(
+                self._let_go(app, before, self._older(app, before)), f"let {before[:10]} of {app.name} go"
             )
-            self._letting_go.add(task)
-            task.add_done_callback(self._letting_go.discard)
+
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._letting_go.add(task)
+        task.add_done_callback(self._letting_go.discard)
+
+    async def _tell_moved(self, app: App, commit: Commit) -> None:
+        """A commit is production again: whether others have changed the schema of its data since."""
+        try:
+            moved = await self._schemas.moved(app, commit.id)
+        except (LazycloudError, OSError) as problem:
+            log.warning("Whether the schema of %s has moved is not known: %s", app.name, problem)
+            return
+        if moved:
+            self._events.append(
+                SchemaMoved(app=app.name, commit=commit.id, changes=moved.changes, snapshot=moved.snapshot)
+            )
 
     def _migration(self, app: App, commit: Commit, candidate: Deployment, who: str) -> Migration:
-        return Migration(app, commit, candidate, who, self._fleet, self._snapshots, self._events, self._start)
+        return Migration(
+            app,
+            commit,
+            candidate,
+            who,
+            self._fleet,
+            self._snapshots,
+            self._schemas,
+            self._events,
+            self._start,
+        )
 
     async def _start_and_point(self, app: App, candidate: Deployment, who: str, why: str) -> None:
         await self._start_candidate(app, candidate)

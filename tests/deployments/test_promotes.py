@@ -60,9 +60,9 @@ class Events:
 class Stage:
     def __init__(self, home: Path) -> None:
         self.fleet, self.events = Fleet(), Events()
-        fleet, events, store = self.fleet, self.events, SimpleNamespace()
-        snapshots = SimpleNamespace()
-        given: Any = (Config(home=home), fleet, events, store, snapshots)
+        fleet, events, store = self.fleet, self.events, SimpleNamespace(history=lambda app: [])
+        snapshots, schemas = SimpleNamespace(), SimpleNamespace()
+        given: Any = (Config(home=home), fleet, events, store, snapshots, schemas)
         self.production = Production(*given)
         self.app: Any = SimpleNamespace(
             name="shop", production=OLD, follow="main", versions=Versions(home / "data")

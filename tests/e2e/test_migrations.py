@@ -79,10 +79,33 @@ async def test_requests_wait_for_a_migration_and_none_is_lost(
     assert (await server.get()).json["notes"] == ["kept"]
     assert "stars" in columns(server)
     assert not passing(server)
+    (rehearsed,) = [row for row in told(server) if row["kind"] == "migration_rehearsed"]
+    assert rehearsed["changes"] == ["table notes: +stars"]
     (migrated,) = [row for row in told(server) if row["kind"] == "migrated"]
     assert migrated["snapshot"] in [
         place.name for place in (server.home / "apps/shop/data/production.snapshots").iterdir()
     ]
+
+
+async def test_a_rollback_tells_how_the_schema_has_moved_and_offers_the_data_of_before(
+    up: Up, checkout: Checkout
+) -> None:
+    good = checkout.commit(counter("good"))
+    new = checkout.commit(migrating("new"))
+    server = up(checkout.path, "--production", good)
+    await server.post("", "kept")
+    await server.verb("promote", new, folder=checkout.path)
+    await server.post("", "lost")
+    said = await server.verb("rollback", folder=checkout.path)
+    assert "table notes: +stars" in said
+    assert (await server.get()).json["name"] == "good"
+    (offer,) = [line for line in said.splitlines() if "lazycloud data restore" in line]
+    await server.verb("data", "restore", offer.split()[-1], "--yes", folder=checkout.path)
+    assert (await server.get()).json["notes"] == ["kept"]
+    assert "stars" not in columns(server)
+    await server.verb("promote", new, folder=checkout.path)
+    assert "stars" in columns(server)
+    assert "schema_moved" in [row["kind"] for row in told(server)]
 
 
 @pytest.mark.parametrize(

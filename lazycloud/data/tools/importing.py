@@ -12,8 +12,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from lazycloud.data import sqlite
-from lazycloud.data.sqlite import COMPANIONS
+from lazycloud.data import image
+from lazycloud.data.files import COMPANIONS
 from lazycloud.data.tools import script
 from lazycloud.data.tools.contents import FILES, contents, is_database, stays
 from lazycloud.data.tools.database import LARGEST, Unreadable, explained, may_read, opened
@@ -36,7 +36,7 @@ def take_in(file: Path, folder: Path, kind: str, most: int) -> tuple[str, list[s
         if kind == SQLITE:
             _copy(file, folder / MAIN)
         elif kind == SQL:
-            sqlite.create(folder / MAIN)
+            image.empty(folder / MAIN)
             script.run(file, folder / MAIN, most)
         else:
             _Tar(folder, most).unpack(file)
