@@ -14,6 +14,7 @@ from lazycloud.data.tools.contents import are_same, contents, size
 from lazycloud.data.tools.database import (
     LARGEST,
     ROW,
+    SETTINGS,
     Database,
     Table,
     Unreadable,
@@ -138,7 +139,9 @@ class _Comparison:
         """Raises Unreadable when not even the schema can be read."""
         only = self._wanted.table
         schema = changes(self._before.schema, self._after.schema)
-        schema = [_cut(each) for each in schema if only in ("", each.name)]
+        schema = [_cut(each) for each in schema if only in ("", each.name)] + (
+            [] if only else self._settings()
+        )
         self._wanted.unlike |= bool(schema)
         names = [each for each in sorted({*self._before.tables, *self._after.tables}) if only in ("", each)]
         found: list[TableDifference] = []
@@ -152,6 +155,14 @@ class _Comparison:
         note = _and_more(len(schema) - MOST_CHANGES, "more changes of the schema")
         note += _and_more(skipped, "more tables, which were not compared")
         return DatabaseDifference(name, tuple(schema[:MOST_CHANGES]), tuple(found), note.strip())
+
+    def _settings(self) -> list[SchemaChange]:
+        """Numbers of the app's own in the head of its file: migrations may go by them."""
+        found = []
+        for name in SETTINGS:
+            before, after = (str(each.setting(name)) for each in (self._before, self._after))
+            found += [SchemaChange("setting", name, CHANGED, before, after)] if before != after else []
+        return found
 
     def _sides(self, name: str) -> list[Database]:
         return [database for database in (self._before, self._after) if name in database.tables]

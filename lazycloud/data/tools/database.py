@@ -24,6 +24,7 @@ ROW = 16_000_000  # bytes of a row that is read at once
 LARGEST = 1_000_000_000  # of any row; SQLite's own limit
 CACHE = 16_000  # KiB
 MOST = 100_000  # objects of a schema: who has more has no schema but an accident
+SETTINGS = ("user_version", "application_id")
 _ROWIDS = ("rowid", "_rowid_", "oid")
 _VIRTUAL = re.compile(r"\s*CREATE\s+VIRTUAL\s+TABLE\s.*?\sUSING\s+([^\s(]+)", re.IGNORECASE | re.DOTALL)
 # What modules of SQLite's own distribution keep their contents in, after the virtual table's name.
@@ -76,6 +77,11 @@ class Database:
     def encoding(self) -> str:
         with explained():
             return str(self.connection.execute("PRAGMA encoding").fetchone()[0])
+
+    def setting(self, name: str) -> int:
+        """One of SETTINGS. Raises Unreadable."""
+        with explained():
+            return int(self.connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     @cached_property
     def objects(self) -> dict[str, list[SchemaObject]]:

@@ -9,12 +9,11 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
-from lazycloud.data.tools.database import Database, explained
+from lazycloud.data.tools.database import SETTINGS, Database, explained
 from lazycloud.data.tools.shapes import SchemaObject
 from lazycloud.data.tools.sql import quoted
 
 _SEQUENCE, _STATISTICS = "sqlite_sequence", "sqlite_stat1"
-SETTINGS = ("user_version", "application_id")
 
 
 def statements(database: Database) -> Iterator[str]:
@@ -22,8 +21,7 @@ def statements(database: Database) -> Iterator[str]:
     yield "PRAGMA foreign_keys=OFF;"
     yield "BEGIN TRANSACTION;"
     for setting in SETTINGS:
-        (number,) = database.connection.execute(f"PRAGMA {setting}").fetchone()
-        if number:
+        if number := database.setting(setting):
             yield f"PRAGMA {setting}={number};"
     yield from _tables(database)
     for one in _others(database):

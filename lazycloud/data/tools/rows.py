@@ -3,8 +3,8 @@
 Most rows of a fork are what they were, at the rowid they had. So SQLite is asked for the others first: the rows of
 each side that have no identical row at the same place on the other. These come sorted by their key, and are merged
 here. No index is used, which might not hold what its table does; nor does a table that is broken ever look the same.
-Neither side is ever held in memory. Measured (a million rows of 120 bytes, 100 changed): 2 s in this way, 4.5 s by
-EXCEPT in each direction, which knows no keys, and 6 s by a merge of all rows in Python.
+Neither side is ever held in memory. Measured (seconds of processor for a million rows of 120 bytes, 100 changed): 0.8
+in this way, 1.7 by a merge of all rows in Python, 2.3 by EXCEPT in each direction, which knows no keys.
 """
 
 from __future__ import annotations

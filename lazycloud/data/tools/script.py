@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from lazycloud.data.tools.dump import SETTINGS
+from lazycloud.data.tools.database import SETTINGS
 from lazycloud.errors import BadInput
 
 LONGEST = 200_000_000  # bytes of one statement

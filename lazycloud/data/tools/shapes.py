@@ -23,7 +23,10 @@ MAIN = "database.sqlite"  # the name of the database that DATABASE_URL names; ot
 
 @dataclass(frozen=True)
 class SchemaChange:
-    """Of one table, index, view or trigger (`kind`). `before` and `after`: its SQL, None where it is not."""
+    """Of one table, index, view or trigger (`kind`). `before` and `after`: its SQL, None where it is not.
+
+    Of kind `setting` are user_version and application_id, which an app may keep in the head of its database.
+    """
 
     kind: str
     name: str

@@ -200,6 +200,12 @@ def test_schemas_are_compared_but_for_white_space(tmp_path: Path) -> None:
     ]
 
 
+def test_numbers_of_the_apps_own_are_compared_too(tmp_path: Path) -> None:
+    one, other = version(tmp_path / "a", NOTES), version(tmp_path / "b", NOTES, "PRAGMA user_version=3")
+    (change,) = told(one, other).databases[0].schema
+    assert (change.kind, change.name, change.before, change.after) == ("setting", "user_version", "0", "3")
+
+
 def test_rows_are_compared_by_the_columns_that_both_have(tmp_path: Path) -> None:
     one = version(tmp_path / "a", "CREATE TABLE t (id INTEGER PRIMARY KEY, old, kept)")
     insert(one, "t", [(1, 1, "x"), (2, 2, "y")])
