@@ -24,6 +24,9 @@ ROW = 16_000_000  # bytes of a row that is read at once
 LARGEST = 1_000_000_000  # of any row; SQLite's own limit
 CACHE = 16_000  # KiB
 MOST = 100_000  # objects of a schema: who has more has no schema but an accident
+JOURNAL = bytes.fromhex(
+    "d9d505f920a163d7"
+)  # with which SQLite's journals begin, and end when they name another
 SETTINGS = ("user_version", "application_id")
 _ROWIDS = ("rowid", "_rowid_", "oid")
 _VIRTUAL = re.compile(r"\s*CREATE\s+VIRTUAL\s+TABLE\s.*?\sUSING\s+([^\s(]+)", re.IGNORECASE | re.DOTALL)
@@ -236,11 +239,19 @@ def _connected(place: Path | None) -> sqlite3.Connection:
         return sqlite3.connect(":memory:", isolation_level=None)
     for ending in COMPANIONS:
         companion = place.with_name(place.name + ending)
-        if companion.is_symlink() or (ending == "-journal" and companion.exists()):
-            # A journal may name other files, which SQLite then reads and removes.
-            raise Unreadable(f"There is a {companion.name} beside it that is not a copy's.")
+        if companion.is_symlink() or (ending == "-journal" and _names_another(companion)):
+            raise Unreadable(f"what {companion.name} leads to is not followed")
     with explained():
         return sqlite3.connect(_uri(place), uri=True, isolation_level=None, cached_statements=16)
+
+
+def _names_another(journal: Path) -> bool:
+    """Whether a journal ends with the name of another file, which SQLite would read, and remove."""
+    if not journal.is_file():
+        return False
+    with journal.open("rb") as file:
+        file.seek(max(0, journal.stat().st_size - len(JOURNAL)))
+        return file.read() == JOURNAL
 
 
 def _uri(place: Path) -> str:

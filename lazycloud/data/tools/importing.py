@@ -12,7 +12,6 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from lazycloud.data import image
 from lazycloud.data.files import COMPANIONS
 from lazycloud.data.tools import script
 from lazycloud.data.tools.contents import FILES, contents, is_database, stays
@@ -36,7 +35,7 @@ def take_in(file: Path, folder: Path, kind: str, most: int) -> tuple[str, list[s
         if kind == SQLITE:
             _copy(file, folder / MAIN)
         elif kind == SQL:
-            image.empty(folder / MAIN)
+            _use_wal(folder / MAIN)
             script.run(file, folder / MAIN, most)
         else:
             _Tar(folder, most).unpack(file)

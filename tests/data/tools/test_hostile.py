@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lazycloud.data.tools.comparing import MOST_TABLES, compare
+from lazycloud.data.tools.database import JOURNAL
 from lazycloud.data.tools.summing import sum_up
 
 from .folders import insert, version
@@ -150,11 +151,34 @@ def test_links_in_place_of_data_are_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_names_another_file_removes_nothing(tmp_path: Path) -> None:
-    place, victim = version(tmp_path / "a", NOTES), tmp_path / "victim"
+    place, victim = version(tmp_path / "a", NOTES, "PRAGMA journal_mode=DELETE"), tmp_path / "victim"
     victim.write_text("keep me")
-    (place / "database.sqlite-journal").write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(504))
+    name = str(victim).encode()
+    tail = name + len(name).to_bytes(4, "big") + sum(name).to_bytes(4, "big") + JOURNAL
+    header = JOURNAL + (0).to_bytes(4, "big") + bytes(4) + (2).to_bytes(4, "big") + (512).to_bytes(4, "big")
+    header += (4096).to_bytes(4, "big")
+    journal = place / "database.sqlite-journal"
+    journal.write_bytes(header.ljust(512, b"\0") + bytes(4) + tail)
     assert "database.sqlite-journal" in sum_up(place, rows=True, sizes=True).databases[0].note
     assert victim.exists()
+
+
+def test_what_a_crash_left_half_written_is_rolled_back(tmp_path: Path) -> None:
+    one = version(tmp_path / "a", "PRAGMA journal_mode=DELETE", NOTES)
+    insert(one, "notes", [(number, "text") for number in range(1000)])
+    other = version(tmp_path / "b")
+    (other / "database.sqlite").unlink()
+    with closing(sqlite3.connect(one / "database.sqlite", isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size=1")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE notes SET text = 'half'")
+        for ending in ("", "-journal"):
+            content = (one / f"database.sqlite{ending}").read_bytes()
+            (other / f"database.sqlite{ending}").write_bytes(content)
+        assert b"half" in (other / "database.sqlite").read_bytes()
+        connection.execute("ROLLBACK")
+    assert compare(one, other, "", 10).same
+    assert len(compare(one, other, "notes", 10).databases[0].tables) == 1
 
 
 def test_random_bytes_in_a_database_never_end_a_comparison(tmp_path: Path) -> None:
