@@ -496,14 +496,14 @@ class Line:
     async def _turn(self, held: Held) -> bool:
         """Move one database on; what a mark that somebody has needs is archived before."""
         generation = held.generation.id
+        if self._keep_for:
+            self._past.append((time.monotonic(), held.name, generation))
         try:
             is_done = await held.rotate(lambda: self._is_wanted(held.name, generation))
         except HolderLost:
             return False
         finally:
             self._turning.discard(held.name)
-        if self._keep_for:
-            self._past.append((time.monotonic(), held.name, generation))
         await self._collect()
         return is_done
 

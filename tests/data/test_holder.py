@@ -260,6 +260,16 @@ def test_it_opens_no_file_by_itself_and_imports_nothing_of_ours() -> None:
                 assert ast.unparse(node.func) not in opening, ast.unparse(node)
 
 
+@pytest.mark.parametrize("name", ["wal", "image", "blocks", "archive", "held", "line", "holding"])
+def test_what_reads_the_files_raw_speaks_no_sqlite(name: str) -> None:
+    tree = ast.parse((FOLDER.parent / f"{name}.py").read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in imports for alias in node.names} | {
+        node.module for node in imports if isinstance(node, ast.ImportFrom)
+    }
+    assert not {one for one in names if one and "sqlite" in one}
+
+
 def test_it_opens_nothing_but_by_sqlite(tmp_path: Path, database: Path, client: Client) -> None:
     """Python itself says what is opened."""
     script = tmp_path / "audited.py"

@@ -389,6 +389,68 @@ async def test_a_full_disk_does_not_stop_the_wal_from_moving_on(
     assert await faults(line, app, moment(line, app)) == []
 
 
+async def test_a_reader_at_the_end_lets_the_same_wal_go_on_over_a_frozen_file(
+    app: App, opened: Opens
+) -> None:
+    app.writes("database.sqlite", "--commits", "50")
+    await app.has_written(50)
+    line = await opened()
+    app.writes("database.sqlite", "--commits", "30")
+    await app.has_written(30)
+    then = [moment(line, app)]
+    await line.keep(then[0].marks)
+    with Client(app.place / "database.sqlite") as reader:
+        reader.run("BEGIN", "SELECT count(*) FROM log")
+        assert await line.rotate()
+        then.append(moment(line, app))
+        app.writes("database.sqlite", "--commits", "30")
+        await app.has_written(30)
+        then.append(moment(line, app))
+        marks = [one.marks.databases[0].mark for one in then]
+        assert marks[0][:2] == marks[1][:2] == marks[2][:2]  # the WAL has not started over
+        for one in then:
+            assert await faults(line, app, one) == []
+        await line.rotate()
+        for one in then:
+            assert await faults(line, app, one) == []
+
+
+async def test_any_moment_of_the_last_seconds_can_be_had(app: App, opened: Opens) -> None:
+    app.writes()
+    await app.has_written()
+    line = await opened(keep_for=60)
+    moments = []
+    for _ in range(5):
+        then = moment(line, app)
+        then.marks = Marks.from_json(then.marks.as_json())
+        moments.append(then)
+        await app.has_written(5)
+        await line.rotate()
+    for then in moments:
+        assert await faults(line, app, then) == []
+
+
+async def test_an_index_that_was_left_half_written_is_mended(app: App, opened: Opens) -> None:
+    app.writes()
+    await app.has_written()
+    line = await opened()
+    app.stop()
+    index = app.place / "database.sqlite-shm"
+    with index.open("r+b") as file:
+        file.seek(16)
+        file.write(b"half")
+    with pytest.raises(Unavailable):
+        line.mark()
+    await until(lambda: line.troubles == {} and can_mark(line))
+    assert await faults(line, app, moment(line, app)) == []
+
+
+def can_mark(line: Line) -> bool:
+    with contextlib.suppress(Unavailable):
+        return bool(line.mark())
+    return False
+
+
 async def test_what_writers_wait_for_is_left_to_the_holder_when_we_are_slow(
     app: App, opened: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
