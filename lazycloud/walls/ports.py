@@ -43,13 +43,16 @@ class Wall:
     workers: range
     kept: tuple[int, ...] = ()
 
-    def attach(self, group: Group, own: int) -> None:
-        """From now on, what runs in the group may use only `own` of these ports; 0 for none. Raises OSError."""
+    def attach(self, group: Group, own: int, reaches: Sequence[int] = ()) -> None:
+        """From now on, what runs in the group may use only `own` of these ports; 0 for none. Raises OSError.
+
+        It may connect, and only that, to those it `reaches`, too: of servers that are its own.
+        """
         if group.unified is None:
             raise OSError(errno.ENOTSUP, "it is in no hierarchy of version 2")
         folder = os.open(group.unified, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            for place, code in self.programs(own, addresses()):
+            for place, code in self.programs(own, addresses(), reaches):
                 program = _load(place, code)
                 try:
                     _attach(folder, program, place)
@@ -58,7 +61,9 @@ class Wall:
         finally:
             os.close(folder)
 
-    def programs(self, own: int, local: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    def programs(
+        self, own: int, local: Sequence[bytes], reaches: Sequence[int] = ()
+    ) -> list[tuple[int, bytes]]:
         """What to attach where. `local`: addresses of this machine beside loopback, of 4 or 16 bytes."""
         four = [one for one in local if len(one) == 4][:MOST_ADDRESSES]
         six = [one for one in local if len(one) == 16][:MOST_ADDRESSES]
@@ -66,8 +71,8 @@ class Wall:
         return [
             (BIND4, bind),
             (BIND6, bind),
-            (CONNECT4, self._connect(own, Code.ours4(four))),
-            (CONNECT6, self._connect(own, Code.ours6(four, six))),
+            (CONNECT4, self._connect((own, *reaches), Code.ours4(four))),
+            (CONNECT6, self._connect((own, *reaches), Code.ours6(four, six))),
         ]
 
     def _bind(self, own: int) -> bytes:
@@ -79,10 +84,11 @@ class Wall:
         code.outside(self.workers, "allow")
         return code.end("refuse")
 
-    def _connect(self, own: int, tail: Code) -> bytes:
+    def _connect(self, allowed: Sequence[int], tail: Code) -> bytes:
         code = Code()
         code.port()
-        code.equal(own, "allow")
+        for port in allowed:
+            code.equal(port, "allow")
         code.outside(self.workers, "allow")
         return code.followed_by(tail).end("allow")
 

@@ -64,9 +64,12 @@ class Bounds:
         self._groups = groups
         self._wall = wall
 
-    async def make(self, name: str, limits: Limits, port: int = 0) -> Bound:
-        """For a command that may listen on `port` only, 0 for none of workers'. Raises StepFailed."""
-        making = asyncio.ensure_future(asyncio.to_thread(self.make_now, name, limits, port))
+    async def make(self, name: str, limits: Limits, port: int = 0, reaches: tuple[int, ...] = ()) -> Bound:
+        """For a command that may listen on `port` only, 0 for none of workers'. Raises StepFailed.
+
+        It may connect to those that it `reaches`, too.
+        """
+        making = asyncio.ensure_future(asyncio.to_thread(self.make_now, name, limits, port, reaches))
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
@@ -77,23 +80,23 @@ class Bounds:
         if not making.cancelled() and making.exception() is None:
             self.end_soon(making.result())
 
-    def make_now(self, name: str, limits: Limits, port: int = 0) -> Bound:
+    def make_now(self, name: str, limits: Limits, port: int = 0, reaches: tuple[int, ...] = ()) -> Bound:
         """The same. Blocks for some milliseconds."""
         if self._groups is None or not name:
             return Bound(limits)
         try:
-            return self._make(self._groups, name, limits, port)
+            return self._make(self._groups, name, limits, port, reaches)
         except OSError as problem:
             raise StepFailed(
                 f"No control group could be made for it: {problem.strerror}.",
                 "It is not started without its limits. `lazycloud doctor` says what this machine allows.",
             ) from problem
 
-    def _make(self, groups: Groups, name: str, limits: Limits, port: int) -> Bound:
+    def _make(self, groups: Groups, name: str, limits: Limits, port: int, reaches: tuple[int, ...]) -> Bound:
         group = groups.make(name, limits)
         if group is not None and group.unified and self._wall:
             try:
-                self._wall.attach(group, port)
+                self._wall.attach(group, port, reaches)
             except OSError as problem:
                 if problem.errno not in NO_RIGHT:
                     groups.drop(group)

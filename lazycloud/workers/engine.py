@@ -112,7 +112,7 @@ class Processes:
         relayed: bool = False,
     ) -> None:
         """`words` come before the command, and after those that put it within its bounds."""
-        bound = await self._bounds.make(f"{launch.name} command", launch.limits)
+        bound = await self._bounds.make(f"{launch.name} command", launch.limits, reaches=launch.reaches)
         before = [*bound.words, *words]
         try:
             await processes.run(
@@ -135,7 +135,7 @@ class Processes:
     async def _spawn(
         self, launch: Launch, command: str, terminal: Terminal | None, walls: Sandbox | None = None
     ) -> Errand:
-        bound = await self._bounds.make(launch.name, launch.limits)
+        bound = await self._bounds.make(launch.name, launch.limits, reaches=launch.reaches)
 
         async def last() -> None:
             await self._bounds.end(bound)

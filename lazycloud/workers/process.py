@@ -258,7 +258,8 @@ async def _begin_on_port(
 ) -> Begun:
     if not launch.listens:
         return await _begin_bound(launch, 0, parents, say, walls, bounds)
-    port = ports.take()
+    port = launch.port or ports.take()
+    ports.hold(port)
     try:
         return await _begin_bound(launch, port, parents, say, walls, bounds)
     except BaseException:
@@ -274,7 +275,7 @@ async def _begin_bound(
     walls: Sandbox | None,
     bounds: Bounds,
 ) -> Begun:
-    bound = await bounds.make(launch.name, launch.limits, port)
+    bound = await bounds.make(launch.name, launch.limits, port, launch.reaches)
     try:
         return await _begin(launch, port, parents, say, walls, bound)
     except BaseException:

@@ -27,6 +27,8 @@ class Launch:
     `view`: what it may see, None for everything. `listens`: False for a background process: it is given no port.
     `data`: folders whose size `limits.disk` bounds.
     `image`: a container's, with all that it needs; its own command is run where `command` is "".
+    `reaches`: ports of other workers that it may connect to, as of the servers of its data. `port`: the one that
+    it is to listen on, 0 for any that is free.
     """
 
     command: str
@@ -46,6 +48,8 @@ class Launch:
     listens: bool = True
     data: tuple[Path, ...] = ()
     image: str = ""
+    reaches: tuple[int, ...] = ()
+    port: int = 0
 
     def record(self, identity: Identity, address: str, log_start: int) -> Record:
         """What is to be remembered of a worker that was started like this."""

@@ -124,3 +124,14 @@ def test_whether_there_is_a_wall_here_is_told(tmp_path: Path, group: Group) -> N
     (one,) = findings(tmp_path)
     assert one.sentence == "A worker can neither listen on another's port nor reach it."
     assert not (tmp_path / "groups").exists() or group.folders[0].is_dir()
+
+
+def test_a_worker_connects_to_a_server_of_its_own_and_does_not_listen_there(
+    group: Group, listening: socket.socket
+) -> None:
+    port = listening.getsockname()[1]
+    Wall(range(port - 10, port + 10)).attach(group, port - 1, (port,))
+    hosts = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+    assert attempts(group, *[(f"connect {STREAM}", host, port) for host in hosts]) == ["done"] * 3
+    assert attempts(group, (f"bind {STREAM}", "127.0.0.1", port)) == [REFUSED]
+    assert attempts(group, (f"connect {STREAM}", "127.0.0.1", port + 1)) == [REFUSED]
