@@ -9,12 +9,20 @@ import pytest
 import uvloop
 
 from tests.dockerd import Dockerd, dockerd_running
+from tests.postgres import Postgres, postgres_running
 
 
 @pytest.fixture(scope="session")
 def dockerd() -> Iterator[Dockerd]:
     """One container engine for all tests that leave it as it was."""
     with dockerd_running() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One Postgres server for all tests that leave it running, and drop what they make."""
+    with postgres_running() as running:
         yield running
 
 

@@ -17,6 +17,14 @@ class Provider(Protocol):
     async def open(self) -> None:
         """Reach the server, and remove what was left half-made."""
 
+    def places(self) -> tuple[Path, ...]:
+        """Folders that a worker must see to find it."""
+
+    def reached(self, version: str) -> tuple[int, ...]:
+        """Ports of this machine to which its workers must get."""
+
+    async def exists(self, version: str) -> bool: ...
+
     async def environment(self, version: str) -> dict[str, str]:
         """What a worker on that version finds its data by. Only of a version that was forked."""
 
@@ -33,14 +41,23 @@ class Provider(Protocol):
         """Replace the contents of a version, which nobody uses now, by those of a file that `unfold` wrote."""
 
     async def swap(self, version: str, other: str) -> None:
-        """Each has what the other had. Nobody uses either now."""
+        """Each has what the other had, all at once; one of them may have none. Nobody uses either now.
+
+        Until `swapped` is called it is taken back by `undo_swap`, also after a crash.
+        """
+
+    async def swapped(self, version: str) -> None:
+        """The swap of a version holds for good."""
+
+    async def undo_swap(self, version: str) -> None:
+        """Take back a swap that does not hold yet; nothing happens if there is none."""
 
     async def drop(self, version: str) -> None:
         """Remove it, with its snapshots and all that belongs to it."""
 
     async def drop_snapshot(self, version: str, snapshot: str) -> None: ...
 
-    async def size(self, version: str) -> int:
-        """Bytes on the disk, without snapshots; 0 if there is none."""
+    async def size(self, version: str, snapshot: str | None = None) -> int:
+        """Bytes on the disk, of a version without its snapshots or of one of them; 0 if there is none."""
 
     async def close(self) -> None: ...
