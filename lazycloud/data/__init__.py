@@ -10,6 +10,8 @@ image      a database as it was there, made and folded without SQLite
 blocks     the contents of a file, shared where the file system can
 fingerprint  what a database holds, as a number: the proof of an image
 tools      what reads and writes the contents for people, in processes of its own
+provider   the seam for what a version has beside its folder, on a server of its own
+postgres   a database on a Postgres server for each version
 durable    what survives a power cut
 line       the databases of a live version, held, so that any moment of them can be had as an image
 held       one of them: its generations, and its WAL moved on

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lazycloud.data import durable, image
+from lazycloud.data.beside import Beside
 from lazycloud.data.files import Copy
 from lazycloud.data.lines import ARCHIVE, Lines
 from lazycloud.data.names import (
@@ -32,12 +34,15 @@ from lazycloud.data.names import (
     is_version,
     new_snapshot,
 )
+from lazycloud.data.provider import Provider
 from lazycloud.errors import Conflict, DiskFull, NotFound, StepFailed
 
+log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 DATABASE = "database.sqlite"
 FILES = "files"
+BESIDE = ".beside"  # a file: what versions have beside their folders
 SNAPSHOTS = ".snapshots"  # after a version's name; no version can be called that
 MAKING, DROPPING, READING, SWAPPING = ".making-", ".dropping-", ".reading-", ".swapping-"
 LINGERS = 5.0  # seconds for which the name under which a version was made leads to it
@@ -46,13 +51,17 @@ PATIENCE = 10.0  # seconds that a copy waits for an app's lock on its database
 
 @dataclass(frozen=True)
 class Fork:
-    """`bytes`: the size of the version; `seconds`: what making it took; `made`: False if it was there before."""
+    """`bytes`: the size of the version; `seconds`: what making it took; `made`: False if it was there before.
+
+    `note`: what is to be told of what it has beside its folder, or "".
+    """
 
     version: str
     source: str | None
     bytes: int
     seconds: float
     made: bool
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,12 +77,17 @@ class Snapshot:
 class Versions:
     """The versions in one folder. `patience`: seconds to wait for an app's lock on its database.
 
+    `providers`: what a version can have beside its folder, by the names of lazycloud.toml.
+
     No SQLite is spoken here: a process that closes any file of a database drops all its locks on it, and an app's
     database is hostile input. Copies of databases are made of their bytes (`lines`), at a moment that is known.
     """
 
-    def __init__(self, folder: Path, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, folder: Path, patience: float = PATIENCE, providers: Mapping[str, Provider] | None = None
+    ) -> None:
         self._folder = folder.absolute()
+        self.beside = Beside(self._folder / BESIDE, providers or {})
         self.lines = Lines(self._folder, patience)
         self._links: set[Path] = set()  # where versions were made, which lead to them for a while
         self._begun: dict[Path, Path] = {}  # version -> the folder that it will have been made in
@@ -108,6 +122,7 @@ class Versions:
     async def close(self) -> None:
         """Finish the copies under way, and make no other."""
         await asyncio.gather(*self._copies, return_exceptions=True)
+        await self.beside.close()
         await self.lines.close()
         await asyncio.to_thread(self._copier.shutdown, cancel_futures=True)
         for making in self._begun.values():
@@ -125,9 +140,16 @@ class Versions:
         return sorted({name for name in names if is_version(name)})
 
     def environment(self, version: str) -> dict[str, str]:
-        """What a worker on this version finds its data by."""
+        """What a worker finds that by which is in its version's folder."""
         place = self.place(version)
         return {"DATABASE_URL": f"sqlite:///{place / DATABASE}", "DATA_DIR": str(place / FILES)}
+
+    async def full_environment(self, version: str, wanted: Sequence[str]) -> dict[str, str]:
+        """What a worker on this version finds its data by; `wanted` are names of what it is to use beside its folder.
+
+        Raises StepFailed for what this server, or the version, does not have.
+        """
+        return self.environment(version) | await self.beside.environment(version, wanted)
 
     def begin(self, version: str) -> Path:
         """The folder of a version, or the one that `fork` will fill and give its name: to see it early."""
@@ -139,21 +161,28 @@ class Versions:
             making = self._begun[place] = _make_aside(place)
         return making
 
-    async def fork(self, version: str, source: str | None, at: str | None = None) -> Fork:
+    async def fork(
+        self, version: str, source: str | None, at: str | None = None, wanted: Sequence[str] | None = None
+    ) -> Fork:
         """Make a version: from `source` as it is now, or at a snapshot of it; empty if None. Idempotent.
 
-        A version that exists is left as it is. A caller that is cancelled leaves a copy that has begun to end
+        A version that exists is left as it is. `wanted`: names of what it has beside its folder; None: what the
+        source has. A caller that is cancelled leaves a copy that has begun to end
         well. Raises NotFound without the source, StepFailed if it is locked or damaged, or the disk is full.
         """
         origin = None if source is None else self._origin(source, at)
         place = self.place(version)
         begun = self._begun.get(place)
         try:
-            return await self._through(self._fork(version, place, source, origin))
+            return await self._through(self._fork(version, place, source, origin, at, wanted))
         finally:
             if begun:
                 self._links.add(begun)
                 asyncio.get_running_loop().call_later(LINGERS, self._unlink, begun)
+
+    async def complete(self, version: str, wanted: Sequence[str]) -> str:
+        """Make, empty, what a version lacks of what it is to have beside its folder. What is to be told of it."""
+        return "; ".join(await self.beside.complete(version, wanted))
 
     def _unlink(self, begun: Path) -> None:
         self._links.discard(begun)
@@ -165,7 +194,13 @@ class Versions:
         origin, snapshot = self._origin(version, None), new_snapshot()
         place = self._snapshots(version) / snapshot
         note = await self._through(self._make(place, version, origin))
-        return Snapshot(snapshot, version, await asyncio.to_thread(_size, place), note)
+        try:
+            notes = await self._through(self.beside.snapshot(version, snapshot))
+        except Exception:
+            await self.drop_snapshot(version, snapshot)
+            raise
+        told = "; ".join(filter(None, [note, *notes]))
+        return Snapshot(snapshot, version, await asyncio.to_thread(_size, place), told)
 
     def snapshots(self, version: str) -> list[str]:
         """The ids of those that there are, oldest first."""
@@ -176,6 +211,7 @@ class Versions:
         """Nothing happens if there is none."""
         place = self._origin(version, snapshot)
         await self._copying(lambda: self._drop([place]))
+        await self.beside.drop_snapshot(version, snapshot)
 
     @contextlib.asynccontextmanager
     async def unfolded(self, version: str, at: str | None = None) -> AsyncIterator[Path]:
@@ -187,6 +223,7 @@ class Versions:
         place = self._folder / f"{READING}{secrets.token_hex(8)}"
         await self._through(self._make(place, version, origin))
         try:
+            await self.beside.unfold(version, at, place)
             yield place
         finally:
             await asyncio.shield(self._copying(lambda: shutil.rmtree(place, ignore_errors=True)))
@@ -198,6 +235,7 @@ class Versions:
         """
         places = self.place(version), self.place(other)
         await self._release(version, other)
+        await self.beside.swap(version, other)
         await self._copying(lambda: self._swap(*places))
 
     def _swap(self, place: Path, other: Path) -> None:
@@ -207,6 +245,7 @@ class Versions:
 
     async def swapped(self, version: str) -> None:
         """The swap of a version holds for good."""
+        await self.beside.swapped(version)
         await self._copying(lambda: durable.remove(self._swapping(version)))
 
     def swapping(self) -> dict[str, str]:
@@ -221,18 +260,25 @@ class Versions:
     async def undo_swap(self, version: str) -> bool:
         """Take back a swap that does not hold yet; False if there is none. Nobody uses either version now."""
         await self._release(version)
+        await self.beside.undo_swap(version)
         return await self._copying(lambda: self._undo_swap(self._swapping(version)))
 
     async def undo_swaps(self, holds: str) -> list[str]:
         """After a crash: the versions whose swap was taken back. One with the version `holds` is left as it is."""
         undone = []
-        for note in sorted(self._folder.glob(f"{SWAPPING}*")):
-            version = note.name.removeprefix(SWAPPING)
-            if note.read_text().partition(" ")[0] == holds:
+        for version, other in sorted((self.beside.swaps | self.swapping()).items()):
+            if other == holds:
                 await self.swapped(version)
-            elif await self.undo_swap(version):
+            elif await self._undone(version):
                 undone.append(version)
         return undone
+
+    async def _undone(self, version: str) -> bool:
+        try:
+            return await self.undo_swap(version)
+        except StepFailed as problem:  # a server is away: it is for another time
+            log.warning("The data of %s are not what they were: %s", version, problem)
+            return False
 
     def _undo_swap(self, note: Path) -> bool:
         if not note.exists():
@@ -254,15 +300,16 @@ class Versions:
         places = [self.place(version), self._snapshots(version), self._folder / f"{version}{ARCHIVE}"]
         await self._release(version)
         await self._copying(lambda: self._drop(places))
+        await self.beside.drop(version)
 
     async def size(self, version: str) -> int:
         """Bytes of its database and files, without snapshots; 0 if there is no such version."""
-        return await asyncio.to_thread(_size, self.place(version))
+        return await asyncio.to_thread(_size, self.place(version)) + await self.beside.size(version)
 
     async def taken(self, version: str) -> int:
         """Bytes that come free when it is dropped: of it, and of its snapshots."""
         places = self.place(version), self._snapshots(version)
-        return await asyncio.to_thread(lambda: sum(map(_size, places)))
+        return await asyncio.to_thread(lambda: sum(map(_size, places))) + await self.beside.taken(version)
 
     def used(self, version: str) -> float:
         """Unix time of its last change that a look at its folder tells; 0.0 if it is not there."""
@@ -307,14 +354,23 @@ class Versions:
     async def _copying(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._copier, work)
 
-    async def _fork(self, version: str, place: Path, source: str | None, origin: Path | None) -> Fork:
-        began = time.monotonic()
+    async def _fork(
+        self,
+        version: str,
+        place: Path,
+        source: str | None,
+        origin: Path | None,
+        at: str | None,
+        wanted: Sequence[str] | None,
+    ) -> Fork:
+        began, notes = time.monotonic(), []
         async with self._making(version):
             made = not place.is_dir()
             if made:
+                notes = await self.beside.make(version, source, at, wanted)
                 await self._make(place, source or "", origin)
         size = await asyncio.to_thread(_size, place)
-        return Fork(version, source, size, time.monotonic() - began, made)
+        return Fork(version, source, size, time.monotonic() - began, made, "; ".join(notes))
 
     async def _make(self, place: Path, source: str, origin: Path | None) -> str:
         """Make a version's or a snapshot's folder, whole or not at all. What is not exact of it, in words, or ""."""
