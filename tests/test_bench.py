@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres import Postgres
 from tests.tools import needs
 
 ROOT = Path(__file__).parent.parent
@@ -77,7 +78,21 @@ def test_an_image_is_measured_beside_a_copy(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("bench-*"))
 
 
-@pytest.mark.parametrize(("command", "count"), [("router", 7), ("deploy", 6), ("data", 4)])
+@pytest.mark.slow
+def test_a_fork_in_postgres_is_measured_beside_a_copy_by_hand(postgres: Postgres, tmp_path: Path) -> None:
+    values = tmp_path / "values.json"
+    options = ("--rounds", "1", "--sizes", "1", "--url", postgres.url(), "--json", values)
+    done = bench("postgres", *options, command="data_postgres")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(values.read_text())["figures"]["postgres"]["rows"]
+    took = {row["peer"]: row["values"]["seconds"] for row in rows}
+    assert set(took) == {"lazycloud", "lazycloud, no spare", "pg_dump | psql"} and min(took.values()) > 0
+    assert not [name for name in postgres.databases() if name.startswith(("lazycloud_", "bench_"))]
+
+
+@pytest.mark.parametrize(
+    ("command", "count"), [("router", 7), ("deploy", 6), ("data", 4), ("data_postgres", 2)]
+)
 def test_the_page_has_a_place_for_each_figure(command: str, count: int) -> None:
     names = bench("?", command=command).stderr.rpartition("there are ")[2].split(", ")
     page = (ROOT / "docs/benchmarks.md").read_text()
@@ -89,7 +104,7 @@ def test_the_page_has_a_place_for_each_figure(command: str, count: int) -> None:
 def test_no_two_figures_have_one_place() -> None:
     names = [
         name.strip()
-        for command in ("router", "deploy", "data")
+        for command in ("router", "deploy", "data", "data_postgres")
         for name in bench("?", command=command).stderr.rpartition("there are ")[2].split(", ")
     ]
     assert sorted(names) == sorted(set(names)) and "source" not in names
