@@ -90,6 +90,7 @@ class Config:
     hold_timeout: float = 300.0  # how long a request that is no page view waits for its worker
     held_max: int = 1024  # held requests at a time, over all apps
     fetch_every: float = 30.0  # how often a followed branch of a remote repository is looked at
+    postgres_url: str = field(default="", repr=False)  # of a server where we may make databases and roles
     drain_timeout: float = 30.0  # what running requests get when their worker is to stop
 
     @property
@@ -163,6 +164,11 @@ class Config:
     @property
     def key_file(self) -> Path:
         return self.home / "key"
+
+    @property
+    def postgres_key_file(self) -> Path:
+        """Of what names and passwords in Postgres are made; it is as good as the data there, and stays with them."""
+        return self.home / "postgres-key"
 
     @property
     def artifact_key_file(self) -> Path:
@@ -379,6 +385,16 @@ def _url(name: str, value: Any) -> str:
     return str(value).rstrip("/")
 
 
+def _postgres_url(name: str, value: Any) -> str:
+    """What is wrong with it is said without it, as it has a password in it."""
+    if urlsplit(str(value)).scheme not in ("postgresql", "postgres"):
+        raise BadInput(
+            f"{name}: that is no URL of a Postgres server.",
+            "Give one such as postgresql://lazycloud:PASSWORD@localhost:5432/postgres",
+        )
+    return str(value)
+
+
 def _networks(name: str, value: Any) -> tuple[str, ...]:
     texts = value.split(",") if isinstance(value, str) else list(value)
     return tuple(_network(name, str(text).strip()) for text in texts if str(text).strip())
@@ -466,6 +482,7 @@ SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "listen": _listens,
     "domain": _domain,
     "public_url": _url,
+    "postgres_url": _postgres_url,
     "routers": _count,
     "trusted_proxies": _networks,
     "builds": _count,

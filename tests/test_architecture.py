@@ -63,6 +63,7 @@ MAY_KNOW = {
         "allowance",
         "certificates",
         "config",
+        "data",
         "errors",
         "findings",
         "listeners",

@@ -38,7 +38,7 @@ from lazycloud.control.data import VersionData
 from lazycloud.control.datashell import DataShell
 from lazycloud.control.doors import Doors
 from lazycloud.control.guard import Guard
-from lazycloud.control.keys import Keys
+from lazycloud.control.keys import Keys, secret
 from lazycloud.control.link import Link
 from lazycloud.control.logins import Logins
 from lazycloud.control.pages import Pages
@@ -56,6 +56,7 @@ from lazycloud.control.uses import Uses
 from lazycloud.control.views import Views, error_view
 from lazycloud.control.visits import Visits
 from lazycloud.control.webhooks import Webhooks
+from lazycloud.data.provider import Provider
 from lazycloud.data.versions import Versions
 from lazycloud.deployments.app import App
 from lazycloud.deployments.changes import Changes
@@ -344,10 +345,11 @@ class Control:
             images=self._images,
         )
         stages.in_use = lambda release: is_held(self.fleet, name, release)
-        versions = Versions(folder / "data")
+        versions = Versions(folder / "data", providers=self._providers(name))
         versions.lines.enclose = self._enclose_holder if self._walls else None
         stages.clear_leftovers()
         versions.clear_leftovers()
+        await versions.beside.open()
         app = App(name, wish.source, own_domain or self._domain(name), follow, repository, stages, versions)
         self.fleet.apps[name] = app
         self._closing.push_async_callback(repository.close)
@@ -370,6 +372,16 @@ class Control:
         assert self._walls
         view = View(self.config.home, read, write, network=False)
         return self._walls.enclose(view, Path("/"), {})
+
+    def _providers(self, app: str) -> dict[str, Provider]:
+        """What versions of an app can have beside their folders here. Raises BadInput."""
+        if not self.config.postgres_url:
+            return {}
+        from lazycloud.data.postgres.provider import Postgres  # takes a tenth of a second, and few need it
+        from lazycloud.data.postgres.server import Server
+
+        key = secret(self.config.postgres_key_file).encode()
+        return {Postgres.name: Postgres(Server(self.config.postgres_url), app, key)}
 
     def _limits(self) -> Limits:
         config = self.config

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from lazycloud import store
 from lazycloud.build.commit import Commit
+from lazycloud.build.plan import Plan
 from lazycloud.build.stages import Release
 from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
@@ -135,7 +136,7 @@ class Deploy:
         release = await stages.build(source, await stages.dependencies(source, unheard), unheard)
         await self._ensure_data(release)
         await asyncio.to_thread(self._make_scratch, release)
-        launch = self._launch(release)
+        launch = self._launch(release, await self._found(release))
         environment = {**launch.environment, "LAZYCLOUD_WORKER": name.removeprefix(f"{self.deployment.id}.")}
         return replace(launch, name=name, environment=environment, listens=False)
 
@@ -179,14 +180,14 @@ class Deploy:
         """Fork its version, unless that exists; what was forked, or "". Raises StepFailed."""
         version = self.deployment.key.version
         if self.app.versions.exists(version):
-            return ""
+            return await self.app.versions.complete(version, beside(release.plan))
         self.deployment.released = ""  # what was known of its data was of others, which are gone
         if planned := self._planned_fork(version):
-            return await self._fork(version, *planned)
+            return await self._fork(release, version, *planned)
         source = await self._data_source(release.plan.data_from)
         if source == PRODUCTION and not self.app.versions.exists(PRODUCTION):
-            await self._fork(PRODUCTION, None)
-        return await self._fork(version, source)
+            await self._fork(release, PRODUCTION, None)
+        return await self._fork(release, version, source)
 
     def _planned_fork(self, version: str) -> tuple[str, str] | None:
         """The source and the snapshot that somebody chose for it, whose bytes are made now."""
@@ -205,8 +206,8 @@ class Deploy:
                     return ancestor
         return PRODUCTION
 
-    async def _fork(self, version: str, source: str | None, at: str = "") -> str:
-        fork = await self.app.versions.fork(version, source, at or None)
+    async def _fork(self, release: Release, version: str, source: str | None, at: str = "") -> str:
+        fork = await self.app.versions.fork(version, source, at or None, beside(release.plan))
         if not fork.made:  # by somebody else, just now
             return _size(fork.bytes)
         self.log.append(
@@ -230,9 +231,10 @@ class Deploy:
                 used=time.time(),
             ),
         )
-        return (
+        made = (
             f"{_size(fork.bytes)} from {source if source == PRODUCTION else source[:10]}" if source else "new"
         )
+        return f"{made}; {fork.note}" if fork.note else made
 
     async def _release_command(self, release: Release, step: Step, output: Output) -> None:
         command = release.plan.release
@@ -277,7 +279,7 @@ class Deploy:
     async def _command(self, release: Release, command: str, output: Output) -> None:
         output(f"$ {command}\n")
         await asyncio.to_thread(self._make_scratch, release)
-        launch = self._launch(release)
+        launch = self._launch(release, await self._found(release))
         launch = replace(launch, environment={**launch.environment, "FORCE_COLOR": "1"})
         await self.engine.run(launch, command, output, release.plan.release_timeout)
 
@@ -291,7 +293,7 @@ class Deploy:
 
     async def _spawn(self, release: Release, name: str, output: Output) -> Worker:
         await asyncio.to_thread(self._make_scratch, release)
-        return await self.engine.start(self._launch(release, name), output)
+        return await self.engine.start(self._launch(release, await self._found(release), name), output)
 
     def _tell_start(self, name: str, worker: Worker) -> None:
         self.log.append(
@@ -305,12 +307,19 @@ class Deploy:
             store.put(store.deployments, **self.deployment.row()),
         )
 
-    def _launch(self, release: Release, name: str = f"{WEB}.1") -> Launch:
+    async def _found(self, release: Release) -> dict[str, str]:
+        """What its worker finds its data by."""
+        return await self.app.versions.full_environment(self.deployment.key.version, beside(release.plan))
+
+    def _launch(
+        self, release: Release, found: Mapping[str, str] | None = None, name: str = f"{WEB}.1"
+    ) -> Launch:
+        """`found`: what it finds its data by; None while that is not made yet."""
         plan, post = release.plan, Post(name)
         return Launch(
             command=plan.run if post.is_web else plan.background[post.kind],
             folder=release.folder,
-            environment={**self._environment(release), "LAZYCLOUD_WORKER": name},
+            environment={**self._environment(release, found), "LAZYCLOUD_WORKER": name},
             log=self.deployment.log_of(name),
             listens=post.is_web,
             health=plan.health if post.is_web else None,
@@ -325,13 +334,15 @@ class Deploy:
             limits=self.limits,
             data=(self.app.versions.place(self.deployment.key.version), self.scratch),
             image=release.image,
+            reaches=self.app.versions.beside.reached(self.deployment.key.version, beside(release.plan)),
         )
 
     def _view(self, release: Release) -> View:
         """Its release, and its own data; nothing else of the server's folder."""
         data, copy = self.app.versions.place(self.deployment.key.version), self._own_copy(release)
         copies = ((copy, release.folder),) if copy else ()
-        return View(self.home, release.shown, (data,), scratch=self.scratch, fresh=release.own, copies=copies)
+        read = (*release.shown, *self.app.versions.beside.places(beside(release.plan)))
+        return View(self.home, read, (data,), scratch=self.scratch, fresh=release.own, copies=copies)
 
     def _own_copy(self, release: Release) -> Path | None:
         """Where the files are that this deployment may change, and no other sees; None where it may not.
@@ -350,14 +361,14 @@ class Deploy:
         with self.deployment.step(name) as step:
             yield step, output
 
-    def _environment(self, release: Release) -> dict[str, str]:
+    def _environment(self, release: Release, found: Mapping[str, str] | None) -> dict[str, str]:
         key = self.deployment.key
         contract = {
             "COMMIT_ID": key.commit,
             "LAZYCLOUD_APP": key.app,
             "LAZYCLOUD_VERSION": PRODUCTION if key.is_migration else key.version,
             "LAZYCLOUD_URL": self.address,
-            **self.app.versions.environment(key.version),
+            **(self.app.versions.environment(key.version) if found is None else found),
         }
         return worker_environment(release.environment, contract, self.scratch, self.timezone)
 
@@ -379,6 +390,14 @@ def _shared_venv(release: Release) -> Venv | None:
         return Venv(Path(sys.prefix), app / "static" / "preload") if is_venv else None
     venv = Path(release.environment.get("VIRTUAL_ENV", "/"))
     return Venv.at(venv) if venv.parent.parent == app / "environments" else None
+
+
+def beside(plan: Plan) -> list[str]:
+    """The names of what its data have beside a folder."""
+    return [
+        *(["postgres"] if plan.data_database == "postgres" else []),
+        *(["redis"] if plan.data_redis else []),
+    ]
 
 
 def _outcome(reused: bool, skipped: bool) -> Outcome:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from lazycloud.config import Config
-from lazycloud.doctor import machine, network, safety, tools
+from lazycloud.doctor import databases, machine, network, safety, tools
 from lazycloud.findings import Finding, Weight
 
 Look = Callable[[Config], Iterable[Finding]]
 
-ALWAYS: tuple[Look, ...] = (*safety.LOOKS, *machine.LOOKS, *network.LOOKS, *tools.LOOKS)
+ALWAYS: tuple[Look, ...] = (*safety.LOOKS, *machine.LOOKS, *network.LOOKS, *databases.LOOKS, *tools.LOOKS)
 
 
 def examine(config: Config, serves: bool) -> list[Finding]:

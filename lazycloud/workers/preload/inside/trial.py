@@ -27,8 +27,11 @@ HARMLESS_DEPTH = 4  # frames between it and os.urandom
 PATIENCE = 20.0  # seconds for one import, at low priority
 NICENESS = 10
 VARYING = frozenset(
-    {"PORT", "HOST", "COMMIT_ID", "DATABASE_URL", "DATA_DIR", "HOME", "TMPDIR", "PWD", "PYTHONPATH"}
-)
+    {
+        "PORT", "HOST", "COMMIT_ID", "DATABASE_URL", "DATA_DIR", "HOME", "TMPDIR", "PWD", "PYTHONPATH",
+        "PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT", "REDIS_URL",
+    }
+)  # fmt: skip
 OURS = "LAZYCLOUD_"
 OUTSIDE = frozenset(
     {
