@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from lazycloud import store
 from lazycloud.config import Config
+from lazycloud.data import redis
 from lazycloud.deployments.post import record_in, rows_of
 from lazycloud.errors import Conflict, NotFound
 from lazycloud.processes import end_strays
@@ -75,10 +76,19 @@ async def _end(config: Config, records: list[Record]) -> int:
             found = [await engine.adopt(record) for record in of_kind]
             workers = [worker for worker in found if worker]
             await asyncio.gather(*(worker.stop() for worker in workers))
+            await _end_servers(config, engine)
             await engine.restored()
         count += len(workers)
     end_strays(config.home / "apps", set())
     return count
+
+
+async def _end_servers(config: Config, engine: Engine) -> None:
+    """What kept the data of workers, which are gone by now."""
+    for note in redis.notes(config.home / "apps"):
+        if server := await engine.adopt(Record.from_dict(note)):
+            await server.stop()
+    redis.forget(config.home / "apps")
 
 
 @asynccontextmanager

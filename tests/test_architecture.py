@@ -104,7 +104,7 @@ MAY_KNOW = {
         "walls",
     }
     | {"router"},  # only router.settings: their limits
-    "leftovers": {"config", "deployments", "errors", "processes", "store", "walls", "workers"},
+    "leftovers": {"config", "data", "deployments", "errors", "processes", "store", "walls", "workers"},
     "cli": {
         "announcement",
         "config",

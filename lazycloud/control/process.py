@@ -57,6 +57,7 @@ from lazycloud.control.views import Views, error_view
 from lazycloud.control.visits import Visits
 from lazycloud.control.webhooks import Webhooks
 from lazycloud.data.provider import Provider
+from lazycloud.data.redis import Redis
 from lazycloud.data.versions import Versions
 from lazycloud.deployments.app import App
 from lazycloud.deployments.changes import Changes
@@ -64,6 +65,7 @@ from lazycloud.deployments.claims import is_held
 from lazycloud.deployments.disk import Disk
 from lazycloud.deployments.errands import Errands
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.hosting import hosting
 from lazycloud.deployments.keeper import Keeper
 from lazycloud.deployments.pins import Pins
 from lazycloud.deployments.production import Production
@@ -124,6 +126,7 @@ class Control:
         self._keep_workers = True  # until the start is complete: a start that fails stops nobody's worker
         self._walls = await self._make_walls()
         engine, self._images = await open_engine(config, self._walls, self._environ)
+        self._hosting = hosting(engine, config.home, config.workers.limits)
         self._closing.push_async_callback(engine.close)
         self.fleet = Fleet(config, self.events, self._store, engine, self._environ.get("TZ", ""))
         scratch = config.cache_folder / "artifacts"
@@ -181,6 +184,9 @@ class Control:
 
     async def _close_fleet(self) -> None:
         await self.fleet.close(keep_workers=self._keep_workers)
+
+    async def _close_redis(self, redis: Redis) -> None:
+        await redis.close(keep=self._keep_workers)
 
     async def _serve(self) -> None:
         """What answers the routers' questions, what they relay, and the owner's command line."""
@@ -345,15 +351,18 @@ class Control:
             images=self._images,
         )
         stages.in_use = lambda release: is_held(self.fleet, name, release)
-        versions = Versions(folder / "data", providers=self._providers(name))
+        redis = Redis(folder / "redis", self._hosting)
+        versions = Versions(folder / "data", providers=self._providers(name) | {redis.name: redis})
         versions.lines.enclose = self._enclose_holder if self._walls else None
         stages.clear_leftovers()
         versions.clear_leftovers()
         await versions.beside.open()
-        app = App(name, wish.source, own_domain or self._domain(name), follow, repository, stages, versions)
+        domain = own_domain or self._domain(name)
+        app = App(name, wish.source, domain, follow, repository, stages, versions, redis)
         self.fleet.apps[name] = app
         self._closing.push_async_callback(repository.close)
         self._closing.push_async_callback(versions.close)
+        self._closing.push_async_callback(self._close_redis, redis)
         added = float(row["added"]) if row else time.time()
         values = {"name": name, "source": wish.source, "domain": own_domain, "follow": follow, "added": added}
         if row is None or row != values:
@@ -374,7 +383,7 @@ class Control:
         return self._walls.enclose(view, Path("/"), {})
 
     def _providers(self, app: str) -> dict[str, Provider]:
-        """What versions of an app can have beside their folders here. Raises BadInput."""
+        """What versions of an app can have beside their folders on other servers. Raises BadInput."""
         if not self.config.postgres_url:
             return {}
         from lazycloud.data.postgres.provider import Postgres  # takes a tenth of a second, and few need it

@@ -328,6 +328,9 @@ class Views:
         )
         if not processes:  # they have ended since somebody looked
             return None
+        # Of several that share production's, it counts for production.
+        own = not deployment.key.is_production or self._fleet.is_production(deployment)
+        redis = await app.redis.memory(deployment.key.version) if own else 0
         first = min(processes, key=lambda one: (not one["name"].startswith("web."), one["name"]))
         last_end = await asyncio.to_thread(self._store.last_of, deployment.id, WorkerEnded.kind)
         return {
@@ -340,7 +343,7 @@ class Views:
             "preloaded": first["preloaded"],
             "listens": first["listens"],
             "processes": processes,
-            "memory": sum(one["memory"] for one in processes),
+            "memory": sum(one["memory"] for one in processes) + redis,
             "cpu": round(sum(one["cpu"] for one in processes), 1),
             "restarts": sum(post.restarts for post in deployment.posts.values()),
             "last_end": {"at": last_end.at, **last_end.event.data()} if last_end else None,

@@ -12,6 +12,8 @@ fingerprint  what a database holds, as a number: the proof of an image
 tools      what reads and writes the contents for people, in processes of its own
 provider   the seam for what a version has beside its folder, on a server of its own
 postgres   a database on a Postgres server for each version
+redis      a Redis for each version that wants one
+resp       a few words with a Redis
 durable    what survives a power cut
 line       the databases of a live version, held, so that any moment of them can be had as an image
 held       one of them: its generations, and its WAL moved on

@@ -132,6 +132,7 @@ class Errands:
     def _forget(self, deployment: Deployment, name: str, scratch: Path) -> None:
         self._running.pop(name, None)
         deployment.errands.pop(name, None)
+        self._fleet.let_servers_rest(deployment)
         shutil.rmtree(scratch, ignore_errors=True)
 
     def _tell_start(self, deployment: Deployment, command: str, who: str) -> float:

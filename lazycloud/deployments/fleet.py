@@ -279,6 +279,8 @@ class Fleet:
         known = [state.value for state in (State.READY, *PASSING)]
         rows = await asyncio.to_thread(self._store.unfinished, known)
         cut_off = [row for row in rows if row["app"] in self.apps and not await self._adopted(row)]
+        for app in self.apps.values():
+            await app.redis.restore(lambda version, app=app: self._uses(app, version))  # type: ignore[misc]
         await self._engine.restored()
         await asyncio.to_thread(self._end_strays)
         self._clear_scratch()
@@ -298,6 +300,9 @@ class Fleet:
                     self._later(deployment, self._staff_all(deployment))
         for row in cut_off:
             self._go_on(row)
+        for app in self.apps.values():
+            for version in app.redis.awake:
+                self._let_servers_rest(app, version)
 
     async def _adopted(self, row: dict[str, Any]) -> bool:
         """Whether workers that serve the deployment were found, and are ours again."""
@@ -362,6 +367,7 @@ class Fleet:
     def _end_strays(self) -> None:
         """Of a control that was killed: its builds, migrations, and workers that it had not written down."""
         ours = {worker.record.pid for one in self.known() for worker in one.workers}
+        ours |= {pid for app in self.apps.values() for pid in app.redis.pids()}
         processes.end_strays(self._config.home / "apps", ours)
 
     async def close(self, keep_workers: bool = False) -> None:
@@ -446,6 +452,7 @@ class Fleet:
         release = await self._with_room(deployment, deploy.build)
         if deployment.only_build:
             deployment.advance(Cause.BUILT)
+            self.let_servers_rest(deployment)
             self._later(deployment, deploy.settle(release))
             return
         asyncio.get_running_loop().call_later(START_SHARE, turn.release)
@@ -623,14 +630,40 @@ class Fleet:
 
     def _later(self, deployment: Deployment, work: Coroutine[None, None, None]) -> None:
         """Own a task that outlives its deployment's attempt."""
-        task = asyncio.create_task(work, name=f"after {deployment.id}")
+        self._later_for(deployment.id, work)
+
+    def _later_for(self, what: str, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name=f"after {what}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def let_servers_rest(self, deployment: Deployment) -> None:
+        """Nothing of it runs any more: what its data are kept by rests with it, unless others use that."""
+        app, version = self.apps.get(deployment.key.app), deployment.key.version
+        if app and version in app.redis.awake:
+            self._let_servers_rest(app, version)
+
+    def _let_servers_rest(self, app: App, version: str) -> None:
+        async def rest() -> None:
+            await app.redis.rest(version, lambda: self._uses(app, version))
+
+        if not self._uses(app, version):
+            self._later_for(f"{version} of {app.name}", rest())
+
+    def _uses(self, app: App, version: str) -> bool:
+        """Whether anything runs on that version, or will in a moment."""
+        return any(
+            one.key.app == app.name
+            and one.key.version == version
+            and (one.workers or one.errands or one.state in (State.READY, *PASSING))
+            for one in self.known()
+        )
 
     def _scratch(self, deployment: Deployment) -> None:
         """What its workers had for a moment goes with the last of them."""
         if deployment.workers:
             return
+        self.let_servers_rest(deployment)
         for folder in self._config.scratch_folders(deployment.id):
             shutil.rmtree(folder, ignore_errors=True)
 

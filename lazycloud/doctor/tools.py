@@ -66,7 +66,17 @@ def node(config: Config) -> Iterator[Finding]:
         yield Finding(Weight.FINE, "node", f"node {said}, with npm.")
 
 
-LOOKS = (git, package_installer, node, git_lfs)
+def redis(config: Config) -> Iterator[Finding]:
+    for name in ("redis-server", "valkey-server"):
+        if said := _says(name, "--version"):
+            yield Finding(Weight.FINE, "redis", f"{said.partition(' sha=')[0].removesuffix('.')}.")
+            return
+    sentence = "Apps that want a Redis cannot be deployed: there is no redis-server."
+    advice = "Install redis-server, if an app has `redis = true`; it needs not run as a service."
+    yield Finding(Weight.LIMITED, "redis", sentence, advice)
+
+
+LOOKS = (git, package_installer, node, git_lfs, redis)
 
 
 def _says(*words: str) -> str:

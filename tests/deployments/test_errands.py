@@ -21,6 +21,9 @@ class Full:
     async def deploy_of(self, deployment: Deployment, scratch: Path) -> Any:
         raise OSError(24, "Too many open files")
 
+    def let_servers_rest(self, deployment: Deployment) -> None:
+        """It has none."""
+
 
 async def test_more_commands_than_there_is_room_for_are_refused_and_count_no_longer_when_they_fail(
     tmp_path: Path,
