@@ -39,7 +39,8 @@ MAY_KNOW = {
     "walls": {"errors", "findings", "processes", "workforce"},
     "store": {"errors", "events"},
     "router": {"certificates", "errors", "hosts"},
-    "build": {"errors", "hosts", "processes", "spans", "walls"},
+    "blobs": {"errors"},
+    "build": {"blobs", "errors", "hosts", "processes", "spans", "walls"},
     "workers": {"container", "errors", "findings", "processes", "walls", "workforce"},
     "data": {"allowance", "errors", "findings", "processes", "spans", "walls"},
     "deployments": {
@@ -72,6 +73,7 @@ MAY_KNOW = {
     },
     "control": {
         "allowance",
+        "blobs",
         "deployments",
         "doctor",
         "build",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Iterable
 from typing import Any
 
+from lazycloud.blobs.store import Missing
 from lazycloud.build.artifacts.depot import Depot
 from lazycloud.build.artifacts.pack import Subject
-from lazycloud.build.artifacts.store import Missing
 from lazycloud.build.commit import Commit
 from lazycloud.deployments.app import App
 from lazycloud.errors import Conflict, LazycloudError, NotFound

@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lazycloud.build.artifacts.keys import SigningKey, public_text
+from lazycloud.blobs.keys import SigningKey, public_text
+from lazycloud.blobs.store import Missing, Store, Stored, StoreFailed, open_store
 from lazycloud.build.artifacts.pack import Subject
 from lazycloud.build.artifacts.place import Place
-from lazycloud.build.artifacts.store import Missing, Store, Stored, StoreFailed, open_store
 from lazycloud.build.artifacts.unpack import aside_of
 from lazycloud.build.marker import remove
 from lazycloud.errors import BadInput, LazycloudError

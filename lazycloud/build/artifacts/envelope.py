@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from io import BufferedRandom, BufferedReader
 from typing import BinaryIO
 
-from lazycloud.build.artifacts.keys import LENGTH, SIGNATURE_LENGTH, SigningKey, is_signed, public_text
+from lazycloud.blobs.keys import LENGTH, SIGNATURE_LENGTH, SigningKey, is_signed, public_text
 from lazycloud.build.artifacts.manifest import PACKED_MOST, ArtifactRefused, Manifest
 
 MAGIC = b"lazyart\x01"

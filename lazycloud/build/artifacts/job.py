@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lazycloud.blobs.keys import SigningKey, parse_public
+from lazycloud.blobs.store import open_store
 from lazycloud.build.artifacts.envelope import Envelope, open_envelope, verify_body
-from lazycloud.build.artifacts.keys import SigningKey, parse_public
 from lazycloud.build.artifacts.manifest import ArtifactRefused
 from lazycloud.build.artifacts.pack import Subject, artifact_name, pack
-from lazycloud.build.artifacts.store import open_store
 from lazycloud.build.artifacts.unpack import demand_fit, unpack
 from lazycloud.build.disk import FULL, disk_full
 from lazycloud.errors import LazycloudError

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lazycloud import __version__
+from lazycloud.blobs.keys import SigningKey
 from lazycloud.build.artifacts.envelope import CHUNK, seal
-from lazycloud.build.artifacts.keys import SigningKey
 from lazycloud.build.artifacts.manifest import (
     FILE,
     FOLDER,

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from lazycloud.build.artifacts.keys import parse_public
-from lazycloud.build.artifacts.store import parse_store
+from lazycloud.blobs.keys import parse_public
+from lazycloud.blobs.store import parse_store
 from lazycloud.errors import BadInput
 
 SETTINGS = ("store", "trusted", "push")

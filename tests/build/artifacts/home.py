@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lazycloud.blobs.keys import SigningKey
 from lazycloud.build.artifacts.envelope import open_envelope, seal, verify_body
-from lazycloud.build.artifacts.keys import SigningKey
 from lazycloud.build.artifacts.manifest import Manifest
 from lazycloud.build.artifacts.pack import Subject, pack
 from lazycloud.build.artifacts.unpack import aside_of, demand_fit, unpack

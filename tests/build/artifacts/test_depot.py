@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from lazycloud.blobs.folder_store import FolderStore
+from lazycloud.blobs.store import Missing, StoreFailed
 from lazycloud.build.artifacts import depot
 from lazycloud.build.artifacts.depot import Depot
-from lazycloud.build.artifacts.folder_store import FolderStore
 from lazycloud.build.artifacts.place import Place, read_place
-from lazycloud.build.artifacts.store import Missing, StoreFailed
 from lazycloud.build.artifacts.subjects import subjects
 from lazycloud.build.stages import Release, Stages
 from lazycloud.errors import BadInput

@@ -198,7 +198,7 @@ def test_more_content_than_the_disk_has_is_refused_before_anything_is_written(
 
 
 def test_what_a_key_file_holds_is_a_key_or_said_to_be_none(tmp_path: Path) -> None:
-    from lazycloud.build.artifacts.keys import SigningKey, parse_public, public_text
+    from lazycloud.blobs.keys import SigningKey, parse_public, public_text
 
     key = SigningKey.of(tmp_path / "home/key")
     assert SigningKey.of(tmp_path / "home/key").public == key.public

@@ -125,7 +125,7 @@ def test_memory_does_not_grow_with_the_size_of_files(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from tests.build.artifacts.home import Home
-from lazycloud.build.artifacts.keys import SigningKey
+from lazycloud.blobs.keys import SigningKey
 from lazycloud.build.artifacts.envelope import open_envelope, verify_body
 from lazycloud.build.artifacts.pack import pack
 from lazycloud.build.artifacts.unpack import aside_of, unpack

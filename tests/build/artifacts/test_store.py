@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lazycloud.build.artifacts.folder_store import FolderStore
-from lazycloud.build.artifacts.store import Missing, StoreFailed, open_store, parse_store
+from lazycloud.blobs.folder_store import FolderStore
+from lazycloud.blobs.store import Missing, StoreFailed, open_store, parse_store
 from lazycloud.errors import BadInput
 
 NAME = "environments/0123456789abcdef"
@@ -90,7 +90,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(small_disk: Path) -> None:
 
 def test_names_cannot_lead_out_of_the_store(store: FolderStore) -> None:
     for name in ("../x", "environments/../../x", "/etc/passwd", "environments/", "x"):
-        with pytest.raises(StoreFailed, match="is no name"):
+        with pytest.raises(StoreFailed, match="is no name in the artifact store"):
             store.exists(name)
 
 
