@@ -284,6 +284,35 @@ class SnapshotTaken(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackupMade(Event):
+    """`size`: the bytes of its contents; `put`: those that the store did not have yet. `note`: what is not exact."""
+
+    backup: str
+    store: str
+    who: str
+    size: int
+    put: int
+    seconds: float
+    note: str
+
+    def sentence(self) -> str:
+        said = f" ({self.note})" if self.note else ""
+        return f"{self.app}’s production data were backed up to {self.store}, by {self.who}{said}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupFailed(Event):
+    """Told once for each problem, and not at each try."""
+
+    store: str
+    problem: str
+    advice: str
+
+    def sentence(self) -> str:
+        return f"{self.app}’s production data are not backed up: {self.problem} {self.advice}".rstrip()
+
+
+@dataclass(frozen=True, kw_only=True)
 class SnapshotDropped(Event):
     version: str
     snapshot: str

@@ -11,6 +11,7 @@ import lazycloud
 from lazycloud import allowance, container, events, upkeep, workforce
 from lazycloud.config import SETTINGS
 from lazycloud.control.api import Api
+from lazycloud.control.backups import BackupViews
 from lazycloud.control.data import VersionData
 from lazycloud.control.doors import Doors
 from lazycloud.control.identity import Role
@@ -30,7 +31,7 @@ MAY_KNOW = {
     "events": {"allowance"},
     "findings": set(),
     "spans": {"errors"},
-    "upkeep": {"allowance", "errors", "spans"},
+    "upkeep": {"allowance", "blobs", "errors", "spans"},
     "workforce": {"allowance", "errors"},
     "container": {"errors"},
     "config": {"allowance", "container", "errors", "hosts", "upkeep", "workforce"},
@@ -42,8 +43,9 @@ MAY_KNOW = {
     "blobs": {"errors"},
     "build": {"blobs", "errors", "hosts", "processes", "spans", "walls"},
     "workers": {"container", "errors", "findings", "processes", "walls", "workforce"},
-    "data": {"allowance", "errors", "findings", "processes", "spans", "walls"},
+    "data": {"allowance", "blobs", "errors", "findings", "processes", "spans", "walls"},
     "deployments": {
+        "blobs",
         "build",
         "workers",
         "data",
@@ -168,7 +170,13 @@ def test_every_event_every_route_and_every_setting_is_documented() -> None:
             name for name in cls.__dataclass_fields__ if name not in ("kind", "private", "app", "deployment")
         ]
         assert [name for name in own if name not in row] == [], kind
-    for method, path, _, role in (*Api.ROUTES, *People.ROUTES, *Doors.ROUTES, *VersionData.ROUTES):
+    for method, path, _, role in (
+        *Api.ROUTES,
+        *People.ROUTES,
+        *Doors.ROUTES,
+        *VersionData.ROUTES,
+        *BackupViews.ROUTES,
+    ):
         assert isinstance(role, Role), path
         shown = path.replace("{app}", "<app>").replace("{deployment}", "<id>").replace("{name}", "<name>")
         shown = shown.replace("{number}", "<number>")

@@ -204,3 +204,25 @@ def test_how_long_data_are_kept_is_a_time_and_how_much_a_size(tmp_path: Path) ->
         (tmp_path / "config.toml").write_text(f"[data]\n{text}\n")
         with pytest.raises(BadInput, match=r"\[data\]"):
             load({"home": tmp_path}, {})
+
+
+def test_where_backups_go_and_how_often_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[data]\nbackup = "file:///srv/backups"\nbackup_every = "5min"\nbackup_keep = 0\n'
+    )
+    config = load({"home": tmp_path}, {})
+    data = config.data
+    assert (data.backup, data.backup_every, data.backup_keep) == ("file:///srv/backups", 300, 0)
+    assert Config.from_json(config.to_json()).data == data
+    (tmp_path / "config.toml").write_text('[data]\nbackup_every = "0.1s"\n')
+    assert load({"home": tmp_path}, {}).data.backup_every == 1  # not more often
+    for text in (
+        "backup = 3",
+        'backup = "s3://x"',
+        'backup = "file:x"',
+        'backup_every = "now"',
+        "backup_keep = 1",
+    ):
+        (tmp_path / "config.toml").write_text(f"[data]\n{text}\n")
+        with pytest.raises(BadInput, match=r"data.*backup"):
+            load({"home": tmp_path}, {})

@@ -339,6 +339,107 @@ def rm(target: Target, point: str, yes: bool) -> None:
 
 
 @data.command()
+@click.option("--to", default="", metavar="URL", help="A store other than that of config.toml.")
+@click.option(
+    "--list", "listed", is_flag=True, help="Only say what there is, and how it is with the last ones."
+)
+@click.option("--verify", is_flag=True, help="Only read every bit of what there is.")
+@click.option(
+    "--signed-by", default="", metavar="KEY", help="With --verify: whose backups count beside our own."
+)
+@as_json
+@targeted
+def backup(target: Target, to: str, listed: bool, verify: bool, signed_by: str, as_json: bool) -> int:
+    """Back up production's data now. With `[data] backup = "file:///…"` in config.toml the server does it by itself.
+
+    \b
+    Example:
+      lazycloud data backup
+      lazycloud data backup --to file:///mnt/usb/backups
+      lazycloud data backup --verify
+    """
+    from lazycloud.cli.backups import show_list, show_made, show_verdict
+    from lazycloud.cli.terminal import show_json
+
+    client = target.client().patient(PATIENCE)
+    if listed:
+        answer, show = client.get("/api/backups", **({"from": to} if to else {})), show_list
+    elif verify:
+        answer = client.post("/api/backups/verify", {"from": to, "signed_by": signed_by})
+        show = show_verdict
+    else:
+        answer, show = client.post(target.find_app(client).api("data/backup"), {"to": to}), show_made
+    if as_json:
+        show_json(answer)
+    else:
+        show(answer)
+    return 1 if answer.get("troubles") else 0
+
+
+@data.command("restore-from")
+@click.argument("store", metavar="[URL]", required=False, default="")
+@click.option("--backup", "which", default="", help="The beginning of its id [the newest].")
+@click.option(
+    "--at", default="", metavar="TIME", help="The last that was made by then: 1h-ago, 2026-01-31T12:00 (UTC)."
+)
+@click.option(
+    "--of", default="", help="Another app’s, or another server’s: as `data backup --list` calls it."
+)
+@click.option("--signed-by", default="", metavar="KEY", help="The key of the other server that made it.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say which it would be.")
+@yes_option
+@as_json
+@targeted
+def restore_from(
+    target: Target,
+    store: str,
+    which: str,
+    at: str,
+    of: str,
+    signed_by: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Give production the data of a backup, of the store of config.toml or another.
+
+    All of it is read and checked first. What production has now is kept as a snapshot; it goes on with that if it
+    does not start on the other.
+
+    \b
+    Example:
+      lazycloud data restore-from --at 1h-ago
+      lazycloud data restore-from file:///mnt/usb/backups --signed-by ed25519:…
+    """
+    from lazycloud.cli.terminal import age, duration, show_json, size
+
+    client = target.client().patient(PATIENCE)
+    app = target.find_app(client)
+    wish = {"from": store, "backup": which, "at": at, "of": of, "signed_by": signed_by}
+    if dry_run or not yes:
+        found = client.post(app.api("data/restore-from"), wish | {"dry_run": True})["backup"]
+        wish |= {"backup": found["id"]}
+        if dry_run and as_json:
+            show_json(found)
+            return
+        click.echo(f"The backup is of {found['app']}, made {age(found['at'])}: {found['id'][:27]}", err=True)
+        if dry_run:
+            return
+        _ask(f"Give production of {app.name} its data?")
+    answer = client.post(app.api("data/restore-from"), wish)
+    if as_json:
+        show_json(answer)
+        return
+    made = answer["backup"]
+    still = duration(answer["still"])
+    click.echo(f"{size(made['size'])} were checked and restored; nothing ran for {still}.", err=True)
+    if made["note"]:
+        click.echo(made["note"], err=True)
+    if answer["before"]:
+        click.echo(f"What there was is a snapshot: {_shown(answer['version'])}@{answer['before']}", err=True)
+
+
+@data.command()
 @click.argument("point", metavar="REF[@NAME]", required=False)
 @click.option("--read-only", is_flag=True, help="On a copy of the data, which nothing is done to.")
 @yes_option

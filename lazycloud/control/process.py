@@ -31,6 +31,7 @@ from lazycloud.control.api import Api, login_link
 from lazycloud.control.application import make_application
 from lazycloud.control.artifacts import ArtifactViews
 from lazycloud.control.auth import Auth
+from lazycloud.control.backups import BackupViews
 from lazycloud.control.clients import Clients
 from lazycloud.control.console import Console
 from lazycloud.control.contents import Contents
@@ -60,6 +61,7 @@ from lazycloud.data.provider import Provider
 from lazycloud.data.redis import Redis
 from lazycloud.data.versions import Versions
 from lazycloud.deployments.app import App
+from lazycloud.deployments.backups import Backups
 from lazycloud.deployments.changes import Changes
 from lazycloud.deployments.claims import is_held
 from lazycloud.deployments.disk import Disk
@@ -141,6 +143,7 @@ class Control:
         self.changes = Changes(self.fleet, self.snapshots, self.events, self._store)
         self.changes.is_promoting = self.production.is_promoting
         self.keeper = Keeper(config, self.fleet, self.snapshots, self.changes, self.events, self._store)
+        self.backups = Backups(config, self.fleet, self.events, self.changes)
         await self._open_apps()
         self._closing.push_async_callback(self.depot.close)
         self._closing.push_async_callback(self._close_fleet)
@@ -150,6 +153,7 @@ class Control:
         self._closing.push_async_callback(self.snapshots.close)
         self._closing.push_async_callback(self.changes.close)
         self._closing.push_async_callback(self.keeper.close)
+        self._closing.push_async_callback(self.backups.close)
         for app in self.fleet.apps.values():
             await self.changes.recover(app)
             await self.snapshots.reconcile(app)
@@ -163,6 +167,7 @@ class Control:
         self.disk.start()
         self.snapshots.start()
         self.keeper.start()
+        self.backups.start()
         self.rest.start()
 
     async def _make_walls(self) -> Sandbox | None:
@@ -250,12 +255,13 @@ class Control:
             self.schemas,
             self._store,
         )
+        backups = BackupViews(config, self.fleet, self.auth, self.backups)
         doors = Doors(config, self.fleet, self.auth, previews, shares, webhooks, pulls)
         views.doors = doors.view
         guard = Guard(self.auth, self.events)
 
         def add_api(router: web.UrlDispatcher) -> None:
-            guard.add(router, [api, people, doors, data])
+            guard.add(router, [api, people, doors, data, backups])
             webhooks.add_to(router)
 
         application = make_application(

@@ -143,6 +143,18 @@ class Beside:
         for name in self.of(version, snapshot):
             await self._provider(name).unfold(version, snapshot, folder / f"{name}.dump")
 
+    async def take(self, version: str, folder: Path) -> None:
+        """Give a version, which nobody uses now, what `unfold` wrote there, and remove those files."""
+        for name in self._providers:
+            place = folder / f"{name}.dump"
+            if place.is_file():
+                if name not in self.of(version):
+                    await self._provider(name).fork(version, None)
+                    self._has.setdefault(_key(version), []).append(name)
+                    await self._save()
+                await self._provider(name).load(version, place)
+                await asyncio.to_thread(place.unlink)
+
     async def swap(self, version: str, other: str) -> None:
         """Until `swapped` it can be taken back, also after a crash."""
         names = sorted({*self.of(version), *self.of(other)})

@@ -1,4 +1,4 @@
-"""Who could do harm: walls around apps, and who can reach the server."""
+"""What protects: walls around apps, who can reach the server, backups."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 from lazycloud.config import Config
+from lazycloud.data.backup import standing
 from lazycloud.findings import Finding, Weight
 from lazycloud.walls import groups, ports, sandbox
 
@@ -47,7 +48,11 @@ def reach(config: Config) -> Iterator[Finding]:
         yield Finding(Weight.FINE, "reach", "Only users of this machine reach the server.")
 
 
-LOOKS = (walls, reach, user, limits)
+def backups(config: Config) -> Iterator[Finding]:
+    yield from standing.findings(config.home, config.data.backup)
+
+
+LOOKS = (walls, reach, user, limits, backups)
 
 
 def _container(config: Config) -> list[Finding]:
