@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,14 @@ def test_nothing_imports_what_is_above_it(name: str) -> None:
     assert files
     for path in files:
         assert imported(path) <= MAY_KNOW[name] | {name}, path
+
+
+def test_no_folder_of_tests_is_left_out(pytestconfig: pytest.Config) -> None:
+    tests = PACKAGE.parent / "tests"
+    folders = {part for path in tests.rglob("test_*.py") for part in path.relative_to(tests).parts[:-1]}
+    assert "build" in folders
+    left_out = pytestconfig.getini("norecursedirs")
+    assert [folder for folder in folders if any(fnmatch(folder, pattern) for pattern in left_out)] == []
 
 
 def test_every_part_has_its_place_in_the_order() -> None:
