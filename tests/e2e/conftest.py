@@ -7,10 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.repository import Checkout
+from tests.e2e.repository import Checkout, counter
 from tests.e2e.server import Server
 
 Up = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def shared_checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """What `shared` serves: one commit, the production. Others begin on branches of their own."""
+    checkout = Checkout(tmp_path_factory.mktemp("shared") / "shop")
+    checkout.commit(counter("good"))
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def shared(shared_checkout: Checkout) -> Iterator[Server]:
+    """One server for all tests of a file that leave it as it was: to start one takes two seconds of a processor."""
+    server = Server(shared_checkout.path.parent / "home", shared_checkout.path)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+    assert not server.inmates(), server.output
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import BROWSER
+from tests.e2e.server import BROWSER, Server
 
 JSON = {"Accept": "application/json"}
 
@@ -48,22 +48,16 @@ async def test_an_ambiguous_label_is_a_choice_of_links(up: Up, checkout: Checkou
 
 
 @pytest.mark.parametrize("label", ["a_b", "-x", "x" * 64, "a.b"])
-async def test_a_label_that_can_name_nothing_is_404_and_no_work(
-    up: Up, checkout: Checkout, label: str
-) -> None:
-    checkout.commit(counter("one"))
-    server = up(checkout.path)
-    answer = await server.get(label, **JSON)
+async def test_a_label_that_can_name_nothing_is_404_and_no_work(shared: Server, label: str) -> None:
+    answer = await shared.get(label, **JSON)
     assert answer.status == 404
     assert "cannot name a commit" in answer.json["error"]["sentence"]
 
 
-async def test_an_unknown_host_is_404(up: Up, checkout: Checkout) -> None:
-    checkout.commit(counter("one"))
-    server = up(checkout.path)
-    answer = await server.get(Host="example.org")
+async def test_an_unknown_host_is_404(shared: Server) -> None:
+    answer = await shared.get(Host="example.org")
     assert answer.status == 404
-    assert f"http://localhost:{server.port}/" in answer.text
+    assert f"http://localhost:{shared.port}/" in answer.text
 
 
 def refused(home: Path, *arguments: str) -> tuple[int, str]:
@@ -138,19 +132,18 @@ async def test_an_empty_repository_is_served_and_says_what_is_missing(up: Up, ch
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else None,
 )
 async def test_a_commit_that_cannot_run_says_why(
-    up: Up, checkout: Checkout, files: dict[str, str], sentences: list[str]
+    shared: Server, shared_checkout: Checkout, files: dict[str, str], sentences: list[str]
 ) -> None:
-    good = checkout.commit(counter("good"))
-    bad = checkout.commit({"app.py": None, "Procfile": None, **files})
-    server = up(checkout.path, "--production", good)
-    answer = await server.get(bad)
+    shared_checkout.git("checkout", "-q", "-B", "bad", "main")
+    bad = shared_checkout.commit({"app.py": None, "Procfile": None, **files})
+    answer = await shared.get(bad)
     assert answer.status == 502
     assert [sentence for sentence in sentences if sentence not in answer.text] == [], answer.text
-    assert server.cli("deploy", bad, folder=checkout.path, code=1)
-    page = await server.get(bad, **BROWSER)
+    assert shared.cli("deploy", bad, folder=shared_checkout.path, code=1)
+    page = await shared.get(bad, **BROWSER)
     assert page.status == 502
     assert "Try again" in page.text
-    assert (await server.get()).json["name"] == "good"
+    assert (await shared.get()).json["name"] == "good"
 
 
 async def test_a_failure_is_remembered_and_tried_again_only_when_asked(up: Up, checkout: Checkout) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import BROWSER
+from tests.e2e.server import BROWSER, Server
 from tests.e2e.test_edges import new_control
 
 
@@ -141,17 +141,15 @@ async def test_a_reason_that_is_no_valid_text_does_not_stop_the_event_log(up: Up
     ids=["token", "cookie", "query", "origin", "charset", "bytes", "brackets", "form"],
 )
 async def test_a_request_that_nobody_should_send_is_no_bug_of_ours(
-    up: Up, checkout: Checkout, path: str, headers: dict[str, str], body: str | bytes | None
+    shared: Server, path: str, headers: dict[str, str], body: str | bytes | None
 ) -> None:
-    checkout.commit(counter("one"))
-    server = up(checkout.path)
-    lines = {"Host": server.host("lazycloud"), "Authorization": server.authorization, **headers}
+    lines = {"Host": shared.host("lazycloud"), "Authorization": shared.authorization, **headers}
     data = body.encode() if isinstance(body, str) else body or b""
     head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nConnection: close\r\n"
     head += f"Content-Length: {len(data)}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in lines.items())
 
     def ask() -> bytes:
-        with socket.create_connection(("127.0.0.1", server.port), 10) as line:
+        with socket.create_connection(("127.0.0.1", shared.port), 10) as line:
             line.sendall(head.encode(errors="surrogateescape") + b"\r\n" + data)
             return b"".join(iter(lambda: line.recv(65536), b""))
 

@@ -251,11 +251,9 @@ async def test_config_toml_has_the_last_word(up: Up, checkout: Checkout) -> None
     ],
 )
 async def test_what_cannot_be_shared_is_said(
-    up: Up, checkout: Checkout, arguments: list[str], told: str
+    shared: Server, shared_checkout: Checkout, arguments: list[str], told: str
 ) -> None:
-    checkout.commit(counter("first"))
-    server = up(checkout.path)
-    assert told in server.cli(*arguments, folder=checkout.path, code=2)
+    assert told in shared.cli(*arguments, folder=shared_checkout.path, code=2)
 
 
 async def enter(server: Server, label: str, session: str) -> str:
