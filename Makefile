@@ -4,6 +4,7 @@ PYTHON ?= python3
 LISTEN ?= localhost:8000
 DEMO := .demo
 MINUTES ?= 10
+AT_ONCE ?= 3
 BIN := .venv/bin
 UV := $(shell command -v uv)
 
@@ -24,8 +25,9 @@ demo: .venv/.installed
 	@$(BIN)/lazycloud hook install "$(DEMO)/guestbook" --home "$(DEMO)/home"
 	@exec $(BIN)/lazycloud up "$(DEMO)/guestbook" --home "$(DEMO)/home" --listen "$(LISTEN)"
 
+# AT_ONCE files of tests at once; 0 for one after the other.
 test: .venv/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(AT_ONCE)
 
 # Other requests and answers every time; the tests try the same few.
 fuzz: .venv/.installed-test

@@ -10,7 +10,7 @@ from lazycloud.data.names import Point, check_name, new_snapshot, point
 from lazycloud.errors import BadInput
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()
-ID = new_snapshot()
+ID = "20260131T110000123456-0c1d2e3f"
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,11 @@ ID = new_snapshot()
 def test_a_point_of_data(text: str, means: Point) -> None:
     assert point(text, NOW) == means
     assert means.is_now is ("@" not in text)
+
+
+def test_a_new_snapshot_is_found_by_its_id() -> None:
+    new = new_snapshot()
+    assert point(f"@{new}", NOW) == Point("production", id=new)
 
 
 @pytest.mark.parametrize("text", ["@", "main@", "@10parsecs-ago", "@-ago", "@Up", "@a/b", "@..", "@.a"])

@@ -89,7 +89,7 @@ async def test_production_whose_only_worker_is_killed_is_there_again_and_says_so
 async def test_a_preview_that_crashes_again_and_again_is_left_alone_and_says_why(
     up: Up, checkout: Checkout
 ) -> None:
-    crash = "import os, threading\nthreading.Timer(0.3, os._exit, [3]).start()\n"
+    crash = "import os, threading\nthreading.Timer(1, os._exit, [3]).start()\n"
     bad = checkout.commit(counter("bad"))
     text = (checkout.path / "app.py").read_text()
     bad = checkout.commit({"app.py": crash + text})
