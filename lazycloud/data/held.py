@@ -229,6 +229,11 @@ class Held:
                 self._archives_until = self._now() + chain_for
             return self.generation.id
 
+    async def is_costly(self) -> bool:
+        """Whether an image takes time, and room on the disk: then one base is better shared by many."""
+        async with self._lock:
+            return not self.lost and await self._in_thread(self._is_costly)
+
     async def collect(self, wanted: set[str]) -> None:
         """Remove from the archive what nobody needs. The generation that is under way stays if it is there."""
         async with self._lock:

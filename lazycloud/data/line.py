@@ -225,6 +225,24 @@ class Line:
                 self._plain.pop(name, None)
                 await self._hold(name, found[name])
 
+    async def is_costly(self) -> bool:
+        """Whether images of some of its databases take time, and room on the disk."""
+        for held in list(self._held.values()):
+            if await held.is_costly():
+                return True
+        return False
+
+    async def freeze(self, marks: Marks, target: Path) -> str:
+        """`keep`, and what has no moments copied to `target`, as it is now. What is not exact, or ""."""
+        await self._whole(self._keep(marks))
+        for name in list(self._plain):
+            await self._whole(self._copy(name, target / name))
+        return marks.note
+
+    async def thaw(self, marks: Marks, target: Path) -> None:
+        """The databases of a moment that was kept, and no others, as files below `target`. Raises as `image`."""
+        await self._whole(self._thaw(marks, target))
+
     async def image(self, marks: Marks, target: Path) -> str:
         """The databases of that moment as files below `target`, named as in the version's folder. Locks nobody out.
 
@@ -272,6 +290,11 @@ class Line:
         if self._absent:
             with contextlib.suppress(Unavailable):  # there may be an archive
                 await self.adopt()
+        await self._thaw(marks, target)
+        with _explained(target):
+            return await self._newer(marks, target)
+
+    async def _thaw(self, marks: Marks, target: Path) -> None:
         with _explained(target):
             for at in marks.databases:
                 place = target / at.name
@@ -281,7 +304,6 @@ class Line:
                     await held.image(at.generation, at.mark, place.parent, place.name)
                 else:
                     await self._from_archive(at, place)
-            return await self._newer(marks, target)
 
     async def _newer(self, marks: Marks, target: Path) -> str:
         """Copy what has no mark, as it is now."""

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from lazycloud.data.files import Copy, Unforeseen
 from lazycloud.data.holding import PROGRAM, Enclosed
-from lazycloud.data.line import COPIES, FILES, Line, Marks
+from lazycloud.data.line import COPIES, FILES, KEPT, Line, Marks
 from lazycloud.errors import Unavailable
 
 ARCHIVE = ".archive"  # after a version's name
+MOMENT = "moment.json"  # in a frozen folder
 SEEN = (PROGRAM.parent, Path(sys.base_prefix), Path(sys.prefix))  # that a holder needs to run
 TRIES = 5  # of a copy in whose midst the app makes a new database
 AGAIN = 0.1  # seconds between tries to hold what was lost
@@ -58,15 +61,21 @@ class Lines:
         line = self._kept.get(version)
         return line.troubles if line else {}
 
-    async def copy(self, version: str, making: Path) -> str:
+    async def copy(self, version: str, making: Path, frozen: bool = False) -> str:
         """All of a version as it is now, in a folder that is there and empty. What is not exact, in words, or "".
 
+        `frozen`: nobody works with that folder. Then it may have a file MOMENT in place of large databases that the
+        file system cannot share: all such have one base, and what was written since, in the version's archive.
         Raises Unavailable, DiskFull, StepFailed. Not synced.
         """
         async with self._line(version) as line:
             for last in range(TRIES, 0, -1):
                 marks = await self._mark(line)
-                note = await line.image(marks, making)
+                if frozen and await line.is_costly():
+                    note = await line.freeze(marks, making)
+                    await asyncio.to_thread(self._write_moment, version, marks, making)
+                else:
+                    note = await line.image(marks, making)
                 names = {at.name for at in marks.databases} | line.databases
                 try:
                     await asyncio.to_thread(self._copy_files, version, making, names)
@@ -76,6 +85,32 @@ class Lines:
                         raise
                     await asyncio.to_thread(_empty, making)
             raise AssertionError
+
+    async def thaw(self, version: str, frozen: Path, making: Path) -> None:
+        """The databases in place of which a frozen folder of a version has a MOMENT. Raises as `copy`."""
+        if moment := await asyncio.to_thread(_moment, frozen):
+            async with self._line(version) as line:
+                await line.thaw(moment.marks, making)
+
+    async def forget(self, version: str, frozen: Path) -> None:
+        """A frozen folder of a version is about to go: nothing is kept for it any more."""
+        if moment := await asyncio.to_thread(_moment, frozen):
+            async with self._line(version) as line:
+                await line.forget(moment.marks)
+
+    def clear(self, version: str, frozen: Iterable[Path]) -> None:
+        """After a crash: forget what is kept for others than these frozen folders. Blocks; before it is held."""
+        archive = self._folder / f"{version}{ARCHIVE}"
+        wanted = {moment.marks.id for one in frozen if (moment := _moment(one))}
+        for kept in (archive / KEPT).glob("*.json"):
+            if kept.stem not in wanted:
+                kept.unlink()
+        if not wanted:
+            shutil.rmtree(archive, ignore_errors=True)
+
+    def _write_moment(self, version: str, marks: Marks, making: Path) -> None:
+        sizes = [(self._folder / version / at.name).stat().st_size for at in marks.databases]
+        (making / MOMENT).write_text(json.dumps({"marks": marks.as_json(), "bytes": sum(sizes)}))
 
     def _copy_files(self, version: str, making: Path, databases: set[str]) -> None:
         root = self._folder / version
@@ -96,9 +131,11 @@ class Lines:
                 await asyncio.shield(self._close(version, line))
 
     async def _close(self, version: str, line: Line) -> None:
-        """No moment is kept beyond it: what is to last is copied."""
+        """What is not kept for a snapshot goes with it."""
         await line.close()
-        await asyncio.to_thread(shutil.rmtree, self._folder / f"{version}{ARCHIVE}", ignore_errors=True)
+        archive = self._folder / f"{version}{ARCHIVE}"
+        if not any((archive / KEPT).glob("*.json")):
+            await asyncio.to_thread(shutil.rmtree, archive, ignore_errors=True)
 
     async def _open(self, version: str) -> Line:
         place, archive = self._folder / version, self._folder / f"{version}{ARCHIVE}"
@@ -118,6 +155,28 @@ class Lines:
 
     def _lock(self, version: str) -> asyncio.Lock:
         return self._changing.setdefault(version, asyncio.Lock())
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What is in the file MOMENT. `bytes` of the databases that it stands for, about."""
+
+    marks: Marks
+    bytes: int
+
+
+def size_of(frozen: Path) -> int:
+    """Bytes of the databases in place of which a frozen folder has a MOMENT."""
+    moment = _moment(frozen)
+    return moment.bytes if moment else 0
+
+
+def _moment(frozen: Path) -> _Moment | None:
+    try:
+        facts = json.loads((frozen / MOMENT).read_text())
+    except FileNotFoundError:
+        return None
+    return _Moment(Marks.from_json(facts["marks"]), facts["bytes"])
 
 
 def _empty(folder: Path) -> None:

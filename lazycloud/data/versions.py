@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from lazycloud.data import durable, image
 from lazycloud.data.beside import Beside
 from lazycloud.data.files import Copy
-from lazycloud.data.lines import ARCHIVE, Lines
+from lazycloud.data.lines import ARCHIVE, MOMENT, Lines, size_of
 from lazycloud.data.names import (
     PASSING,
     PRODUCTION,
@@ -104,13 +104,15 @@ class Versions:
             f"{MAKING}*",
             f"{DROPPING}*",
             f"{READING}*",
-            f"*{ARCHIVE}",
             f"*{SNAPSHOTS}/{MAKING}*",
         ):
             for leftover in self._folder.glob(pattern):
                 if leftover.is_symlink():
                     leftover.unlink()
                 shutil.rmtree(leftover, ignore_errors=True)
+        for archive in self._folder.glob(f"*{ARCHIVE}"):
+            version = archive.name.removesuffix(ARCHIVE)
+            self.lines.clear(version, (self._folder / f"{version}{SNAPSHOTS}").glob("*"))
 
     async def clear_passing(self) -> None:
         """Drop the versions of promotes that nobody ended."""
@@ -193,14 +195,15 @@ class Versions:
         """Freeze a version as it is now. Raises as `fork` does."""
         origin, snapshot = self._origin(version, None), new_snapshot()
         place = self._snapshots(version) / snapshot
-        note = await self._through(self._make(place, version, origin))
+        note = await self._through(self._make(place, version, origin, frozen=True))
         try:
             notes = await self._through(self.beside.snapshot(version, snapshot))
         except Exception:
             await self.drop_snapshot(version, snapshot)
             raise
         told = "; ".join(filter(None, [note, *notes]))
-        return Snapshot(snapshot, version, await asyncio.to_thread(_size, place), told)
+        size = await asyncio.to_thread(lambda: _size(place) + size_of(place))
+        return Snapshot(snapshot, version, size, told)
 
     def snapshots(self, version: str) -> list[str]:
         """The ids of those that there are, oldest first."""
@@ -210,6 +213,7 @@ class Versions:
     async def drop_snapshot(self, version: str, snapshot: str) -> None:
         """Nothing happens if there is none."""
         place = self._origin(version, snapshot)
+        await self.lines.forget(version, place)
         await self._copying(lambda: self._drop([place]))
         await self.beside.drop_snapshot(version, snapshot)
 
@@ -372,14 +376,17 @@ class Versions:
         size = await asyncio.to_thread(_size, place)
         return Fork(version, source, size, time.monotonic() - began, made, "; ".join(notes))
 
-    async def _make(self, place: Path, source: str, origin: Path | None) -> str:
-        """Make a version's or a snapshot's folder, whole or not at all. What is not exact of it, in words, or ""."""
+    async def _make(self, place: Path, source: str, origin: Path | None, frozen: bool = False) -> str:
+        """Make a version's or a snapshot's folder, whole or not at all. What is not exact of it, in words, or "".
+
+        `frozen`: nobody works with it.
+        """
         if origin and not origin.is_dir():
             raise NotFound(f"There is no data of {source[:40]} to copy ({origin.name}).")
         begun = self._begun.pop(place, None)
         making = await self._copying(lambda: _make_aside(place))
         try:
-            note = await self._fill(making, source, origin)
+            note = await self._fill(making, source, origin, frozen)
             await self._copying(lambda: _publish(making, place, begun))
         except BaseException as problem:
             await asyncio.shield(self._copying(lambda: _remove([making, begun])))
@@ -388,17 +395,19 @@ class Versions:
             raise
         return note
 
-    async def _fill(self, making: Path, source: str, origin: Path | None) -> str:
+    async def _fill(self, making: Path, source: str, origin: Path | None, frozen: bool) -> str:
         if origin is None:
             await self._copying(lambda: _begin_empty(making))
             return ""
         if origin != self.place(source):  # frozen: nobody writes there
             await self._copying(Copy(origin, making, None).make)
+            (making / MOMENT).unlink(missing_ok=True)
+            await self.lines.thaw(source, origin, making)
             return ""
         _demand_database(origin)
         _demand_files(origin)
-        note = await self.lines.copy(source, making)
-        if not (making / DATABASE).exists():
+        note = await self.lines.copy(source, making, frozen)
+        if not (making / DATABASE).exists() and not (making / MOMENT).exists():
             _stand_in(origin, making)
         return note
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from lazycloud.data import durable
+from lazycloud.data.archive import Archive
 from lazycloud.data.versions import Versions
 from lazycloud.errors import BadInput, Conflict, NotFound, StepFailed
 
@@ -359,6 +361,59 @@ async def test_an_unknown_snapshot_is_not_found(versions: Versions) -> None:
     await versions.fork("production", None)
     with pytest.raises(NotFound):
         await versions.fork(COMMIT, "production", at="20250101T000000000000-00000000")
+
+
+@pytest.fixture
+def costly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Databases are taken for large ones on a file system that shares nothing."""
+    monkeypatch.setattr("lazycloud.data.held.SMALL", 1000)
+    monkeypatch.setattr(Archive, "can_clone", lambda self: False)
+
+
+@pytest.mark.usefixtures("costly")
+async def test_snapshots_of_a_large_database_share_one_base(versions: Versions) -> None:
+    await versions.fork("production", None)
+    await versions.lines.hold("production")
+    taken = []
+    for number in range(6):
+        write_rows(versions, "production", f"before {number}")
+        taken.append(await versions.snapshot("production"))
+        if number == 2:
+            with closing(sqlite3.connect(database(versions, "production"))) as app:
+                app.execute("CREATE TABLE bulk AS SELECT randomblob(5000000)")
+                app.commit()
+            await until(lambda: versions.lines._kept["production"].stalls)  # the WAL was moved on
+    folder = versions.place("production").parent
+    assert not list(folder.glob("production.snapshots/*/database.sqlite"))
+    assert len(list(folder.glob("production.archive/**/base"))) == 1
+    again = Versions(folder)  # control was killed
+    again.clear_leftovers()
+    for number, snapshot in enumerate(taken):
+        name = f"{number:07x}"
+        await again.fork(name, "production", at=snapshot.id)
+        assert rows(again, name) == [f"before {each}" for each in range(number + 1)]
+        assert snapshot.bytes >= 4096
+    for snapshot in taken:
+        await again.drop_snapshot("production", snapshot.id)
+    await again.close()
+    assert not list(folder.glob("production.archive/**/base"))
+
+
+@pytest.mark.usefixtures("costly")
+async def test_what_is_kept_for_no_snapshot_goes_at_the_next_start(versions: Versions) -> None:
+    await versions.fork("production", None)
+    write_rows(versions, "production", "one")
+    kept, lost = [await versions.snapshot("production") for _ in range(2)]
+    folder = versions.place("production").parent
+    shutil.rmtree(folder / "production.snapshots" / lost.id)
+    again = Versions(folder)
+    again.clear_leftovers()
+    assert len(list(folder.glob("production.archive/kept/*.json"))) == 1
+    await again.fork(COMMIT, "production", at=kept.id)
+    assert rows(again, COMMIT) == ["one"]
+    await again.drop_snapshot("production", kept.id)
+    await again.close()
+    assert not (folder / "production.archive").exists()
 
 
 async def test_a_version_is_read_from_a_copy_of_its_own(versions: Versions) -> None:
