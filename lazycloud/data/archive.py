@@ -81,14 +81,7 @@ class Archive:
     def can_clone(self) -> bool:
         """Whether this file system shares blocks."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        one, other = self._folder / ".one", self._folder / ".other"
-        try:
-            one.write_bytes(bytes(4096))
-            with one.open("rb") as source, other.open("wb") as target:
-                return blocks.clone(source.fileno(), target.fileno())
-        finally:
-            one.unlink(missing_ok=True)
-            other.unlink(missing_ok=True)
+        return blocks.are_shared(self._folder)
 
     def needs_base(self, generation: str, salts: tuple[int, int] | None) -> bool:
         """Whether it is to be copied still: it is not here, or its WAL does not follow the one before."""

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 FICLONE = 0x40049409
 CANNOT = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM)
@@ -20,6 +22,14 @@ def give(source: int, target: int) -> bool:
         return True
     copy(source, target)
     return False
+
+
+def are_shared(folder: Path) -> bool:
+    """Whether files in a folder, which can be written to, can share blocks."""
+    with tempfile.TemporaryFile(dir=folder) as one, tempfile.TemporaryFile(dir=folder) as other:
+        one.write(bytes(4096))
+        one.flush()
+        return clone(one.fileno(), other.fileno())
 
 
 def clone(source: int, target: int) -> bool:

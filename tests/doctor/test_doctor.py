@@ -10,7 +10,8 @@ import pytest
 
 from lazycloud.config import Config, Listen, load
 from lazycloud.container import Container
-from lazycloud.doctor import examination, examine, machine, network, safety, tools
+from lazycloud.data import blocks
+from lazycloud.doctor import databases, examination, examine, machine, network, safety, tools
 from lazycloud.findings import Finding, Weight
 from lazycloud.walls import sandbox
 
@@ -46,6 +47,14 @@ def test_the_most_important_comes_first_and_every_sentence_ends(config: Config) 
     for one in found:
         assert one.sentence.endswith((".", "?")), one
         assert bool(one.advice) == (one.weight is not Weight.FINE), one
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_whether_forks_take_room_is_said(
+    config: Config, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    monkeypatch.setattr(blocks, "are_shared", lambda folder: shared)
+    assert weights(databases.sharing(config)) == {"forks": "FINE" if shared else "LIMITED"}
 
 
 def test_a_look_that_fails_costs_its_own_line_only(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
