@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import secrets
+import struct
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -35,6 +37,10 @@ ROTATE_AT = 800  # frames: past an app's own 1000 each of its commits tries a ch
 PATIENCE = 0.25  # seconds that a rotation waits for a writer's transaction to end
 TURNING = 5.0  # seconds for the end of it: writers wait, so a holder that hangs there is killed
 BARRED = 0.1  # seconds for which writers are kept out at most, should we be slow meanwhile
+STUCK = 0.05  # seconds for which an app's checkpoint is under way before we give way to it
+GIVEN = 2.0  # seconds that it gets then
+CHECKPOINT = 121  # the byte of the index that is locked during one
+_LOCK = struct.Struct("@hhqqi4x")  # struct flock
 RETRY = (
     0.5,
     30.0,
@@ -124,6 +130,7 @@ class Held:
         self._base = self._wal = self._shm = -1
         self._archives_until = 0.0  # by the clock of the loop: so long tails are kept, to spare another base
         self._retry_at = 0.0
+        self._stuck_since: float | None = None
         self._has_failed = False  # to be archived, in this rotation
         self._is_slow = False  # we came too late the last time
         self._delay = RETRY[0]
@@ -159,10 +166,7 @@ class Held:
             raise NotHeld(f"{self.name} changed while it was to be held: {problem.strerror}.") from problem
         except Unavailable as problem:
             raise NotHeld(problem.sentence) from problem
-        if mark.frame:
-            self.generation.salts, self.generation.floor = (mark.salt1, mark.salt2), mark.frame
-        else:  # the reader found all of the WAL in the file, or none: it has the read lock 0
-            self.generation.start = mark
+        self.generation = _held_from(mark)
         await self.rotate()
 
     def mark(self) -> tuple[str, Mark]:
@@ -177,6 +181,10 @@ class Held:
         before = self._looked
         with contextlib.suppress(Unavailable):
             self.mark()
+        if self._lock.locked() or not self._is_checkpointed():
+            self._stuck_since = None
+        elif self._stuck_since is None:
+            self._stuck_since = self._now()
         self._looked = self._seen
         if before is None or self._looked is None or before.mark == self._looked.mark:
             return float("inf")
@@ -184,6 +192,19 @@ class Held:
         grown = mark.frame - before.mark.frame if mark[:2] == before.mark[:2] else mark.frame
         left = ROTATE_AT - self.generation.progress(mark)
         return max(left, 0) / max(grown, 1) * passed
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether an app's checkpoint waits for us to let go: those that wait for nobody are over in no time."""
+        return self._stuck_since is not None and self._now() - self._stuck_since > STUCK
+
+    def _is_checkpointed(self) -> bool:
+        """Whether anybody has the lock of a checkpoint; the holder has it in a rotation."""
+        if self._shm < 0:
+            return False
+        asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, CHECKPOINT, 1, 0)
+        kind: int = _LOCK.unpack(fcntl.fcntl(self._shm, fcntl.F_GETLK, asked))[0]
+        return kind != fcntl.F_UNLCK
 
     @property
     def is_due(self) -> bool:
@@ -266,6 +287,29 @@ class Held:
             self._delay = RETRY[0] if is_complete or self._is_slow else min(2 * self._delay, RETRY[1])
             self._retry_at = 0.0 if is_complete else self._now() + self._delay
             return is_complete
+
+    async def give_way(self, is_wanted: Callable[[], bool] = lambda: False) -> None:
+        """Let an app's own checkpoint come to its end: one that waits for us keeps writers out meanwhile."""
+        async with self._lock:
+            try:
+                await self._archived_if(is_wanted)
+                self._next = Generation(is_unknown=True)
+                while (await self._ask("release"))["held"]:
+                    pass
+                deadline = self._now() + GIVEN
+                while self._is_checkpointed() and self._now() < deadline:  # noqa: ASYNC110 - not ours
+                    await asyncio.sleep(0.002)
+                await self._ask("hold", seconds=PATIENCE)
+                self.generation = _held_from(self._read().mark)
+            except (Refusal, Unavailable) as problem:
+                self._lose(f"{self.name} is not held any more: {problem}")
+            except BaseException:
+                self._lose(f"{self.name} is not held any more.")
+                raise
+            finally:
+                self._next = None
+                self._stuck_since = None
+        await self.rotate()
 
     async def mend(self) -> None:
         """Have the index read by SQLite, which writes it anew if its writer was killed in the midst of it."""
@@ -495,6 +539,15 @@ class Held:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _held_from(mark: Mark) -> Generation:
+    """What a reader that was just opened gives, where nobody knows what it found; `mark` was read after that."""
+    if mark.frame:
+        return Generation(salts=(mark.salt1, mark.salt2), floor=mark.frame)
+    return Generation(
+        start=mark
+    )  # it found nothing in the WAL, or all of it in the file: it has the read lock 0
 
 
 def _is_there(place: str, inode: tuple[int, int]) -> bool:

@@ -498,6 +498,9 @@ class Line:
             for held in list(self._held.values()):
                 if held.is_torn:
                     await self._mend(held)
+                elif held.is_stuck and held.name not in self._turning:
+                    self._turning.add(held.name)
+                    self._start(self._give_way(held), f"giving way at {held.name}")
                 elif held.is_due and held.name not in self._turning:
                     self._turning.add(held.name)
                     self._start(self._turn(held), f"rotation of {held.name}")
@@ -514,6 +517,15 @@ class Line:
     async def _mend(self, held: Held) -> None:
         with contextlib.suppress(HolderLost):
             await held.mend()
+
+    async def _give_way(self, held: Held) -> None:
+        generation = held.generation.id
+        try:
+            await held.give_way(lambda: self._is_wanted(held.name, generation))
+        except HolderLost:
+            return
+        finally:
+            self._turning.discard(held.name)
 
     async def _turn(self, held: Held) -> bool:
         """Move one database on; what a mark that somebody has needs is archived before."""

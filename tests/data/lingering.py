@@ -1,4 +1,4 @@
-"""`lingering.py DATABASE SEED`: an app that reads for long, and has long transactions that come to nothing."""
+"""`lingering.py DATABASE SEED`: an app that reads for long, writes for long, and waits for its own checkpoints."""
 
 import random
 import sqlite3
@@ -10,7 +10,12 @@ chance = random.Random(int(seed))
 connection = sqlite3.connect(database, isolation_level=None, timeout=30)
 while True:
     try:
-        if chance.random() < 0.6:
+        roll = chance.random()
+        if roll < 0.2:
+            kind = chance.choice(("FULL", "RESTART", "TRUNCATE"))
+            connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()
+            continue
+        if roll < 0.6:
             connection.execute("BEGIN")
             connection.execute("SELECT max(number) FROM log").fetchone()
         else:
