@@ -23,7 +23,9 @@ from lazycloud.data.wal import FRAME, Mark
 from lazycloud.errors import Unavailable
 
 BASE, WAL, FACTS = "base", "wal", "facts.json"
-SMALL = 64_000_000  # bytes of a base that is copied for each generation where the file system cannot clone it
+# Bytes of a base that is copied for each generation where the file system cannot clone it: some times its WAL, which
+# has to be kept otherwise.
+SMALL = 16_000_000
 PIECE = 1 << 20
 
 
@@ -65,6 +67,7 @@ class Archive:
         self.lock = asyncio.Lock()
         self._folder = folder
         self._stored: dict[str, Stored] = {}
+        self._clones: bool | None = None  # not tried yet
         self._load()
 
     def __repr__(self) -> str:
@@ -79,9 +82,11 @@ class Archive:
         return generation in self._stored
 
     def can_clone(self) -> bool:
-        """Whether this file system shares blocks."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return blocks.are_shared(self._folder)
+        """Whether this file system shares blocks. Tried once."""
+        if self._clones is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._clones = blocks.are_shared(self._folder)
+        return self._clones
 
     def needs_base(self, generation: str, salts: tuple[int, int] | None) -> bool:
         """Whether it is to be copied still: it is not here, or its WAL does not follow the one before."""

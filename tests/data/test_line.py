@@ -193,7 +193,7 @@ async def test_what_is_kept_outlives_the_line_and_is_removed_when_forgotten(app:
     await app.has_written()
     await line.rotate()
     await line.close()
-    await app.has_written(500)
+    await app.has_written(300)
     again = await opened()
     assert await faults(again, app, then) == []
     await again.forget(then.marks)
@@ -210,7 +210,7 @@ async def test_a_killed_holder_costs_moments_but_none_is_wrong(app: App, opened:
     assert pid
     os.kill(pid, signal.SIGKILL)
     await until(lambda: line.holder_pid not in (None, pid) and line.troubles == {})
-    await app.has_written(1000)
+    await app.has_written(400)
     with pytest.raises(Unavailable):
         await faults(line, app, then)
     await line.rotate()
