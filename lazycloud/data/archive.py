@@ -54,10 +54,14 @@ class Stored:
             return generation == self.id and self.start is not None
         if mark == self.start:
             return True
-        reached = self.reached
+        reached, floor = self.reached, self.floor
         if reached is None or reached[:2] != mark[:2]:
             return False
-        return self.floor <= mark.frame <= reached.frame
+        if (
+            self.start and self.start[:2] == mark[:2]
+        ):  # the WAL of before went on: its first frames are in the base
+            floor = max(floor, self.start.frame)
+        return floor <= mark.frame <= reached.frame
 
 
 class Archive:
@@ -113,7 +117,12 @@ class Archive:
             os.fsync(made.fileno())
 
     def admit(self, generation: str, start: Mark | None, floor: int, before: str = "") -> None:
-        """From now on there is this generation, with the base that was copied or the end of the one `before`."""
+        """From now on there is this generation, with the base that was copied or the end of the one `before`.
+
+        Raises Unavailable if it is there already, with another base.
+        """
+        if generation in self._stored and self._stored[generation].start != start:
+            raise Unavailable("It was archived before, and began elsewhere then.")
         (self._folder / generation).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._write(Stored(generation, start, floor, before, None))
         durable.sync(self._folder)

@@ -41,10 +41,7 @@ STUCK = 0.05  # seconds for which an app's checkpoint is under way before we giv
 GIVEN = 2.0  # seconds that it gets then
 CHECKPOINT = 121  # the byte of the index that is locked during one
 _LOCK = struct.Struct("@hhqqi4x")  # struct flock
-RETRY = (
-    0.5,
-    30.0,
-)  # seconds until a rotation that did not come about is tried again, doubled up to the second
+RETRY = (0.5, 30.0)  # seconds until one that did not come about is tried again, doubled up to the second
 
 
 class NotHeld(Exception):
@@ -91,10 +88,10 @@ class Generation:
             return generation == self.id and self.start is not None
         return mark == self.start or (self.salts == mark[:2] and mark.frame >= self.floor)
 
-    def raise_floor(self, frame: int) -> None:
+    def raise_floor(self, mark: Mark) -> None:
         """From now on pages of frames up to this one may be written to the file."""
-        self.floor = frame
-        self.start = None
+        if mark.frame:
+            self.start, self.salts, self.floor = None, (mark.salt1, mark.salt2), mark.frame
 
     def progress(self, mark: Mark) -> int:
         """Frames since it began, or since its floor was raised."""
@@ -119,9 +116,7 @@ class Held:
         self._key = key
         self._root = root
         self._place = root / name
-        self._inodes: list[
-            tuple[str, tuple[int, int]]
-        ] = []  # where its file and its index are, and which they are
+        self._inodes: list[tuple[str, tuple[int, int]]] = []  # of its file and its index: where, and which
         self._archive = archive
         self._holder = holder
         self._pool = pool
@@ -367,7 +362,7 @@ class Held:
         now = self._here().mark
         if now[:2] != generation.salts:
             raise self._lose(f"The WAL of {self.name} started over while it was held.")
-        generation.raise_floor(now.frame)
+        generation.raise_floor(now)
         await self._ask("release")
         await self._ask("checkpoint")
 
@@ -380,7 +375,10 @@ class Held:
         answer = await self._ask("turn", seconds=PATIENCE)
         self._is_slow = False
         self.stalls.append(answer["barred"])
-        state = self._read()
+        try:
+            state = self._read()
+        except Unavailable as problem:
+            raise self._lose(f"{self.name} is not held any more: {problem.sentence}") from problem
         following.is_unknown = False
         if state.backfilled == state.mark.frame:
             following.start = state.mark
@@ -393,7 +391,7 @@ class Held:
         if answer["complete"]:
             self.generation, self.trouble = following, ""
         else:
-            self.generation.raise_floor(final.frame)
+            self.generation.raise_floor(final)
             self.trouble = _incomplete(self.name, answer)
         return bool(answer["complete"])
 

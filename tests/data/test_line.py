@@ -415,6 +415,34 @@ async def test_a_reader_at_the_end_lets_the_same_wal_go_on_over_a_frozen_file(
             assert await faults(line, app, one) == []
 
 
+async def test_a_base_is_not_used_for_what_was_before_it_in_the_same_wal(app: App, opened: Opens) -> None:
+    app.writes("database.sqlite", "--commits", "50")
+    await app.has_written(50)
+    line = await opened()
+    app.writes("database.sqlite", "--commits", "30")
+    await app.has_written(30)
+    earlier = Marks.from_json(line.mark().as_json())  # nobody keeps it
+    app.writes("database.sqlite", "--commits", "30")
+    await app.has_written(30)
+    with Client(app.place / "database.sqlite") as reader:
+        reader.run("BEGIN", "SELECT count(*) FROM log")
+        assert await line.rotate()
+        await line.keep(line.mark())
+        app.writes("database.sqlite", "--commits", "30")
+        await app.has_written(30)
+        last = moment(line, app)
+        await line.keep(last.marks)
+        salts = {one.databases[0].mark[:2] for one in (earlier, last.marks)}
+        assert len(salts) == 1
+        with pytest.raises(Unavailable):
+            await line.image(earlier, app.root)
+        assert await faults(line, app, last) == []
+        await line.rotate()
+        with pytest.raises(Unavailable):
+            await line.image(earlier, app.root)
+        assert await faults(line, app, last) == []
+
+
 async def test_any_moment_of_the_last_seconds_can_be_had(app: App, opened: Opens) -> None:
     app.writes()
     await app.has_written()
