@@ -41,7 +41,7 @@ STUCK = 0.05  # seconds for which an app's checkpoint is under way before we giv
 GIVEN = 2.0  # seconds that it gets then
 CHECKPOINT = 121  # the byte of the index that is locked during one
 _LOCK = struct.Struct("@hhqqi4x")  # struct flock
-RETRY = (0.5, 30.0)  # seconds until one that did not come about is tried again, doubled up to the second
+RETRY = (0.5, 10.0)  # seconds until one that did not come about is tried again, doubled up to the second
 
 
 class NotHeld(Exception):

@@ -142,7 +142,7 @@ async def test_images_are_what_was_committed_while_the_app_writes_on(app: App, o
         then = moment(line, app)
         await app.has_written(5)
         assert await faults(line, app, then) == []
-    await until(lambda: line.troubles == {})
+    await settled(line)
 
 
 async def test_a_moment_stays_what_it_was_when_the_wal_was_moved_on(app: App, opened: Opens) -> None:
@@ -280,7 +280,7 @@ async def test_an_app_that_locks_its_database_for_itself_is_told_of(app: App, op
         assert "locked by its app" in line.troubles["database.sqlite"]
         assert "locked by its app" in line.mark().note
     await line.adopt()
-    await until(lambda: line.troubles == {})
+    await settled(line)
 
 
 @pytest.mark.parametrize("page_size", [512, 1024, 65536])
@@ -324,7 +324,7 @@ async def test_a_reader_that_stays_makes_the_wal_grow_but_no_image_wrong(app: Ap
         assert await faults(line, app, then) == []
         assert await faults(line, app, moment(line, app)) == []
     assert await line.rotate()
-    await until(lambda: line.troubles == {})
+    await settled(line)
 
 
 async def test_a_long_transaction_only_delays(app: App, opened: Opens) -> None:
@@ -469,8 +469,16 @@ async def test_an_index_that_was_left_half_written_is_mended(app: App, opened: O
         file.write(b"half")
     with pytest.raises(Unavailable):
         line.mark()
-    await until(lambda: line.troubles == {} and can_mark(line))
+    await settled(line)
     assert await faults(line, app, moment(line, app)) == []
+
+
+async def settled(line: Line) -> None:
+    """All is held as it should be."""
+    try:
+        await until(lambda: line.troubles == {} and can_mark(line))
+    except TimeoutError:
+        raise AssertionError(f"{line!r}: {line.troubles}") from None
 
 
 def can_mark(line: Line) -> bool:
@@ -493,7 +501,7 @@ async def test_an_app_that_waits_for_its_own_checkpoint_gets_it(app: App, opened
         assert done.startswith("(0,")
     app.writes("database.sqlite", "--commits", "30")
     await app.has_written(30)
-    await until(lambda: line.troubles == {} and can_mark(line))
+    await settled(line)
     assert await faults(line, app, then) == []
     assert await faults(line, app, moment(line, app)) == []
 
