@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -80,8 +81,8 @@ class VersionData:
         names = {*rows, *(name for name in app.versions.all() if app.versions.exists(name))}
         names = {name for name in names if not name.startswith(PASSING)}
         pinned = {row["commit"] for row in self._store.rows(store.pins, app=app.name)}
-        taken = self._snapshots.of(app)
-        views = [await self._version(app, name, rows.get(name), pinned, taken) for name in names]
+        taken, own = self._snapshots.of(app), (await app.versions.usage()).own
+        views = [await self._version(app, name, rows.get(name), pinned, taken, own) for name in names]
         views.sort(key=lambda view: (not view["production"], view["forked"], view["name"]))
         return web.json_response({"versions": views, "keep": self._upkeep.keep, "limit": self._upkeep.limit})
 
@@ -209,7 +210,7 @@ class VersionData:
         return await self._snapshots.version(app, ref)
 
     async def _version(
-        self, app: App, name: str, row: Row | None, pinned: set[str], taken: list[Row]
+        self, app: App, name: str, row: Row | None, pinned: set[str], taken: list[Row], own: Mapping[str, int]
     ) -> Json:
         is_production = name == PRODUCTION
         commit_id = app.production if is_production else name
@@ -226,7 +227,7 @@ class VersionData:
             "forked": known["forked"],
             "used": time.time() if live else known["used"] or known["forked"],
             "bytes": await app.versions.size(name),
-            "own": None,
+            "own": own.get(name, 0),
             "pending": known["pending"] and not app.versions.exists(name),
             "live": live,
             "pinned": commit_id in pinned,

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from lazycloud.data import durable, image
 from lazycloud.data.beside import Beside
+from lazycloud.data.extents import Usage, usage
 from lazycloud.data.files import Copy
 from lazycloud.data.lines import ARCHIVE, MOMENT, Lines, size_of
 from lazycloud.data.names import (
@@ -46,6 +47,7 @@ BESIDE = ".beside"  # a file: what versions have beside their folders
 SNAPSHOTS = ".snapshots"  # after a version's name; no version can be called that
 MAKING, DROPPING, READING, SWAPPING = ".making-", ".dropping-", ".reading-", ".swapping-"
 LINGERS = 5.0  # seconds for which the name under which a version was made leads to it
+USAGE_HOLDS = 20  # times as long as it took to measure
 PATIENCE = 10.0  # seconds that a copy waits for an app's lock on its database
 
 
@@ -92,6 +94,8 @@ class Versions:
         self._links: set[Path] = set()  # where versions were made, which lead to them for a while
         self._begun: dict[Path, Path] = {}  # version -> the folder that it will have been made in
         self._copies: set[asyncio.Task[Any]] = set()
+        self._measuring = asyncio.Lock()
+        self._measured: tuple[float, float, Usage | None] = (0.0, 0.0, None)
         self._makers: dict[str, asyncio.Lock] = {}
         self._copier = ThreadPoolExecutor(max_workers=2, thread_name_prefix="copy of data")
 
@@ -310,10 +314,24 @@ class Versions:
         """Bytes of its database and files, without snapshots; 0 if there is no such version."""
         return await asyncio.to_thread(_size, self.place(version)) + await self.beside.size(version)
 
-    async def taken(self, version: str) -> int:
-        """Bytes that come free when it is dropped: of it, and of its snapshots."""
-        places = self.place(version), self._snapshots(version)
-        return await asyncio.to_thread(lambda: sum(map(_size, places))) + await self.beside.taken(version)
+    async def usage(self) -> Usage:
+        """What all take of the disk, and each has alone with its snapshots. Of a moment ago where it takes long."""
+        async with self._measuring:
+            at, took, found = self._measured
+            if found is None or time.monotonic() - at > took * USAGE_HOLDS:
+                began = time.monotonic()
+                found = await self._usage()
+                self._measured = time.monotonic(), time.monotonic() - began, found
+            return found
+
+    async def _usage(self) -> Usage:
+        names = await asyncio.to_thread(self.all)
+        endings = ("", SNAPSHOTS, ARCHIVE)
+        places = {name: [self._folder / f"{name}{ending}" for ending in endings] for name in names}
+        found = await asyncio.to_thread(usage, places)
+        beside = {name: await self.beside.taken(name) for name in names}
+        own = {name: found.own[name] + beside[name] for name in names}
+        return Usage(found.total + sum(beside.values()), own)
 
     def used(self, version: str) -> float:
         """Unix time of its last change that a look at its folder tells; 0.0 if it is not there."""

@@ -12,7 +12,7 @@ DAY = 86400.0
 
 @dataclass(frozen=True)
 class Holding:
-    """A version. `bytes`: what it takes with its snapshots; `used`: unix time; `keep`: why it stays, or ""."""
+    """A version. `bytes`: that come free with it and its snapshots; `used`: unix time; `keep`: why it stays."""
 
     version: str
     bytes: int
@@ -34,14 +34,12 @@ class Verdict:
     missing: int = 0
 
 
-def expire(holdings: Iterable[Holding], keep: float, limit: int, now: float) -> Verdict:
+def expire(holdings: Iterable[Holding], keep: float, limit: int, now: float, total: int) -> Verdict:
     """First those that nobody used for `keep` seconds, then the least recently used until `limit` bytes are left.
 
-    0 is no limit, of either.
+    `total`: bytes that all take, what they share once. 0 is no limit, of either.
     """
-    every = list(holdings)
-    may_go = sorted((one for one in every if not one.keep), key=lambda one: (one.used, one.version))
-    total = sum(one.bytes for one in every)
+    may_go = sorted((one for one in holdings if not one.keep), key=lambda one: (one.used, one.version))
     goes = []
     for one in may_go:
         if keep and now - one.used > keep:

@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from lazycloud import store
 from lazycloud.config import Config
+from lazycloud.data.extents import Usage
 from lazycloud.data.names import PASSING, PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.changes import Changes
@@ -84,14 +85,15 @@ class Keeper:
 
     async def prune(self, app: App, dry: bool = False) -> Pruned:
         """Remove what has expired, or only say what has."""
-        holdings = await self.holdings(app)
-        verdict = expire(holdings, self._upkeep.keep, self._upkeep.limit, time.time())
+        usage = await app.versions.usage()
+        holdings = await self.holdings(app, usage)
+        verdict = expire(holdings, self._upkeep.keep, self._upkeep.limit, time.time(), usage.total)
         if dry:
             return Pruned(holdings, verdict, verdict.goes)
         gone = [one for one in verdict.goes if await self._removed(app, one)]
         return Pruned(holdings, verdict, tuple(gone))
 
-    async def holdings(self, app: App) -> tuple[Holding, ...]:
+    async def holdings(self, app: App, usage: Usage) -> tuple[Holding, ...]:
         """All versions of an app, with why each stays."""
         rows = {row["name"]: row for row in self._store.rows(store.versions, app=app.name)}
         names = {*rows, *await asyncio.to_thread(app.versions.all)}
@@ -111,7 +113,7 @@ class Keeper:
             row = rows.get(name)
             used = max(row["used"], row["forked"]) if row else app.versions.used(name)
             why = ", ".join(reason for reason, holds in reasons.items() if holds)
-            found.append(Holding(name, await app.versions.taken(name), used, why))
+            found.append(Holding(name, usage.own.get(name, 0), used, why))
         return tuple(found)
 
     async def _removed(self, app: App, expired: Expired) -> bool:

@@ -111,7 +111,7 @@ async def test_a_version_has_what_it_was_forked_with_and_a_later_server_knows(tm
     assert (await versions.full_environment(ONE, []))["DATABASE_URL"].startswith("sqlite:")
     assert await versions.size(ONE) > 1_000_000
     await versions.snapshot(ONE)
-    assert await versions.taken(ONE) > 2_000_000
+    assert (await versions.usage()).own[ONE] > 2_000_000
     again = opened(tmp_path, Kept())
     assert again.beside.of(ONE) == ["postgres"]
     without = opened(tmp_path, None)

@@ -582,3 +582,13 @@ async def test_data_that_are_a_link_to_elsewhere_are_not_copied(
     place.symlink_to(inside)  # a link within is nobody's harm
     await versions.fork(OTHER, COMMIT)
     assert (versions.place(OTHER) / name).resolve().is_relative_to(versions.place(OTHER))
+
+
+async def test_what_versions_take_is_told_with_their_snapshots(versions: Versions) -> None:
+    await versions.fork("production", None)
+    (versions.place("production") / "files" / "big").write_bytes(os.urandom(1_000_000))
+    await versions.fork(COMMIT, "production")
+    await versions.snapshot(COMMIT)
+    found = await versions.usage()
+    assert set(found.own) == {"production", COMMIT}
+    assert found.total >= 1_000_000 and sum(found.own.values()) <= found.total
