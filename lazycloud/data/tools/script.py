@@ -32,6 +32,11 @@ _VIRTUAL = re.compile(
     re.IGNORECASE,
 )
 _TOKENS = re.compile(rb"'|\"|`|\[|--|/\*|;")
+# All that is no end, as far as it is there whole: one step for most statements.
+_WHOLE = re.compile(
+    rb"""(?:[^'"`\[;/-]++|'[^']*+'|"[^"]*+"|`[^`]*+`|\[[^\]]*+\]|--[^\n]*+\n|/\*.*?\*/|-(?=[^-])|/(?=[^*]))*+""",
+    re.DOTALL,
+)
 _CLOSED_BY = {b"'": b"'", b'"': b'"', b"`": b"`", b"[": b"]", b"--": b"\n", b"/*": b"*/"}
 _REFUSED = {
     sqlite3.SQLITE_ATTACH,
@@ -151,19 +156,21 @@ class _Scan:
         while True:
             if self._closes:
                 closed = text.find(self._closes, self.at)
-                if closed < 0:
-                    break
+                if closed < 0:  # the last letter may be half of what is looked for
+                    self.at = max(self.at, len(text) - 1)
+                    return -1
                 self.at, self._closes = closed + len(self._closes), b""
+            whole = _WHOLE.match(text, self.at)
+            assert whole
+            self.at = whole.end()
             token = _TOKENS.search(text, self.at)
             if not token:
-                break
+                return -1
             self.at = token.end()
             if token[0] != b";":
                 self._closes = _CLOSED_BY[token[0]]
             elif _is_complete(text, begins, self.at):
                 return self.at
-        self.at = max(self.at, len(text) - 1)  # the last letter may be half of what is looked for
-        return -1
 
 
 def _is_complete(text: bytearray, begins: int, end: int) -> bool:
