@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 10 * float(os.environ.get("LAZYCLOUD_TEST_PATIENCE", "1"))
+PATIENCE = 20 * float(os.environ.get("LAZYCLOUD_TEST_PATIENCE", "1"))
 KEY, TOKEN, GRANT = b"k" * 32, "correct horse", "l0"
 
 

@@ -189,7 +189,7 @@ async def test_the_wait_for_a_worker_that_does_not_read_is_not_held_against_the_
         await talk.exactly(30_000_000)
         await talk.send(sized())
 
-    router = await start(head_timeout=0.2, upload_rate=10**9)  # what the kernels take at once pays for little
+    router = await start(head_timeout=0.6, upload_rate=10**9)  # what the kernels take at once pays for little
     go_on = asyncio.Event()
     await serve(late)
     wire = await router.connect()
