@@ -53,6 +53,7 @@ class Contents:
     async def difference(self, app: App, one: Data, other: Data, table: str = "", rows: int = 0) -> Json:
         """What became of one version's data in another, as docs/protocols.md has it."""
         one, other = (self._snapshots.read_from(app, data) for data in (one, other))
+        _demand_files(app, one, other)
         async with (
             app.versions.unfolded(one.version, one.snapshot) as before,
             app.versions.unfolded(other.version, other.snapshot) as after,
@@ -67,6 +68,7 @@ class Contents:
         if kind not in FORMATS:
             raise BadInput(f"“{kind[:40]}” is no format of data.", f"Give one of {', '.join(FORMATS)}.")
         origin = self._snapshots.read_from(app, data)
+        _demand_files(app, origin)
         with _aside(app) as folder:
             target = folder / "data"
             async with app.versions.unfolded(origin.version, origin.snapshot) as place:
@@ -89,6 +91,7 @@ class Contents:
         """The body of a request becomes the data of a version."""
         if kind not in ("", *FORMATS):
             raise BadInput(f"“{kind[:40]}” is no format of data.", f"Give one of {', '.join(FORMATS)}.")
+        _demand_files(app, Data(version))
         with _aside(app) as folder:
             file = folder / "data"
             size = await self._receive(request, file)
@@ -124,6 +127,16 @@ class Contents:
                 f"The disk has {in_words(disk.free)} free, of which {in_words(reserve)} are kept free: "
                 "the file does not fit.",
                 "`lazycloud disk` tells where it went.",
+            )
+
+
+def _demand_files(app: App, *data: Data) -> None:
+    """What is in Postgres is not looked into, and to be silent about it would be as if there were nothing."""
+    for one in data:
+        if "postgres" in app.versions.beside.of(one.version, one.snapshot):
+            raise BadInput(
+                f"The database of {shown(one.version)} is in Postgres: its contents are not read here, nor replaced.",
+                "`lazycloud run REF -- pg_dump` and `-- psql` do that; snapshots and restores are as ever.",
             )
 
 

@@ -35,7 +35,7 @@ sqlite:///*)
   done
   echo "The program sqlite3 is missing on the server; Debian and others have it as the package sqlite3." >&2 ;;
 postgres*)
-  command -v psql > /dev/null && exec psql "$DATABASE_URL"
+  command -v psql > /dev/null && exec psql
   echo "The program psql is missing on the server; Debian has it as the package postgresql-client." >&2 ;;
 *)
   echo "There is no shell for this kind of database." >&2 ;;

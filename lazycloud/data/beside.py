@@ -156,8 +156,11 @@ class Beside:
                 await asyncio.to_thread(place.unlink)
 
     async def swap(self, version: str, other: str) -> None:
-        """Until `swapped` it can be taken back, also after a crash."""
-        names = sorted({*self.of(version), *self.of(other)})
+        """The version has what the other had; of what that had none of, it keeps its own.
+
+        Until `swapped` it can be taken back, also after a crash.
+        """
+        names = sorted(self.of(other))
         self.demand(names)
         if not names:
             return
@@ -210,8 +213,10 @@ class Beside:
 
     async def _exchange(self, version: str) -> None:
         swap, has = self._swaps[version], self._has
-        other = swap["other"]
-        has[version], has[other] = has.get(other, []), has.get(version, [])
+        other, moved = swap["other"], swap["names"]
+        one, two = has.get(version, []), has.get(other, [])
+        has[version] = [name for name in one if name not in moved] + [name for name in two if name in moved]
+        has[other] = [name for name in two if name not in moved] + [name for name in one if name in moved]
         swap["exchanged"] = not swap["exchanged"]
         await self._save()
 

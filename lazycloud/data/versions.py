@@ -222,16 +222,17 @@ class Versions:
         await self.beside.drop_snapshot(version, snapshot)
 
     @contextlib.asynccontextmanager
-    async def unfolded(self, version: str, at: str | None = None) -> AsyncIterator[Path]:
+    async def unfolded(self, version: str, at: str | None = None, whole: bool = False) -> AsyncIterator[Path]:
         """A copy of a version as it is now, or at a snapshot, for whoever wants to read it: a folder as a version's.
 
-        Gone afterwards. Raises as `fork` does.
+        `whole`: with what the version has beside it, as files there. Gone afterwards. Raises as `fork` does.
         """
         origin = self._origin(version, at)
         place = self._folder / f"{READING}{secrets.token_hex(8)}"
         await self._through(self._make(place, version, origin))
         try:
-            await self.beside.unfold(version, at, place)
+            if whole:
+                await self.beside.unfold(version, at, place)
             yield place
         finally:
             await asyncio.shield(self._copying(lambda: shutil.rmtree(place, ignore_errors=True)))

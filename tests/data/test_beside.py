@@ -165,7 +165,7 @@ async def test_a_snapshot_has_it_too(tmp_path: Path) -> None:
     kept.has[PRODUCTION] = "now"
     await versions.fork(ONE, PRODUCTION, taken.id)
     assert kept.has[ONE] == "then"
-    async with versions.unfolded(PRODUCTION, taken.id) as folder:
+    async with versions.unfolded(PRODUCTION, taken.id, whole=True) as folder:
         assert (folder / "postgres.dump").read_text() == "then"
     await versions.drop_snapshot(PRODUCTION, taken.id)
     assert f"{PRODUCTION}@{taken.id}" not in kept.has
@@ -229,6 +229,18 @@ async def test_what_one_of_two_that_change_places_has_not_the_other_has_not_afte
     await versions.undo_swap(PRODUCTION)
     assert (versions.beside.of(PRODUCTION), versions.beside.of(ONE)) == ([], ["postgres"])
     assert list(kept.has) == [ONE]
+
+
+async def test_what_only_a_version_has_stays_with_it_when_its_folder_is_replaced(tmp_path: Path) -> None:
+    kept = Kept()
+    versions = opened(tmp_path, kept)
+    await versions.fork(PRODUCTION, None, wanted=["postgres"])
+    kept.has[PRODUCTION] = "contents"
+    await versions.fork(ONE, None, wanted=[])  # of a file that somebody imports
+    await versions.swap(PRODUCTION, ONE)
+    await versions.swapped(PRODUCTION)
+    await versions.drop(ONE)
+    assert versions.beside.of(PRODUCTION) == ["postgres"] and kept.has == {PRODUCTION: "contents"}
 
 
 async def test_a_commit_that_does_not_want_it_does_not_cost_production_it(tmp_path: Path) -> None:

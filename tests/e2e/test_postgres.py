@@ -231,6 +231,10 @@ async def test_production_is_migrated_rolled_back_and_restored_in_postgres(
     await server.verb("data", "snapshot", "production", "--name", "before", folder=checkout.path)
     await server.post("", "DELETE FROM note")
     assert (await server.get()).json["notes"] == []
+    said = await server.verb(
+        "data", "diff", "production@before", "production", folder=checkout.path, code=None
+    )
+    assert "is in Postgres: its contents are not read here" in said
     await server.verb("data", "restore", "production@before", "--yes", folder=checkout.path)
     assert (await server.get()).json == {"name": "good", "notes": ["one|5"]}
     await server.verb("rollback", folder=checkout.path)
