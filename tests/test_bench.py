@@ -86,7 +86,7 @@ def test_a_fork_in_postgres_is_measured_beside_a_copy_by_hand(postgres: Postgres
     assert done.returncode == 0, done.stderr
     rows = json.loads(values.read_text())["figures"]["postgres"]["rows"]
     took = {row["peer"]: row["values"]["seconds"] for row in rows}
-    assert set(took) == {"lazycloud", "lazycloud, no spare", "pg_dump | psql"} and min(took.values()) > 0
+    assert set(took) == {"lazycloud", "lazycloud, no spare", "pg_dump to psql"} and min(took.values()) > 0
     assert not [name for name in postgres.databases() if name.startswith(("lazycloud_", "bench_"))]
 
 
