@@ -170,6 +170,7 @@ class Redis:
         self._hosting = hosting
         self._servers: dict[str, Server] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._ended: list[str] = []  # while no control was there
 
     def __repr__(self) -> str:
         return f"<Redis of {', '.join(self._servers) or 'nobody'} in {self._folder}>"
@@ -193,11 +194,8 @@ class Redis:
 
     # The life of servers
 
-    async def restore(self, in_use: Callable[[str], bool]) -> None:
-        """Find again the servers that an earlier control left; start anew what has ended and is in use.
-
-        Before that, end those that only served to read a copy.
-        """
+    async def adopt(self) -> None:
+        """Find again the servers that an earlier control left; end those that only served to read a copy."""
         for place in sorted(self._folder.glob("*")):
             note = Note.read(place) if place.is_dir() else None
             if note is None or not note.process:
@@ -208,15 +206,25 @@ class Redis:
                     await process.stop()
             elif process:
                 self._mind(place.name, Server(process, note))
-            elif in_use(place.name):
-                try:
-                    await self.wake(place.name)
-                except StepFailed as problem:
-                    log.error("The Redis of %s does not run: %s", place.name, problem)
-            else:  # its port may be another's by now
-                Note(note.password, note.ours).write(place)
+            else:
+                self._ended.append(place.name)
         for left in self._folder.glob(f"{READING}*"):
             shutil.rmtree(left, ignore_errors=True)
+
+    async def go_on(self, in_use: Callable[[str], bool]) -> None:
+        """Start anew, where its workers look for it, what ended while no control was there. After `adopt`.
+
+        Not before all was ended that is not to be found again: what is begun here is not known to that.
+        """
+        ended, self._ended = self._ended, []
+        for version in ended:
+            if in_use(version):
+                try:
+                    await self.wake(version)
+                except StepFailed as problem:
+                    log.error("The Redis of %s does not run: %s", version, problem)
+            elif note := Note.read(place := self._place(version)):  # its port may be another's by now
+                Note(note.password, note.ours).write(place)
 
     def pids(self) -> set[int]:
         return {server.process.pid for server in self._servers.values()}

@@ -280,7 +280,7 @@ class Fleet:
         rows = await asyncio.to_thread(self._store.unfinished, known)
         cut_off = [row for row in rows if row["app"] in self.apps and not await self._adopted(row)]
         for app in self.apps.values():
-            await app.redis.restore(lambda version, app=app: self._uses(app, version))  # type: ignore[misc]
+            await app.redis.adopt()
         await self._engine.restored()
         await asyncio.to_thread(self._end_strays)
         self._clear_scratch()
@@ -289,6 +289,7 @@ class Fleet:
                 undone = ChangeUndone(app=app.name, version=version)
                 self._events.append(undone, self.forget_releases(app, version))
             await app.versions.clear_passing()
+            await app.redis.go_on(lambda version, app=app: self._uses(app, version))  # type: ignore[misc]
         # Not before: what an earlier control had begun to start may run yet, or be taken for what this one starts.
         for deployment in self.known():
             if deployment.state is State.READY:

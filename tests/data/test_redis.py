@@ -169,7 +169,9 @@ async def test_the_next_control_finds_it_again_or_starts_what_is_in_use(
         os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)  # noqa: ASYNC222 - it was killed
     again = servers(tmp_path, engine)
-    await again.restore(lambda version: version == COMMIT)
+    await again.adopt()
+    await engine.restored()
+    await again.go_on(lambda version: version == COMMIT)
     assert sorted(again.awake) == [COMMIT, "production"]
     assert (
         again.pids() & pids == {pid for pid in pids if pid in again.pids()} and len(again.pids() & pids) == 1

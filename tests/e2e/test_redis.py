@@ -185,7 +185,10 @@ async def test_a_killed_redis_and_a_killed_control_lose_nothing_that_was_acknowl
     control.kill()
     redis.wait(10)
     await server.until(lambda: _answers(server))
+    (started,) = redises(server)
+    await server.until(lambda: _is_back(server, control))
     assert len(await notes_of(server)) == 21
+    assert redises(server) == [started]
     server.stop()
     assert redises(server) == []
 
