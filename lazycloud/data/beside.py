@@ -182,12 +182,22 @@ class Beside:
         self._load()
         return {version: swap["other"] for version, swap in self._swaps.items() if not swap["holds"]}
 
-    async def swapped(self, version: str) -> None:
-        """It holds, from now on: what a server that is away does not know yet it is told later."""
+    def is_settled(self, version: str) -> bool:
+        """Whether there is a swap of which not all have been told that it holds."""
         self._load()
-        if version in self._swaps:
+        return version in self._swaps and bool(self._swaps[version]["holds"])
+
+    async def settle(self, version: str) -> None:
+        """It holds, from now on, whatever becomes of the rest."""
+        self._load()
+        if version in self._swaps and not self._swaps[version]["holds"]:
             self._swaps[version]["holds"] = True
             await self._save()
+
+    async def swapped(self, version: str) -> None:
+        """It holds: what a server that is away does not know yet it is told later."""
+        await self.settle(version)
+        if version in self._swaps:
             try:
                 await self._hold(version)
             except LazycloudError as problem:

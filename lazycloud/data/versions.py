@@ -254,8 +254,9 @@ class Versions:
 
     async def swapped(self, version: str) -> None:
         """The swap of a version holds for good."""
-        await self.beside.swapped(version)
+        await self.beside.settle(version)
         await self._copying(lambda: durable.remove(self._swapping(version)))
+        await self.beside.swapped(version)
 
     def swapping(self) -> dict[str, str]:
         """The swaps that do not hold yet: version -> the other one. Blocks."""
@@ -276,7 +277,7 @@ class Versions:
         """After a crash: the versions whose swap was taken back. One with the version `holds` is left as it is."""
         undone = []
         for version, other in sorted((self.beside.swaps | self.swapping()).items()):
-            if other == holds:
+            if other == holds or self.beside.is_settled(version):
                 await self.swapped(version)
             elif await self._undone(version):
                 undone.append(version)

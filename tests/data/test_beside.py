@@ -252,3 +252,32 @@ async def test_a_commit_that_does_not_want_it_does_not_cost_production_it(tmp_pa
     assert versions.beside.of(PRODUCTION) == ["postgres"] and PRODUCTION in kept.has
     await versions.fork(ONE, PRODUCTION, wanted=[])
     assert versions.beside.of(ONE) == []
+
+
+@pytest.mark.parametrize("step", ["settle", "remove", "swapped"])
+async def test_wherever_the_end_of_a_swap_is_cut_off_both_are_of_one_mind(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CutOff(Exception):
+        pass
+
+    def cut_off(*_: object) -> None:
+        raise CutOff
+
+    kept = Kept()
+    versions = opened(tmp_path, kept)
+    await versions.fork(PRODUCTION, None, wanted=["postgres"])
+    await versions.fork(ONE, PRODUCTION, wanted=["postgres"])
+    kept.has |= {PRODUCTION: "production", ONE: "one"}
+    (versions.place(ONE) / "files" / "mark").touch()
+    await versions.swap(PRODUCTION, ONE)
+    with monkeypatch.context() as cutting, pytest.raises(CutOff):
+        if step == "remove":
+            cutting.setattr("lazycloud.data.versions.durable.remove", cut_off)
+        else:
+            cutting.setattr(versions.beside, step, cut_off)
+        await versions.swapped(PRODUCTION)
+    again = opened(tmp_path, kept)
+    undone = await again.undo_swaps(holds="")
+    has_mark = (again.place(PRODUCTION) / "files" / "mark").exists()
+    assert (kept.has[PRODUCTION] == "one") is has_mark is (undone == []) is (step != "settle")
