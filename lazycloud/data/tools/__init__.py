@@ -11,6 +11,7 @@ __main__     the process: reads an order, does it, writes what came of it
 shapes       what is told, ready for JSON
 contents     which databases and files a version's folder holds
 database     an SQLite database opened by who does not trust it
+dumps        a dump of Postgres, as an SQLite database
 values       a row's values as JSON
 sql          names and statements as text
 rows         the rows of a table in two databases, compared in one pass

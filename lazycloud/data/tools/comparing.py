@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lazycloud.data.files import COMPANIONS
-from lazycloud.data.tools.contents import are_same, contents, size
+from lazycloud.data.tools.contents import POSTGRES, are_same, contents, size
 from lazycloud.data.tools.database import (
     LARGEST,
     ROW,
@@ -24,6 +24,7 @@ from lazycloud.data.tools.database import (
     may_read,
     opened,
 )
+from lazycloud.data.tools.dumps import converted
 from lazycloud.data.tools.rows import ORDER, Found, Rows, Side
 from lazycloud.data.tools.shapes import (
     ADDED,
@@ -34,6 +35,7 @@ from lazycloud.data.tools.shapes import (
     FileChange,
     RowChange,
     SchemaChange,
+    SchemaObject,
     TableDifference,
     changes,
 )
@@ -93,12 +95,48 @@ def _databases(name: str, one: Path | None, other: Path | None, wanted: Wanted) 
     if not wanted.table and one and other and _are_whole(one, other) and are_same(one, other):
         return None
     try:
-        with opened(one) as before, opened(other) as after, _joint(one, other, before, after) as joint:
+        with (
+            _sources(name, one, other) as (first, second),
+            first.opened() as before,
+            second.opened() as after,
+            _joint(first.place, second.place, before, after) as joint,
+        ):
             found = _Comparison(before, after, joint, wanted).difference(name)
+        if note := first.note or second.note:  # of what nobody compares
+            wanted.unlike, found = True, replace(found, note=f"{found.note} {note}".strip())
     except Unreadable as problem:
         wanted.unlike = True
         return DatabaseDifference(name, note=f"It could not be read: {problem}.")
     return found if found.schema or found.tables or found.note else None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A database to open; `told` and `note` are of the dump that it was made of, if it was."""
+
+    place: Path | None
+    told: tuple[SchemaObject, ...] | None = None
+    note: str = ""
+
+    def opened(self) -> contextlib.AbstractContextManager[Database]:
+        return opened(self.place, self.told)
+
+
+@contextlib.contextmanager
+def _sources(name: str, one: Path | None, other: Path | None) -> Iterator[tuple[_Source, _Source]]:
+    """Both sides of a comparison: of Postgres, made of its dumps."""
+    if name != POSTGRES:
+        yield _Source(one), _Source(other)
+        return
+    with contextlib.ExitStack() as stack:
+        yield _converted(stack, one), _converted(stack, other)
+
+
+def _converted(stack: contextlib.ExitStack, dump: Path | None) -> _Source:
+    if dump is None:
+        return _Source(None, ())
+    place, outline = stack.enter_context(converted(dump, rows=True))
+    return _Source(place, tuple(outline.schema), outline.note)
 
 
 def _are_whole(*places: Path) -> bool:
@@ -215,7 +253,10 @@ class _Comparison:
         other = Side(joint or self._after.connection, "other" if joint else "main", after) if after else None
         rows = Rows(one, other, joined=bool(joint), plain=self._plain, careful=careful)
         told, counts = self._collected(rows)
-        note = f"{found.note} {_columns_apart(before, after)}".strip()
+        whole = (
+            "It has no primary key: rows are compared whole." if before and after and rows.is_whole else ""
+        )
+        note = " ".join(each for each in (found.note, whole, _columns_apart(before, after)) if each)
         more = sum(counts.values()) > len(told)
         found = replace(found, added=counts[ADDED], removed=counts[REMOVED], changed=counts[CHANGED])
         return replace(found, rows=tuple(told), more=more, note=note)

@@ -13,6 +13,8 @@ from lazycloud.data.image import MAGIC
 from lazycloud.data.tools.shapes import MAIN
 
 FILES = "files"
+DUMP_MAGIC = b"PGDMP"
+POSTGRES, DUMP = "postgres", "postgres.dump"  # a database, and where `Versions.unfolded` puts its dump
 CHUNK = 1 << 20
 
 
@@ -27,6 +29,8 @@ class Contents:
 def contents(folder: Path) -> Contents:
     """Of a version's folder. A main database that is empty is neither; one that is none any more is a file."""
     found = Contents({}, {})
+    if is_dump(folder / DUMP):
+        found.databases[POSTGRES] = folder / DUMP
     for place in (folder / MAIN, *_below(folder / FILES)):
         name = shown(str(place.relative_to(folder)))
         if is_database(place):
@@ -43,13 +47,22 @@ def shown(path: str) -> str:
 
 def is_database(place: Path) -> bool:
     """Whether a regular file begins as an SQLite database does. False for a link."""
+    return _begins(place, MAGIC)
+
+
+def is_dump(place: Path) -> bool:
+    """Whether a regular file begins as one of pg_dump's own format does. False for a link."""
+    return _begins(place, DUMP_MAGIC)
+
+
+def _begins(place: Path, magic: bytes) -> bool:
     try:
         descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return regular and os.pread(descriptor, len(MAGIC), 0) == MAGIC
+        return regular and os.pread(descriptor, len(magic), 0) == magic
     finally:
         os.close(descriptor)
 

@@ -70,9 +70,13 @@ class Unreadable(Exception):
 
 @dataclass
 class Database:
-    """`connection` has no transaction; whoever copies nothing needs none, for nobody else is there."""
+    """`connection` has no transaction; whoever copies nothing needs none, for nobody else is there.
+
+    `told`: the schema of the Postgres database that it is a copy of. What has no key has no rowids in it, either.
+    """
 
     connection: sqlite3.Connection
+    told: tuple[SchemaObject, ...] | None = None
     _known: dict[str, Table] = field(default_factory=dict)
     _collations: set[str] = field(default_factory=set)
 
@@ -105,6 +109,8 @@ class Database:
     @property
     def schema(self) -> tuple[SchemaObject, ...]:
         """Without SQLite's own tables and shadow tables, which nobody wrote."""
+        if self.told is not None:
+            return self.told
         every = [one for objects in self.objects.values() for one in objects]
         told = [one for one in every if one.kind != "table" or self.kind(one.name) in ("table", "virtual")]
         return tuple(SchemaObject(one.kind, readable(one.name), readable(one.sql)) for one in told)
@@ -163,7 +169,7 @@ class Database:
             return Table(name, kind, columns, self._rowid(name, [one[0].lower() for one in told]), is_odd)
 
     def _rowid(self, table: str, columns: list[str]) -> str:
-        for name in _ROWIDS:
+        for name in _ROWIDS if self.told is None else ():
             if name not in columns:
                 with contextlib.suppress(sqlite3.OperationalError):
                     self.connection.execute(f"SELECT {name} FROM {quoted(table)} LIMIT 0")  # noqa: S608
@@ -213,7 +219,7 @@ def may_write(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(place: Path | None) -> Iterator[Database]:
+def opened(place: Path | None, told: tuple[SchemaObject, ...] | None = None) -> Iterator[Database]:
     """A database to read, that nobody else uses; None is an empty one. Raises Unreadable.
 
     A database that was frozen with its WAL takes that in, so it is opened for writing; but nothing is written by us.
@@ -221,7 +227,7 @@ def opened(place: Path | None) -> Iterator[Database]:
     with contextlib.closing(_connected(place)) as connection:
         with explained():
             _guard(connection)
-        yield Database(connection)
+        yield Database(connection, told)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lazycloud.data.tools.contents import contents, is_database, is_empty, size, stays
+from lazycloud.data.tools.contents import DUMP, POSTGRES, contents, is_database, is_empty, size, stays
 from lazycloud.data.tools.database import LARGEST, Unreadable, explained, may_read, may_write, opened
 from lazycloud.data.tools.dump import statements
 from lazycloud.data.tools.shapes import MAIN
@@ -46,8 +46,12 @@ def _room(target: Path) -> Iterator[None]:
 
 def _left_out(folder: Path) -> str:
     found = contents(folder)
-    others = len(found.files) + len([name for name in found.databases if name != MAIN])
-    return f"{others} files of DATA_DIR are not in it: `tar` has them." if others else ""
+    others = len(found.files) + len([name for name in found.databases if name not in (MAIN, POSTGRES)])
+    notes = [f"{others} files of DATA_DIR are not in it: `tar` has them."] if others else []
+    notes += (
+        ["Its Postgres database is not in it: `tar` has a dump of it."] if POSTGRES in found.databases else []
+    )
+    return " ".join(notes)
 
 
 def _whole(source: Path, target: Path) -> str:
@@ -117,6 +121,8 @@ def _tar(folder: Path, target: Path, scratch: Path) -> str:
     """Databases are whole in it, so what lies beside them is not. Links that lead out of DATA_DIR are left out."""
     found, notes = contents(folder), []
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
+        if dump := found.databases.pop(POSTGRES, None):
+            _add(tar, dump, DUMP)
         if MAIN not in found.databases:
             found.files.pop(MAIN, None)
             found.databases[MAIN] = folder / MAIN

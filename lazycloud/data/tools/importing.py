@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from lazycloud.data.files import COMPANIONS
 from lazycloud.data.tools import script
-from lazycloud.data.tools.contents import FILES, contents, is_database, stays
+from lazycloud.data.tools.contents import DUMP, FILES, contents, is_database, stays
 from lazycloud.data.tools.database import LARGEST, Unreadable, explained, may_read, opened
 from lazycloud.data.tools.exporting import SQL, SQLITE, TAR
 from lazycloud.data.tools.shapes import MAIN
@@ -168,6 +168,11 @@ class _Tar:
             raise _refused(member, "leads out of the data")
         if not parts and member.isdir():
             return
+        if parts == [DUMP]:
+            raise BadInput(
+                f"The tar has a {DUMP}, and what is in Postgres cannot be sent in this way.",
+                "Load that with `lazycloud run REF -- pg_restore`, and send the tar without it (tar --delete).",
+            )
         if parts != [MAIN] and parts[:1] != [FILES]:
             raise _refused(member, f"is neither {MAIN} nor in {FILES}/")
         place = self._folder.joinpath(*parts)

@@ -95,6 +95,12 @@ class Rows:
         return self.matching.key or ("rowid",)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether rows are known by nothing but all that they hold."""
+        keyed = any(side.table.key for side in (self._one, self._other) if side)
+        return self.matching.key == self.matching.common and not keyed
+
+    @property
     def before(self) -> tuple[str, ...]:
         """The columns of rows as they were."""
         return self._one.table.names if self._one else ()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 from lazycloud.data.files import COMPANIONS
-from lazycloud.data.tools.contents import contents, size
+from lazycloud.data.tools.contents import POSTGRES, contents, size
 from lazycloud.data.tools.database import Database, Unreadable, explained, opened
+from lazycloud.data.tools.dumps import converted
 from lazycloud.data.tools.shapes import Column, DatabaseSummary, Summary, TableSummary
 from lazycloud.data.tools.values import readable
 
@@ -24,6 +26,10 @@ def sum_up(folder: Path, rows: bool, sizes: bool) -> Summary:
 def _database(name: str, place: Path, rows: bool, sizes: bool) -> DatabaseSummary:
     found = DatabaseSummary(name, _bytes(place), "", 0, (), ())
     try:
+        if name == POSTGRES:
+            with converted(place, rows) as (copy, outline), opened(copy, tuple(outline.schema)) as database:
+                tables = tuple(_table(database, table, rows, None) for table in database.tables)
+                return replace(found, tables=tables, schema=database.schema)
         with opened(place) as database:
             return _summed(found, database, rows, sizes)
     except Unreadable as problem:
