@@ -405,7 +405,7 @@ def apply(place: Path, table: TableDifference, blobs: dict[str, bytes]) -> None:
         connection.commit()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(schema=st.sampled_from(SCHEMAS), before=ROWS, after=ROWS, kept=st.integers(0, 12))
 def test_what_is_told_turns_one_into_the_other(
     tmp_path_factory: pytest.TempPathFactory,

