@@ -92,6 +92,7 @@ class Contents:
         if kind not in ("", *FORMATS):
             raise BadInput(f"“{kind[:40]}” is no format of data.", f"Give one of {', '.join(FORMATS)}.")
         _demand_files(app, Data(version))
+        self._changes.demand_fillable(app, version)
         with _aside(app) as folder:
             file = folder / "data"
             size = await self._receive(request, file)

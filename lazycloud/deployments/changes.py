@@ -110,7 +110,16 @@ class Changes:
 
     async def fill(self, app: App, version: str, fill: Fill, size: int, who: str) -> Replaced:
         """Give a version what `fill` puts into an empty folder, `size` bytes of a file. Raises as `restore` does."""
+        self.demand_fillable(app, version)
         return await self._through(self._filled(app, version, fill, size, who), f"fill {version}")
+
+    def demand_fillable(self, app: App, version: str) -> None:
+        """Raises Conflict for one that has data beside its folder, too: they would be gone."""
+        if others := app.versions.beside.of(version):
+            raise Conflict(
+                f"{shown(version)} also has data in {' and '.join(others)}, which a file does not bring along.",
+                "`lazycloud data shell` or `lazycloud run` can load them.",
+            )
 
     async def reset(self, app: App, version: str, who: str) -> None:
         """Drop a preview's data and snapshots; it is forked anew at its next deploy, which is now if it runs."""
