@@ -215,12 +215,14 @@ class Postgres:
                 await pg.drop(on, name)
 
     async def size(self, version: str, snapshot: str | None = None) -> int:
-        """As of some seconds ago: whoever asks for one asks for all."""
+        """As of some seconds ago: who asks for one asks for all, and waits once for a server that is away."""
         name = self._naming.snapshot(version, snapshot) if snapshot else self._naming.version(version)
         if time.monotonic() - self._measured > SIZES_HOLD:
-            async with self._admin() as on:
-                self._sizes = await pg.sizes(on, self._naming.prefix)
-            self._measured = time.monotonic()
+            try:
+                async with self._admin() as on:
+                    self._sizes = await pg.sizes(on, self._naming.prefix)
+            finally:
+                self._measured = time.monotonic()
         return self._sizes.get(name, 0)
 
     @contextlib.asynccontextmanager

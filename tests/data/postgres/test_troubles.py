@@ -38,6 +38,9 @@ async def test_a_server_that_cannot_be_used_is_told_of(postgres: Postgres, url: 
     with pytest.raises(StepFailed, match=said) as failed:
         await provider.fork(PRODUCTION, None)
     assert PASSWORD not in str(failed.value) and IN_URL not in str(failed.value) and failed.value.advice
+    with pytest.raises(StepFailed, match=said):
+        await provider.size(PRODUCTION)
+    assert await provider.size(PRODUCTION) == 0  # who lists many versions waits once
     await provider.close()
 
 

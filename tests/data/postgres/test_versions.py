@@ -34,6 +34,9 @@ async def test_no_version_gets_into_the_database_of_another(either: Provider, po
     await either.fork(OTHER, ONE)
     await either.snapshot(ONE, new_snapshot())
     await until_kept_up(either)
+    limits = "SELECT rolname LIKE '%production%', rolconnlimit FROM pg_roles "
+    limits += "WHERE rolname ~ '^lazycloud_' AND rolcanlogin"
+    assert {(True, -1), (False, 20)} <= set(postgres.rows(limits))
     versions = (PRODUCTION, ONE, OTHER)
     environments = {version: await either.environment(version) for version in versions}
     there = [name for name in postgres.databases() if name.startswith("lazycloud_")]
