@@ -47,6 +47,7 @@ COMPANIONS = ("-wal", "-shm", "-journal")
 SHORTEST, SHORT, LONG = 0.002, 0.05, 1.0
 ADOPT_EVERY = 30.0  # seconds between searches for new databases
 ADOPT_AGAIN = (0.1, 10.0)  # seconds until what was lost is held again, doubled up to the second
+OPENING = 2  # times that holding them is tried once more before a line is given up
 STEADY = 3.0  # seconds after which it begins with the first again
 ROUNDS = 50  # of looking at several databases until none has changed: some microseconds each
 CHAIN_FOR = (
@@ -155,7 +156,14 @@ class Line:
         line = cls(place, archive, enclose, keep_for, command, patience)
         try:
             await line._in_thread(line._load)
-            await line.adopt()
+            for last in range(OPENING, -1, -1):
+                try:
+                    await line.adopt()
+                    break
+                except Unavailable:  # the holder was killed just then, or there can be none
+                    if last == 0:
+                        raise
+                await asyncio.sleep(ADOPT_AGAIN[0])
         except BaseException:
             await line.close()
             raise

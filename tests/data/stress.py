@@ -236,7 +236,13 @@ async def control(root: Path, seed: int, names: list[str], fault: str) -> None:
         command = (sys.executable, faulty_holder.__file__, str(PROGRAM), *point)
     elif where == "control":
         die_at(point[0], point[1], int(point[2]))
-    line = await Line.open(root / "version", root / "archive", command=command)
+    try:
+        line = await Line.open(root / "version", root / "archive", command=command)
+    except Unavailable:
+        if where != "holder":  # else each holder that it began died at its step
+            raise
+        report(root, "not opened")
+        return
     try:
         ledgers = {name: Ledger(ledger_of(root, name)) for name in names}
         controller = Controller(

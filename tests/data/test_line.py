@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 from lazycloud.data import held as held_module
 from lazycloud.data import image
 from lazycloud.data import line as line_module
-from lazycloud.data.holding import PROGRAM
+from lazycloud.data.holding import COMMAND, PROGRAM
 from lazycloud.data.line import Line, Marks
 from lazycloud.errors import DiskFull, Unavailable
 from lazycloud.walls import sandbox
@@ -29,6 +30,8 @@ from lazycloud.walls.view import View
 from tests.data.client import Client
 from tests.data.conftest import until
 from tests.data.numbered import Ledger, wrong
+
+FAULTY = str(Path(__file__).with_name("faulty_holder.py"))
 
 
 @dataclass
@@ -200,6 +203,26 @@ async def test_what_is_kept_outlives_the_line_and_is_removed_when_forgotten(app:
     with pytest.raises(Unavailable):
         await faults(again, app, then)
     assert list(app.archive.rglob("base")) == []
+
+
+async def test_a_line_that_cannot_have_a_holder_says_so(app: App, opened: Opens, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="No process could be started"):
+        await opened(command=("/nowhere/python",))
+    with pytest.raises(Unavailable, match="holder ended"):
+        await opened(command=(sys.executable, FAULTY, str(PROGRAM), "hold", "after", "1"))
+
+
+async def test_a_holder_that_dies_while_a_line_opens_is_replaced(
+    app: App, opened: Opens, tmp_path: Path
+) -> None:
+    once = tmp_path / "once.sh"
+    dying = f"{sys.executable} {FAULTY} {PROGRAM} hold after 1"
+    once.write_text(
+        f"test -e {tmp_path}/died && exec {shlex.join(COMMAND)}\ntouch {tmp_path}/died\nexec {dying}\n"
+    )
+    line = await opened(command=("/bin/sh", str(once)))
+    assert line.mark().databases
+    assert line.troubles == {}
 
 
 async def test_a_killed_holder_costs_moments_but_none_is_wrong(app: App, opened: Opens) -> None:
