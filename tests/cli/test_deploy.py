@@ -213,8 +213,16 @@ async def test_rollback_goes_to_the_one_before_or_a_named_one(
 ):
     promoted = event(30, "promoted", commit="3f2a9c1d0b" * 4, before="", who="Ada", why="")
     accepting.stream(PRODUCTION, [promoted], [promoted])
-    assert (await lazycloud("rollback")).status == 0
-    assert (await lazycloud("rollback", "HEAD~1", "--why", "oops")).status == 0
+    moved = "GET /api/apps/shop/data/moved"
+    accepting.answer(moved, {"commit": "3f2a9c1d0b" * 4, "changes": [], "snapshot": None})
+    done = await lazycloud("rollback")
+    assert (done.status, done.err) == (0, "Production of shop is now 3f2a9c1d0b.\n")
+    changes = {"changes": ["notes: stars was added"], "snapshot": "20260131T110000123456-0c1d2e3f"}
+    accepting.answer(moved, {"commit": "3f2a9c1d0b" * 4, **changes})
+    done = await lazycloud("rollback", "HEAD~1", "--why", "oops")
+    assert done.status == 0
+    assert "the schema of its data has moved:\n  notes: stars was added\n" in done.err
+    assert done.err.endswith("lazycloud data restore production@20260131T110000123456-0c1d2e3f\n")
     bodies = accepting.asked("POST /api/apps/shop/rollback")
     assert bodies == [
         {"ref": None, "why": ""},
