@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lazycloud.data.files import Copy, Unforeseen
+from lazycloud.data.files import Copy
 from lazycloud.data.holding import PROGRAM, Enclosed
 from lazycloud.data.line import COPIES, FILES, KEPT, Line, Marks
 from lazycloud.errors import Unavailable
@@ -24,7 +24,7 @@ from lazycloud.errors import Unavailable
 ARCHIVE = ".archive"  # after a version's name
 MOMENT = "moment.json"  # in a frozen folder
 SEEN = (PROGRAM.parent, Path(sys.base_prefix), Path(sys.prefix))  # that a holder needs to run
-TRIES = 5  # of a copy in whose midst the app makes a new database
+TRIES = 5  # of a copy in whose midst the app makes a database, or the holder dies
 AGAIN = 0.1  # seconds between tries to hold what was lost
 
 Enclose = Callable[[tuple[Path, ...], tuple[Path, ...]], Enclosed]
@@ -69,22 +69,25 @@ class Lines:
         Raises Unavailable, DiskFull, StepFailed. Not synced.
         """
         async with self._line(version) as line:
-            for last in range(TRIES, 0, -1):
-                marks = await self._mark(line)
-                if frozen and await line.is_costly():
-                    note = await line.freeze(marks, making)
-                    await asyncio.to_thread(self._write_moment, version, marks, making)
-                else:
-                    note = await line.image(marks, making)
-                names = {at.name for at in marks.databases} | line.databases
+            for left in range(TRIES - 1, -1, -1):
                 try:
-                    await asyncio.to_thread(self._copy_files, version, making, names)
-                    return note
-                except Unforeseen:
-                    if last == 1:
+                    return await self._copy(line, version, making, frozen)
+                except Unavailable:
+                    if not left:
                         raise
-                    await asyncio.to_thread(_empty, making)
+                await asyncio.to_thread(_empty, making)
             raise AssertionError
+
+    async def _copy(self, line: Line, version: str, making: Path, frozen: bool) -> str:
+        marks = await self._mark(line)
+        if frozen and await line.is_costly():
+            note = await line.freeze(marks, making)
+            await asyncio.to_thread(self._write_moment, version, marks, making)
+        else:
+            note = await line.image(marks, making)
+        names = {at.name for at in marks.databases} | line.databases
+        await asyncio.to_thread(self._copy_files, version, making, names)
+        return note
 
     async def thaw(self, version: str, frozen: Path, making: Path) -> None:
         """The databases in place of which a frozen folder of a version has a MOMENT. Raises as `copy`."""

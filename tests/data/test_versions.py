@@ -18,8 +18,9 @@ import pytest
 
 from lazycloud.data import durable
 from lazycloud.data.archive import Archive
+from lazycloud.data.line import Line, Marks
 from lazycloud.data.versions import Versions
-from lazycloud.errors import BadInput, Conflict, NotFound, StepFailed
+from lazycloud.errors import BadInput, Conflict, NotFound, StepFailed, Unavailable
 
 from .conftest import Write, until
 from .contents import COMMIT, OTHER, database, files, leftovers, rows, write_bulk, write_rows
@@ -414,6 +415,28 @@ async def test_what_is_kept_for_no_snapshot_goes_at_the_next_start(versions: Ver
     await again.drop_snapshot("production", kept.id)
     await again.close()
     assert not (folder / "production.archive").exists()
+
+
+async def test_a_holder_that_dies_in_the_midst_of_a_copy_costs_another_try(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await versions.fork("production", None)
+    write_rows(versions, "production", "one")
+    await versions.lines.hold("production")
+    image, killed = Line.image, []
+
+    async def dying(line: Line, marks: Marks, target: Path) -> str:
+        if not killed:
+            killed.append(line.holder_pid)
+            os.kill(line.holder_pid or 0, signal.SIGKILL)
+            await until(lambda: line.holder_pid is None)
+            raise Unavailable("The holder has died.")
+        return await image(line, marks, target)
+
+    monkeypatch.setattr(Line, "image", dying)
+    await versions.fork(COMMIT, "production")
+    assert killed and rows(versions, COMMIT) == ["one"]
+    assert not leftovers(versions)
 
 
 async def test_a_version_is_read_from_a_copy_of_its_own(versions: Versions) -> None:
