@@ -78,9 +78,9 @@ class Databases:
         try:
             yield login
         finally:
-            await asyncio.shield(self._discard(login.role))
+            await asyncio.shield(self.discard(login.role))
 
-    async def _discard(self, name: str) -> None:
+    async def discard(self, name: str) -> None:
         """In a session of its own: that of the making may be of no use any more. The next start tries again."""
         try:
             async with self.server.admin() as on:

@@ -44,6 +44,7 @@ class Postgres:
         self._tidying = asyncio.Lock()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._opening: asyncio.Task[None] | None = None
+        self._dropping: set[asyncio.Task[None]] = set()
         self._sizes: dict[str, int] = {}
         self._measured = -SIZES_HOLD  # when, of the monotonic clock
 
@@ -63,9 +64,10 @@ class Postgres:
 
     async def close(self) -> None:
         await self._pool.close()
-        if self._opening:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+        tasks = [*self._dropping, *([self._opening] if self._opening else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def environment(self, version: str) -> dict[str, str]:
         login = self._databases.of(check_version(version))
@@ -194,7 +196,7 @@ class Postgres:
             ]
             copies = await self._copies(on) if version == PRODUCTION else []
             for each in (name, *snapshots, *copies):
-                await pg.drop(on, each)
+                await self._let_go(on, each)
 
     async def _copies(self, on: Connection) -> list[str]:
         """Of production, to fork from; no more are made."""
@@ -204,11 +206,32 @@ class Postgres:
     async def drop_snapshot(self, version: str, snapshot: str) -> None:
         name = self._naming.snapshot(check_version(version), check_snapshot(snapshot))
         async with self._alone(name), self._admin() as on:
+            await self._let_go(on, name)
+
+    async def _let_go(self, on: Connection, name: str) -> None:
+        """It is half-made from now on, and nobody is in it. To drop it may take a minute: that is done behind.
+
+        PostgreSQL's DROP DATABASE waits for all processes of the server, and autovacuum's may sleep so long.
+        """
+        facts = await self._databases.facts(on, name)
+        if facts is None or facts.kind is Kind.MAKING:
             await pg.drop(on, name)
+            return
+        gone = self._databases.new(Kind.MAKING)
+        await pg.empty(on, name)
+        await pg.settle(on, name, gone, Facts(Kind.MAKING), sealed=True)
+        task = asyncio.create_task(self._databases.discard(gone.role), name=f"drop {gone.role}")
+        self._dropping.add(task)
+        task.add_done_callback(self._dropping.discard)
+
+    async def dropped(self) -> None:
+        """When all that was let go is gone."""
+        await asyncio.gather(*self._dropping)
 
     async def remove(self) -> None:
         """Drop all that there is of the app."""
         await self._pool.close()
+        await self.dropped()
         async with self._admin() as on:
             there = {one.name for one in await self._databases.all(on)}
             for name in there | set(await pg.roles(on, self._naming.prefix)):

@@ -233,9 +233,10 @@ async def do(on: Connection, statement: str, *names: str, **values: str) -> None
 
 
 async def databases(on: Connection, prefix: str) -> list[Database]:
-    """All whose names begin so."""
+    """All whose names begin so. One whose drop was cut off is nothing any more, whatever is noted of it."""
     found = await on.execute(
-        "SELECT datname, datallowconn, shobj_description(oid, 'pg_database') FROM pg_database "
+        "SELECT datname, datallowconn, CASE WHEN datconnlimit <> -2 THEN shobj_description(oid, 'pg_database') END "
+        "FROM pg_database "
         "WHERE starts_with(datname, %s) ORDER BY datname",
         (prefix,),
     )
@@ -385,8 +386,10 @@ async def empty(on: Connection, name: str) -> None:
 async def drop(on: Connection, name: str) -> None:
     """A database, its sessions and its role, as far as they are there."""
     if await is_there(on, name):
-        await do(on, "ALTER DATABASE {} IS_TEMPLATE false", name)
-        await empty(on, name)
+        if not await value(on, "SELECT datconnlimit = -2 FROM pg_database WHERE datname = %s", name):
+            # Else a drop was cut off, and there is nothing left to do but to drop it.
+            await do(on, "ALTER DATABASE {} IS_TEMPLATE false", name)
+            await empty(on, name)
         # WITH (FORCE) fails where the server itself is busy there.
         await do(on, "DROP DATABASE IF EXISTS {}", name)
     if await value(on, "SELECT count(*) FROM pg_roles WHERE rolname = %s", name):

@@ -260,9 +260,11 @@ async def test_nothing_is_left_of_a_version_that_is_dropped(provider: Provider, 
         await provider.drop(ONE)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
+    await provider.dropped()
     assert len(before) - len(ours(postgres)) == 2
     await provider.drop(ONE)
     await provider.drop(PRODUCTION)
+    await provider.dropped()
     assert ours(postgres) == []
 
 
@@ -453,3 +455,20 @@ async def test_a_database_that_the_server_itself_is_busy_in_can_be_dropped_and_s
         with postgres.superuser() as superuser:
             superuser.execute("ALTER SYSTEM RESET ALL")
             superuser.execute("SELECT pg_reload_conf()")
+
+
+async def test_a_database_whose_drop_was_cut_off_is_dropped(
+    open_provider: Callable[..., Provider], postgres: Postgres
+) -> None:
+    provider = open_provider()
+    await provider.fork(PRODUCTION, None)
+    await provider.fork(ONE, PRODUCTION)
+    await until_kept_up(provider)
+    spare = next(name for name in ours(postgres) if "_spare_" in name)
+    postgres.rows(
+        f"UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{spare}' RETURNING 1"
+    )  # as DROP does
+    again = open_provider()
+    await again.fork(OTHER, PRODUCTION)
+    assert await rows(again, OTHER, "SELECT 1") == [1]
+    assert spare not in ours(postgres)
