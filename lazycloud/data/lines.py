@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from lazycloud.data.files import Copy
 from lazycloud.data.holding import PROGRAM, Enclosed
@@ -39,22 +40,28 @@ class Lines:
         self._folder = folder
         self._patience = patience
         self._kept: dict[str, Line] = {}
-        self._changing: dict[str, asyncio.Lock] = {}
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def hold(self, version: str) -> None:
-        """Hold its databases until `release`. Raises Unavailable when there can be no holder."""
+        """Hold its databases until they are to be `still`. Raises Unavailable when there can be no holder."""
         async with self._lock(version):
             if version not in self._kept and (self._folder / version).is_dir():
                 self._kept[version] = await self._open(version)
 
-    async def release(self, version: str) -> None:
-        """Before its folder is moved, or goes. Nothing happens if it is not held."""
-        async with self._lock(version):
-            if line := self._kept.pop(version, None):
-                await self._close(version, line)
+    @contextlib.asynccontextmanager
+    async def still(self, *versions: str) -> AsyncIterator[None]:
+        """Nobody holds their databases, nor copies them, within: their folders may be moved, or go."""
+        async with contextlib.AsyncExitStack() as locked:
+            for version in sorted(set(versions)):
+                await locked.enter_async_context(self._lock(version))
+            for version in versions:
+                if line := self._kept.pop(version, None):
+                    await self._close(version, line)
+            yield
 
     async def close(self) -> None:
-        await asyncio.gather(*map(self.release, list(self._kept)))
+        async with self.still(*self._kept):
+            pass
 
     def troubles(self, version: str) -> dict[str, str]:
         """Name of a database of a held version -> what is not as it should be, in a sentence."""

@@ -243,9 +243,9 @@ class Versions:
         Until `swapped` is called it is taken back by `undo_swap`, also after a crash.
         """
         places = self.place(version), self.place(other)
-        await self._release(version, other)
-        await self.beside.swap(version, other)
-        await self._copying(lambda: self._swap(*places))
+        async with self.lines.still(version, other):
+            await self.beside.swap(version, other)
+            await self._copying(lambda: self._swap(*places))
 
     def _swap(self, place: Path, other: Path) -> None:
         """What is to be is written down first: it has happened if a folder's number is in the other's place."""
@@ -269,9 +269,10 @@ class Versions:
 
     async def undo_swap(self, version: str) -> bool:
         """Take back a swap that does not hold yet; False if there is none. Nobody uses either version now."""
-        await self._release(version)
-        await self.beside.undo_swap(version)
-        return await self._copying(lambda: self._undo_swap(self._swapping(version)))
+        other = self.swapping().get(version, version)
+        async with self.lines.still(version, other):
+            await self.beside.undo_swap(version)
+            return await self._copying(lambda: self._undo_swap(self._swapping(version)))
 
     async def undo_swaps(self, holds: str) -> list[str]:
         """After a crash: the versions whose swap was taken back. One with the version `holds` is left as it is."""
@@ -308,8 +309,8 @@ class Versions:
         if version == PRODUCTION and not force:
             raise Conflict("Production's data is not dropped.", "Only with force.")
         places = [self.place(version), self._snapshots(version), self._folder / f"{version}{ARCHIVE}"]
-        await self._release(version)
-        await self._copying(lambda: self._drop(places))
+        async with self.lines.still(version):
+            await self._copying(lambda: self._drop(places))
         await self.beside.drop(version)
 
     async def size(self, version: str) -> int:
@@ -360,11 +361,6 @@ class Versions:
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
         return await asyncio.shield(task)
-
-    async def _release(self, *versions: str) -> None:
-        """Before their folders are moved, or go."""
-        for version in versions:
-            await self.lines.release(version)
 
     @contextlib.asynccontextmanager
     async def _making(self, version: str) -> AsyncIterator[None]:

@@ -471,6 +471,23 @@ async def test_two_versions_take_each_others_data_and_keep_their_snapshots(versi
     assert not leftovers(versions)
 
 
+async def test_who_holds_a_version_while_it_is_swapped_holds_what_it_has_then(versions: Versions) -> None:
+    await versions.fork("production", None)
+    write_rows(versions, "production", "before")
+    await versions.fork(COMMIT, "production")
+    write_rows(versions, COMMIT, "migrated")
+    await asyncio.gather(
+        versions.lines.hold("production"),
+        versions.swap("production", COMMIT),
+        versions.lines.hold("production"),
+    )
+    await versions.fork(OTHER, "production")
+    assert rows(versions, OTHER) == ["before", "migrated"]
+    await asyncio.gather(versions.undo_swap("production"), versions.lines.hold("production"))
+    await versions.fork("0" * 40, "production")
+    assert rows(versions, "0" * 40) == ["before"]
+
+
 async def test_a_swap_that_was_only_written_down_is_not_taken_back(
     versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
