@@ -96,7 +96,7 @@ class Versions:
         self._copies: set[asyncio.Task[Any]] = set()
         self._measuring = asyncio.Lock()
         self._measured: tuple[float, float, Usage | None] = (0.0, 0.0, None)
-        self._makers: dict[str, asyncio.Lock] = {}
+        self._makers: dict[str, tuple[asyncio.Lock, int]] = {}  # and how many have it, or wait for it
         self._copier = ThreadPoolExecutor(max_workers=2, thread_name_prefix="copy of data")
 
     def __repr__(self) -> str:
@@ -309,9 +309,10 @@ class Versions:
         if version == PRODUCTION and not force:
             raise Conflict("Production's data is not dropped.", "Only with force.")
         places = [self.place(version), self._snapshots(version), self._folder / f"{version}{ARCHIVE}"]
-        async with self.lines.still(version):
-            await self._copying(lambda: self._drop(places))
-        await self.beside.drop(version)
+        async with self._making(version):  # whoever wanted it may be gone, and its copy goes on to its end
+            async with self.lines.still(version):
+                await self._copying(lambda: self._drop(places))
+            await self.beside.drop(version)
 
     async def size(self, version: str) -> int:
         """Bytes of its database and files, without snapshots; 0 if there is no such version."""
@@ -364,12 +365,18 @@ class Versions:
 
     @contextlib.asynccontextmanager
     async def _making(self, version: str) -> AsyncIterator[None]:
-        """One who makes a version at a time: who comes later finds it made."""
-        lock = self._makers.setdefault(version, asyncio.Lock())
-        async with lock:
-            yield
-        if not lock.locked():
-            self._makers.pop(version, None)
+        """One who makes or drops a version at a time: who comes later finds it made, or gone."""
+        lock, count = self._makers.get(version, (asyncio.Lock(), 0))
+        self._makers[version] = lock, count + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            _, count = self._makers[version]
+            if count > 1:
+                self._makers[version] = lock, count - 1
+            else:
+                del self._makers[version]
 
     async def _copying(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._copier, work)

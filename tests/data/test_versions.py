@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -517,6 +518,28 @@ async def test_a_dropped_version_is_gone_with_its_snapshots(versions: Versions) 
     with pytest.raises(NotFound):
         await versions.fork(OTHER, COMMIT, at=snapshot)
     assert not leftovers(versions)
+
+
+async def test_a_version_that_is_dropped_while_it_is_made_is_gone_afterwards(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await versions.fork("production", None)
+    begun, persist = threading.Event(), durable.persist
+
+    def slowly(folder: Path) -> None:
+        begun.set()
+        time.sleep(0.3)
+        persist(folder)
+
+    monkeypatch.setattr(durable, "persist", slowly)
+    making = asyncio.create_task(versions.fork(COMMIT, "production"))
+    await until(begun.is_set)
+    making.cancel()
+    await asyncio.gather(making, return_exceptions=True)
+    await versions.drop(COMMIT)
+    await versions.close()
+    assert not versions.exists(COMMIT)
+    assert leftovers(versions) == []
 
 
 async def test_production_is_dropped_only_by_force(versions: Versions) -> None:
