@@ -240,12 +240,29 @@ class Versions:
     async def swap(self, version: str, other: str) -> None:
         """Each has what the other had, at once; snapshots stay. Nobody uses either now.
 
-        Until `swapped` is called it is taken back by `undo_swap`, also after a crash.
+        Until `swapped` is called it is taken back by `undo_swap`, also after a crash. When this raises, be it that
+        its caller is cancelled, each has what it had.
         """
+        swapping = asyncio.create_task(self._swap_all(version, other), name=f"swap {version}")
+        try:
+            await asyncio.shield(swapping)
+        except asyncio.CancelledError:
+            await _ended(swapping)
+            if not swapping.exception():
+                undoing = asyncio.create_task(self.undo_swap(version), name=f"undo the swap of {version}")
+                await _ended(undoing)
+                undoing.result()
+            raise
+
+    async def _swap_all(self, version: str, other: str) -> None:
         places = self.place(version), self.place(other)
-        async with self.lines.still(version, other):
-            await self.beside.swap(version, other)
-            await self._copying(lambda: self._swap(*places))
+        try:
+            async with self.lines.still(version, other):
+                await self.beside.swap(version, other)
+                await self._copying(lambda: self._swap(*places))
+        except BaseException:
+            await self.undo_swap(version)
+            raise
 
     def _swap(self, place: Path, other: Path) -> None:
         """What is to be is written down first: it has happened if a folder's number is in the other's place."""
@@ -452,6 +469,13 @@ class Versions:
                 place.rename(gone / place.name)  # at once, so that nobody sees it half there
                 durable.sync(self._folder)
                 shutil.rmtree(gone, ignore_errors=True)
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Wait for it, also when we are told again to give up."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
 
 
 def _stand_in(origin: Path, making: Path) -> None:

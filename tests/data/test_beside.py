@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from lazycloud.data import durable
+from lazycloud.data.beside import Beside
 from lazycloud.data.names import PRODUCTION
 from lazycloud.data.versions import Versions
 from lazycloud.errors import NotFound, StepFailed
+
+from .conftest import until
 
 ONE, OTHER = "a" * 40, "b" * 40
 
@@ -252,6 +260,63 @@ async def test_a_commit_that_does_not_want_it_does_not_cost_production_it(tmp_pa
     assert versions.beside.of(PRODUCTION) == ["postgres"] and PRODUCTION in kept.has
     await versions.fork(ONE, PRODUCTION, wanted=[])
     assert versions.beside.of(ONE) == []
+
+
+@pytest.mark.parametrize("where", ["write", "exchange", "sync"])
+async def test_a_swap_that_fails_at_the_folders_leaves_both_as_they_were(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Kept()
+    versions = opened(tmp_path, kept)
+    await versions.fork(PRODUCTION, None, wanted=["postgres"])
+    await versions.fork(ONE, PRODUCTION, wanted=["postgres"])
+    kept.has |= {PRODUCTION: "production", ONE: "one"}
+    (versions.place(ONE) / "files" / "mark").touch()
+    exchange = durable.exchange
+
+    def full(*places: Path) -> None:
+        monkeypatch.undo()
+        if where == "sync":
+            exchange(*places)
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(durable, "exchange" if where == "sync" else where, full)
+    if where == "write":  # that one is asked for by who keeps what versions have beside them, too
+        monkeypatch.setattr(Beside, "_write", lambda *_: None)
+    with pytest.raises(OSError, match="full"):
+        await versions.swap(PRODUCTION, ONE)
+    assert kept.has == {PRODUCTION: "production", ONE: "one"}
+    assert (versions.place(ONE) / "files" / "mark").exists()
+    assert not await versions.undo_swap(PRODUCTION)
+
+
+async def test_a_swap_whose_caller_is_cancelled_in_its_midst_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Kept()
+    versions = opened(tmp_path, kept)
+    await versions.fork(PRODUCTION, None, wanted=["postgres"])
+    await versions.fork(ONE, PRODUCTION, wanted=["postgres"])
+    kept.has |= {PRODUCTION: "production", ONE: "one"}
+    (versions.place(ONE) / "files" / "mark").touch()
+    begun, exchange = threading.Event(), durable.exchange
+
+    def slowly(one: Path, other: Path) -> None:
+        begun.set()
+        time.sleep(0.2)
+        exchange(one, other)
+
+    monkeypatch.setattr(durable, "exchange", slowly)
+    swapping = asyncio.create_task(versions.swap(PRODUCTION, ONE))
+    await until(begun.is_set)
+    for _ in range(2):  # who ends a server may say so again
+        swapping.cancel()
+        await asyncio.sleep(0.05)
+    with pytest.raises(asyncio.CancelledError):
+        await swapping
+    assert kept.has == {PRODUCTION: "production", ONE: "one"}
+    assert (versions.place(ONE) / "files" / "mark").exists()
+    assert not await versions.undo_swap(PRODUCTION)
 
 
 @pytest.mark.parametrize("step", ["settle", "remove", "swapped"])
