@@ -119,10 +119,11 @@ class Versions:
             self.lines.clear(version, (self._folder / f"{version}{SNAPSHOTS}").glob("*"))
 
     async def clear_passing(self) -> None:
-        """Drop the versions of promotes that nobody ended."""
+        """Drop the versions of promotes that nobody ended; not what could not be put back yet."""
+        stays = self._unsettled().values()
         for start in PASSING:
             for place in self._folder.glob(f"{start}*"):
-                if SNAPSHOTS not in place.name:
+                if SNAPSHOTS not in place.name and place.name not in stays:
                     await self.drop(place.name)
 
     async def close(self) -> None:
@@ -284,6 +285,9 @@ class Versions:
             if not note.name.endswith(".new")
         }
 
+    def _unsettled(self) -> dict[str, str]:
+        return self.beside.swaps | self.swapping()
+
     async def undo_swap(self, version: str) -> bool:
         """Take back a swap that does not hold yet; False if there is none. Nobody uses either version now."""
         other = self.swapping().get(version, version)
@@ -294,7 +298,7 @@ class Versions:
     async def undo_swaps(self, holds: str) -> list[str]:
         """After a crash: the versions whose swap was taken back. One with the version `holds` is left as it is."""
         undone = []
-        for version, other in sorted((self.beside.swaps | self.swapping()).items()):
+        for version, other in sorted(self._unsettled().items()):
             if other == holds or self.beside.is_settled(version):
                 await self.swapped(version)
             elif await self._undone(version):
@@ -322,9 +326,18 @@ class Versions:
         return self._folder / f"{SWAPPING}{check_version(version)}"
 
     async def drop(self, version: str, force: bool = False) -> None:
-        """Remove a version and its snapshots; nothing happens if it is not there. Production only by force."""
+        """Remove a version and its snapshots; nothing happens if it is not there. Production only by force.
+
+        Raises Conflict for the other one of a swap that does not hold: it has what is to be put back.
+        """
         if version == PRODUCTION and not force:
             raise Conflict("Production's data is not dropped.", "Only with force.")
+        for swapped, other in self._unsettled().items():
+            if other == version:
+                raise Conflict(
+                    f"What {swapped[:40]} had before a change that failed is kept as {version[:40]}.",
+                    "It is put back at the next start of lazycloud.",
+                )
         places = [self.place(version), self._snapshots(version), self._folder / f"{version}{ARCHIVE}"]
         async with self._making(version):  # whoever wanted it may be gone, and its copy goes on to its end
             async with self.lines.still(version):

@@ -14,7 +14,7 @@ from lazycloud.data import durable
 from lazycloud.data.beside import Beside
 from lazycloud.data.names import PRODUCTION
 from lazycloud.data.versions import Versions
-from lazycloud.errors import NotFound, StepFailed
+from lazycloud.errors import Conflict, NotFound, StepFailed
 
 from .conftest import until
 
@@ -317,6 +317,30 @@ async def test_a_swap_whose_caller_is_cancelled_in_its_midst_is_none(
     assert kept.has == {PRODUCTION: "production", ONE: "one"}
     assert (versions.place(ONE) / "files" / "mark").exists()
     assert not await versions.undo_swap(PRODUCTION)
+
+
+async def test_what_cannot_be_put_back_while_a_server_is_away_is_not_dropped(tmp_path: Path) -> None:
+    kept, fork = Kept(), "migration-1"
+    versions = opened(tmp_path, kept)
+    await versions.fork(PRODUCTION, None, wanted=["postgres"])
+    await versions.fork(fork, PRODUCTION, wanted=["postgres"])
+    kept.has |= {PRODUCTION: "production", fork: "migrated"}
+    (versions.place(fork) / "files" / "mark").touch()
+    await versions.swap(PRODUCTION, fork)
+    kept.away = True
+    with pytest.raises(StepFailed):
+        await versions.undo_swap(PRODUCTION)
+    with pytest.raises(Conflict, match="kept as migration-1"):
+        await versions.drop(fork)
+    again = opened(tmp_path, kept)  # a machine whose server comes up later
+    assert await again.undo_swaps(holds="") == []
+    await again.clear_passing()
+    kept.away = False
+    assert await again.undo_swaps(holds="") == [PRODUCTION]
+    assert kept.has[PRODUCTION] == "production"
+    assert not (again.place(PRODUCTION) / "files" / "mark").exists()
+    await again.clear_passing()
+    assert not again.exists(fork)
 
 
 @pytest.mark.parametrize("step", ["settle", "remove", "swapped"])
