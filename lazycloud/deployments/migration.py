@@ -52,6 +52,7 @@ class Migration:
         """On a fork of production's data, up to workers that are ready. Raises StepFailed."""
         rehearsal = self.fleet.get(self.app, self.commit.id, f"{REHEARSAL}{self.commit.id}")
         before = await self.schemas.summary(self.app, PRODUCTION)
+        await self._demand_none(rehearsal)
         try:
             await self.start(rehearsal)
             after = await self.schemas.summary(self.app, rehearsal.key.version)
@@ -74,8 +75,9 @@ class Migration:
         """
         app, fleet, began = self.app, self.fleet, time.monotonic()
         async with fleet.standstills.of(app.name, PRODUCTION):
-            taken = await self.snapshots.take(app, PRODUCTION, "release", self.who)
             fork = fleet.get(app, self.commit.id, f"{MIGRATION}{self.commit.id}")
+            await self._demand_none(fork)
+            taken = await self.snapshots.take(app, PRODUCTION, "release", self.who)
             try:
                 fork.forked_at = taken["id"]
                 await self.start(fork)
@@ -99,6 +101,11 @@ class Migration:
                 snapshot=taken["id"],
             )
         )
+
+    async def _demand_none(self, fork: Deployment) -> None:
+        """Nothing is left of an earlier try, which would be taken for production's data of now."""
+        if self.app.versions.exists(fork.key.version):
+            await self.fleet.discard(fork)
 
     async def _take_back(self) -> None:
         self.candidate.released = ""
