@@ -66,11 +66,12 @@ class Copy:
         """`folder` is open; `source` is only what it is called."""
         target.mkdir(mode=0o700, exist_ok=True)
         for name in sorted(os.listdir(folder)):
-            # The copy is complete without what vanished since its folder was read: the app removed it.
+            # The copy is complete without what vanished since its folder was read: the app removed it. Where nobody
+            # writes, nothing vanishes but all of it.
             try:
                 self._entry(folder, source / name, target / name)
             except OSError as problem:
-                if problem.errno not in _VANISHED:
+                if self._databases is None or problem.errno not in _VANISHED:
                     raise
         _keep_facts(os.fstat(folder), target)  # last, as each new entry changed its time
 

@@ -36,6 +36,7 @@ from lazycloud.data.names import (
     new_snapshot,
 )
 from lazycloud.data.provider import Provider
+from lazycloud.data.readers import Readers
 from lazycloud.errors import Conflict, DiskFull, NotFound, StepFailed
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Versions:
         self._measuring = asyncio.Lock()
         self._measured: tuple[float, float, Usage | None] = (0.0, 0.0, None)
         self._makers: dict[str, tuple[asyncio.Lock, int]] = {}  # and how many have it, or wait for it
+        self._readers = Readers()
         self._copier = ThreadPoolExecutor(max_workers=2, thread_name_prefix="copy of data")
 
     def __repr__(self) -> str:
@@ -218,8 +220,9 @@ class Versions:
     async def drop_snapshot(self, version: str, snapshot: str) -> None:
         """Nothing happens if there is none."""
         place = self._origin(version, snapshot)
-        await self.lines.forget(version, place)
-        await self._copying(lambda: self._drop([place]))
+        async with self._readers.alone(place):
+            await self.lines.forget(version, place)
+            await self._copying(lambda: self._drop([place]))
         await self.beside.drop_snapshot(version, snapshot)
 
     @contextlib.asynccontextmanager
@@ -257,13 +260,13 @@ class Versions:
 
     async def _swap_all(self, version: str, other: str) -> None:
         places = self.place(version), self.place(other)
-        try:
-            async with self.lines.still(version, other):
+        async with self._readers.alone(*places), self.lines.still(version, other):
+            try:
                 await self.beside.swap(version, other)
                 await self._copying(lambda: self._swap(*places))
-        except BaseException:
-            await self.undo_swap(version)
-            raise
+            except BaseException:
+                await self._take_back(version)
+                raise
 
     def _swap(self, place: Path, other: Path) -> None:
         """What is to be is written down first: it has happened if a folder's number is in the other's place."""
@@ -291,9 +294,15 @@ class Versions:
     async def undo_swap(self, version: str) -> bool:
         """Take back a swap that does not hold yet; False if there is none. Nobody uses either version now."""
         other = self.swapping().get(version, version)
-        async with self.lines.still(version, other):
-            await self.beside.undo_swap(version)
-            return await self._copying(lambda: self._undo_swap(self._swapping(version)))
+        async with (
+            self._readers.alone(self.place(version), self.place(other)),
+            self.lines.still(version, other),
+        ):
+            return await self._take_back(version)
+
+    async def _take_back(self, version: str) -> bool:
+        await self.beside.undo_swap(version)
+        return await self._copying(lambda: self._undo_swap(self._swapping(version)))
 
     async def undo_swaps(self, holds: str) -> list[str]:
         """After a crash: the versions whose swap was taken back. One with the version `holds` is left as it is."""
@@ -339,7 +348,8 @@ class Versions:
                     "It is put back at the next start of lazycloud.",
                 )
         places = [self.place(version), self._snapshots(version), self._folder / f"{version}{ARCHIVE}"]
-        async with self._making(version):  # whoever wanted it may be gone, and its copy goes on to its end
+        # Whoever wanted it may be gone, and its copy goes on to its end.
+        async with self._making(version), self._readers.alone(*places[:2]):
             async with self.lines.still(version):
                 await self._copying(lambda: self._drop(places))
             await self.beside.drop(version)
@@ -439,7 +449,8 @@ class Versions:
         begun = self._begun.pop(place, None)
         making = await self._copying(lambda: _make_aside(place))
         try:
-            note = await self._fill(making, source, origin, frozen)
+            async with self._readers.read(*_read_for(origin)):
+                note = await self._fill(making, source, origin, frozen)
             await self._copying(lambda: _publish(making, place, begun))
         except BaseException as problem:
             await asyncio.shield(self._copying(lambda: _remove([making, begun])))
@@ -482,6 +493,13 @@ class Versions:
                 place.rename(gone / place.name)  # at once, so that nobody sees it half there
                 durable.sync(self._folder)
                 shutil.rmtree(gone, ignore_errors=True)
+
+
+def _read_for(origin: Path | None) -> list[Path]:
+    """What is to stay for a copy: of a snapshot also the folder with all of its version."""
+    if origin is None:
+        return []
+    return [origin, origin.parent] if origin.parent.name.endswith(SNAPSHOTS) else [origin]
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lazycloud.data import durable
+from lazycloud.data import blocks, durable
 from lazycloud.data.archive import Archive
 from lazycloud.data.line import Line, Marks
 from lazycloud.data.versions import Versions
@@ -540,6 +540,32 @@ async def test_a_version_that_is_dropped_while_it_is_made_is_gone_afterwards(
     await versions.close()
     assert not versions.exists(COMMIT)
     assert leftovers(versions) == []
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_copy_of_a_snapshot_that_is_dropped_meanwhile_is_whole(
+    versions: Versions, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await versions.fork(COMMIT, None)
+    write_rows(versions, COMMIT, "one")
+    for number in range(4):
+        (files(versions, COMMIT) / f"{number}").write_text("here")
+    snapshot = await versions.snapshot(COMMIT)
+    begun, give = threading.Event(), blocks.give
+
+    def slowly(source: int, target: int) -> bool:
+        begun.set()
+        time.sleep(0.1)
+        return give(source, target)
+
+    monkeypatch.setattr(blocks, "give", slowly)
+    making = asyncio.create_task(versions.fork(OTHER, COMMIT, snapshot.id))
+    await until(begun.is_set)
+    await (versions.drop(COMMIT) if whole else versions.drop_snapshot(COMMIT, snapshot.id))
+    await making
+    assert rows(versions, OTHER) == ["one"]
+    assert len(list(files(versions, OTHER).iterdir())) == 4
+    assert versions.snapshots(COMMIT) == []
 
 
 async def test_production_is_dropped_only_by_force(versions: Versions) -> None:
