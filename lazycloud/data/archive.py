@@ -19,14 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lazycloud.data import blocks, durable, image, wal
-from lazycloud.data.wal import FRAME, Mark
+from lazycloud.data.wal import FRAME, HEADER, Mark
 from lazycloud.errors import Unavailable
 
 BASE, WAL, FACTS = "base", "wal", "facts.json"
 # Bytes of a base that is copied for each generation where the file system cannot clone it: some times its WAL, which
 # has to be kept otherwise.
 SMALL = 16_000_000
-PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -141,12 +140,15 @@ class Archive:
         begin = stored.reached.end if stored.reached else 0
         if mark.end <= begin or mark == stored.start:
             return
-        if stored.reached and stored.reached[:2] != mark[:2]:
+        if stored.reached and (*stored.reached[:2], stored.reached.page_size) != (*mark[:2], mark.page_size):
             raise Unavailable("The WAL has started over since it was copied.")
         with (self._folder / generation / WAL).open("r+b" if begin else "wb") as made:
             made.seek(begin)
-            for at in range(begin, mark.end, PIECE):
-                made.write(os.pread(log, min(PIECE, mark.end - at), at))
+            if not begin:
+                made.write(os.pread(log, HEADER, 0))
+            for data in wal.pieces(log, mark, begin):
+                wal.demand_salts(data, mark)
+                made.write(data)
             if made.tell() != mark.end:
                 raise Unavailable(f"The WAL is shorter than frame {mark.frame:,}.")
         self._demand_reached(generation, mark)

@@ -204,14 +204,27 @@ def walk_to(wal: int, mark: Mark) -> Walk:
     return walk
 
 
-def pieces(wal: int, mark: Mark) -> Iterator[bytes]:
-    """The frames up to the mark, some at a time."""
-    return _read(wal, FRAME + mark.page_size, mark.end)
+def pieces(wal: int, mark: Mark, begin: int = 0) -> Iterator[bytes]:
+    """The frames up to the mark, some at a time; from where another mark of the same WAL ends, or the first."""
+    return _read(wal, FRAME + mark.page_size, mark.end, begin or HEADER)
 
 
-def _read(wal: int, step: int, end: int) -> Iterator[bytes]:
-    """Whole frames of `step` bytes, up to a place in the file, or where it ends."""
-    at, some = HEADER, max(PIECE // step, 1) * step
+def demand_salts(data: bytes, mark: Mark) -> None:
+    """Raises Unavailable unless these are whole frames of the mark's WAL, as far as their salts tell.
+
+    What is copied without being read otherwise may be no WAL, and a hole of any size in a file takes no room.
+    """
+    if not _have_salts(data, FRAME + mark.page_size, struct.pack(">2I", *mark[:2])):
+        raise Unavailable("The WAL is damaged: there are frames of none in it.")
+
+
+def _have_salts(data: bytes, step: int, salts: bytes) -> bool:
+    return array("Q", data)[1 :: step // 8].tobytes() == salts * (len(data) // step)
+
+
+def _read(wal: int, step: int, end: int, begin: int = HEADER) -> Iterator[bytes]:
+    """Whole frames of `step` bytes, from and up to a place in the file, or to where it ends."""
+    at, some = begin, max(PIECE // step, 1) * step
     while data := os.pread(wal, min(some, end - at), at) if at < end else b"":
         whole = data[: len(data) // step * step]
         if not whole:
@@ -271,7 +284,7 @@ class Walk:
         """
         step = FRAME + self.page_size
         count, salts = len(data) // step, self.header[16:24]
-        if array("Q", data)[1 :: step // 8].tobytes() != salts * count:
+        if not _have_salts(data, step, salts):
             self.has_ended = True
             return
         self.frame += count
