@@ -32,6 +32,7 @@ MAY_KNOW = {
     "events": {"allowance"},
     "findings": set(),
     "spans": {"errors"},
+    "trees": set(),
     "upkeep": {"allowance", "blobs", "errors", "spans"},
     "workforce": {"allowance", "errors"},
     "container": {"errors"},
@@ -44,7 +45,7 @@ MAY_KNOW = {
     "blobs": {"errors"},
     "build": {"blobs", "errors", "hosts", "processes", "spans", "walls"},
     "workers": {"container", "errors", "findings", "processes", "walls", "workforce"},
-    "data": {"allowance", "blobs", "errors", "findings", "processes", "spans", "walls"},
+    "data": {"allowance", "blobs", "errors", "findings", "processes", "spans", "trees", "walls"},
     "deployments": {
         "blobs",
         "build",
@@ -59,6 +60,7 @@ MAY_KNOW = {
         "errors",
         "findings",
         "processes",
+        "trees",
         "upkeep",
         "walls",
         "workforce",
@@ -89,6 +91,7 @@ MAY_KNOW = {
         "events",
         "errors",
         "findings",
+        "trees",
         "walls",
         "workforce",
     }

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from lazycloud import trees
 from lazycloud.allowance import in_words
 from lazycloud.config import Config
 from lazycloud.data import tools
@@ -150,7 +151,7 @@ def _aside(app: App) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        trees.remove(folder)
 
 
 async def _send(request: web.Request, file: Path, name: str, note: str) -> web.StreamResponse:

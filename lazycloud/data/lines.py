@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from lazycloud import trees
 from lazycloud.data.files import Copy
 from lazycloud.data.holding import PROGRAM, Enclosed
 from lazycloud.data.line import COPIES, FILES, KEPT, Line, Marks
@@ -192,6 +193,6 @@ def _moment(frozen: Path) -> _Moment | None:
 def _empty(folder: Path) -> None:
     for place in list(folder.iterdir()):
         if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
+            trees.remove(place)
         else:
             place.unlink()

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lazycloud import trees
 from lazycloud.data import durable, image
 from lazycloud.data.beside import Beside
 from lazycloud.data.extents import Usage, usage
@@ -113,9 +114,7 @@ class Versions:
             f"*{SNAPSHOTS}/{MAKING}*",
         ):
             for leftover in self._folder.glob(pattern):
-                if leftover.is_symlink():
-                    leftover.unlink()
-                shutil.rmtree(leftover, ignore_errors=True)
+                trees.remove(leftover)
         for archive in self._folder.glob(f"*{ARCHIVE}"):
             version = archive.name.removesuffix(ARCHIVE)
             self.lines.clear(version, (self._folder / f"{version}{SNAPSHOTS}").glob("*"))
@@ -135,7 +134,7 @@ class Versions:
         await self.lines.close()
         await asyncio.to_thread(self._copier.shutdown, cancel_futures=True)
         for making in self._begun.values():
-            shutil.rmtree(making, ignore_errors=True)
+            trees.remove(making)
         self._begun.clear()
         for begun in list(self._links):
             self._unlink(begun)
@@ -239,7 +238,7 @@ class Versions:
                 await self.beside.unfold(version, at, place)
             yield place
         finally:
-            await asyncio.shield(self._copying(lambda: shutil.rmtree(place, ignore_errors=True)))
+            await asyncio.shield(self._copying(lambda: trees.remove(place)))
 
     async def swap(self, version: str, other: str) -> None:
         """Each has what the other had, at once; snapshots stay. Nobody uses either now.
@@ -492,7 +491,7 @@ class Versions:
                 gone = Path(tempfile.mkdtemp(prefix=DROPPING, dir=self._folder))
                 place.rename(gone / place.name)  # at once, so that nobody sees it half there
                 durable.sync(self._folder)
-                shutil.rmtree(gone, ignore_errors=True)
+                trees.remove(gone)
 
 
 def _read_for(origin: Path | None) -> list[Path]:
@@ -549,14 +548,14 @@ def _publish(making: Path, place: Path, begun: Path | None) -> None:
 def _remove(folders: Iterable[Path | None]) -> None:
     for folder in folders:
         if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+            trees.remove(folder)
 
 
 def _move_all(making: Path, seen: Path) -> None:
     """In place of whatever is there. Raises OSError when somebody puts more there meanwhile."""
     for planted in list(seen.iterdir()):
         if planted.is_dir() and not planted.is_symlink():
-            shutil.rmtree(planted)
+            trees.remove(planted)
         else:
             planted.unlink()
     for made in list(making.iterdir()):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lazycloud import store
+from lazycloud import store, trees
 from lazycloud.data.names import PRODUCTION, REHEARSAL
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
@@ -375,6 +374,6 @@ def _wrote(last: Sequence[str]) -> str:
 def _empty(place: Path) -> None:
     for entry in list(place.iterdir()):
         if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
+            trees.remove(entry)
         else:
             entry.unlink()

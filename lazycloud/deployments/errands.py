@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from lazycloud import trees
 from lazycloud.config import Config
 from lazycloud.deployments.deploy import Deploy
 from lazycloud.deployments.deployment import Deployment
@@ -133,7 +133,7 @@ class Errands:
         self._running.pop(name, None)
         deployment.errands.pop(name, None)
         self._fleet.let_servers_rest(deployment)
-        shutil.rmtree(scratch, ignore_errors=True)
+        trees.remove(scratch)
 
     def _tell_start(self, deployment: Deployment, command: str, who: str) -> float:
         shown = command if len(command) <= SHOWN else f"{command[:SHOWN]}…"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -16,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy.sql import Executable
 
-from lazycloud import processes, store
+from lazycloud import processes, store, trees
 from lazycloud.allowance import in_words
 from lazycloud.build.commit import SHORT
 from lazycloud.build.disk import FULL, disk_full
@@ -666,7 +665,7 @@ class Fleet:
             return
         self.let_servers_rest(deployment)
         for folder in self._config.scratch_folders(deployment.id):
-            shutil.rmtree(folder, ignore_errors=True)
+            trees.remove(folder)
 
     def _clear_scratch(self) -> None:
         """What workers that are gone left in their temporary folders."""
@@ -674,7 +673,7 @@ class Fleet:
         live = {folder for one in workers for folder in self._config.scratch_folders(one.id)}
         for folder in (self._config.home / "scratch").glob("*"):
             if folder not in live:
-                shutil.rmtree(folder, ignore_errors=True)
+                trees.remove(folder)
 
 
 async def _unless_unavailable(work: Coroutine[None, None, None]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import signal
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lazycloud
+from lazycloud import trees
 from lazycloud.errors import BadInput, DiskFull, LazycloudError, StepFailed
 from lazycloud.processes import signal_group
 from lazycloud.walls.sandbox import SYSTEM_PATH, Sandbox
@@ -162,4 +162,4 @@ def _scratch(room: Path) -> Iterator[Path]:
     try:
         yield scratch
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        trees.remove(scratch)

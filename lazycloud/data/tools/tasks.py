@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from lazycloud import trees
 from lazycloud.data.tools.process import USUAL, Limits, run
 from lazycloud.data.tools.shapes import Difference, Schema, Summary
 from lazycloud.errors import BadInput, Conflict
@@ -111,6 +111,6 @@ async def import_(
 def _clear(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
+            trees.remove(entry)
         else:
             entry.unlink(missing_ok=True)
