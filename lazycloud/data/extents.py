@@ -21,6 +21,8 @@ _AT_ONCE = 256  # extents that are asked for in one call
 _LAST = 0x1
 _NOWHERE = 0x2 | 0x4 | 0x100 | 0x200  # unknown, not written yet, within a block: no place of its own
 BLOCK = 512  # bytes that st_blocks counts in
+DEEPEST = 200  # folders in each other that are looked into: each takes a descriptor meanwhile
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Extent = tuple[tuple[int, int], int, int]
 """A device and 0, or a file that shares nothing with others: device and inode; from, up to: bytes."""
@@ -64,15 +66,27 @@ def shared(held: Mapping[str, Iterable[Extent]]) -> Usage:
 
 
 def _below(folder: Path) -> Iterator[Extent]:
-    """What goes meanwhile counts nothing; no link is followed."""
-    if not folder.is_dir():
-        return
-    for _, _, names, directory in os.fwalk(folder, follow_symlinks=False):
-        for name in names:
-            with contextlib.suppress(OSError):
-                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode) and found.st_blocks:
-                    yield from _of_file(name, directory)
+    """What goes meanwhile, or cannot be looked at, counts nothing; no link is followed."""
+    with contextlib.suppress(OSError):
+        top = os.open(folder, _FOLDER)
+        try:
+            yield from _in(top, 0)
+        finally:
+            os.close(top)
+
+
+def _in(folder: int, depth: int) -> Iterator[Extent]:
+    for name in os.listdir(folder):
+        with contextlib.suppress(OSError):
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISREG(found.st_mode) and found.st_blocks:
+                yield from _of_file(name, folder)
+            elif stat.S_ISDIR(found.st_mode) and depth < DEEPEST:
+                inner = os.open(name, _FOLDER, dir_fd=folder)
+                try:
+                    yield from _in(inner, depth + 1)
+                finally:
+                    os.close(inner)
 
 
 def _of_file(name: str, directory: int) -> list[Extent]:

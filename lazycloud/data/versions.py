@@ -379,8 +379,9 @@ class Versions:
     def used(self, version: str) -> float:
         """Unix time of its last change that a look at its folder tells; 0.0 if it is not there."""
         try:
-            return max(each.stat().st_mtime for each in (self.place(version), self.place(version) / DATABASE))
-        except FileNotFoundError:
+            place = self.place(version)
+            return max(each.stat(follow_symlinks=False).st_mtime for each in (place, place / DATABASE))
+        except OSError:
             return 0.0
 
     def place(self, version: str) -> Path:
@@ -448,8 +449,14 @@ class Versions:
         begun = self._begun.pop(place, None)
         making = await self._copying(lambda: _make_aside(place))
         try:
-            async with self._readers.read(*_read_for(origin)):
-                note = await self._fill(making, source, origin, frozen)
+            try:
+                async with self._readers.read(*_read_for(origin)):
+                    note = await self._fill(making, source, origin, frozen)
+            except RecursionError as problem:
+                raise StepFailed(
+                    f"Folders of the data of {source[:40]} are too deep within each other to be copied.",
+                    "Let the app keep its files less deep.",
+                ) from problem
             await self._copying(lambda: _publish(making, place, begun))
         except BaseException as problem:
             await asyncio.shield(self._copying(lambda: _remove([making, begun])))
@@ -617,13 +624,14 @@ def _make_aside(place: Path) -> Path:
 
 
 def _size(place: Path) -> int:
-    """Bytes of the regular files below a folder; 0 if it is not there. What vanishes meanwhile counts nothing."""
-    total = 0
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(place):
-            with contextlib.suppress(FileNotFoundError):
-                if entry.is_dir(follow_symlinks=False):
-                    total += _size(Path(entry.path))
-                elif entry.is_file(follow_symlinks=False):
-                    total += entry.stat(follow_symlinks=False).st_size
+    """Bytes of the regular files below a folder. What cannot be looked at, or vanishes meanwhile, counts nothing."""
+    total, waiting = 0, [str(place)]
+    while waiting:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(waiting.pop()):
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
     return total

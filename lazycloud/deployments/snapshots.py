@@ -296,17 +296,19 @@ def changed_since(place: Path, at: float, most: int = FILES_MOST) -> bool:
             idle = entry.name.endswith("-shm") or (entry.name.endswith("-wal") and not found.st_size)
             if not idle and max(found.st_mtime, found.st_ctime) > at - GRAIN:
                 return True
-    except FileNotFoundError:  # it goes just now
+    except OSError:  # it goes just now, or cannot be looked at
         return True
     return False
 
 
 def _below(place: Path) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(place) as entries:
-        for entry in entries:
-            yield entry
-            if entry.is_dir(follow_symlinks=False):
-                yield from _below(Path(entry.path))
+    waiting = [str(place)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
 
 
 def _no_snapshot(version: str, meant: Point, rows: Iterable[Row]) -> NotFound:

@@ -21,7 +21,9 @@ from lazycloud.data import blocks, durable
 from lazycloud.data.archive import Archive
 from lazycloud.data.line import Line, Marks
 from lazycloud.data.versions import Versions
+from lazycloud.deployments.snapshots import changed_since
 from lazycloud.errors import BadInput, Conflict, NotFound, StepFailed, Unavailable
+from tests.test_trees import deep
 
 from .conftest import Write, until
 from .contents import COMMIT, OTHER, database, files, leftovers, rows, write_bulk, write_rows
@@ -681,3 +683,31 @@ async def test_what_versions_take_is_told_with_their_snapshots(versions: Version
     found = await versions.usage()
     assert set(found.own) == {"production", COMMIT}
     assert found.total >= 1_000_000 and sum(found.own.values()) <= found.total
+
+
+async def test_folders_that_are_too_deep_or_closed_stop_nobody(versions: Versions) -> None:
+    """An app makes some thousand in a moment."""
+    await versions.fork("production", None)
+    await versions.fork("e" * 40, "production")
+    deep(versions.place("e" * 40) / "files" / "deep")
+    database(versions, "e" * 40).unlink()
+    database(versions, "e" * 40).symlink_to("database.sqlite")
+    assert versions.used("e" * 40) > 0
+    size = await versions.size("production")
+    assert await versions.size("e" * 40) == 0 < size
+    assert (await versions.usage()).own["production"] > 0
+    assert changed_since(versions.place("e" * 40), 0)
+    with pytest.raises(StepFailed, match="is a link"):
+        await versions.fork("f" * 40, "e" * 40)
+    database(versions, "e" * 40).unlink()
+    with pytest.raises(StepFailed, match="too deep"):
+        await versions.fork("f" * 40, "e" * 40)
+    await versions.drop("e" * 40)
+    assert leftovers(versions) == []
+
+
+async def test_a_start_clears_what_is_deep(versions: Versions) -> None:
+    await versions.fork("production", None)
+    deep(versions.place("production").parent / ".dropping-x")
+    versions.clear_leftovers()
+    assert leftovers(versions) == []
