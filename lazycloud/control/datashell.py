@@ -23,6 +23,15 @@ from lazycloud.workers.errand import Errand
 from lazycloud.workers.worker import Launch
 
 SCHEME = "sqlite:///"
+PLAIN = (
+    "PATH",
+    "LANG",
+    "HOME",
+    "TMPDIR",
+    "TZ",
+    "TERM",
+    "LAZYCLOUD_WORKER",
+)  # variables that tell nothing of an app
 
 # python -m sqlite3 is there from 3.12 on; what it is given is a copy, if it is to change nothing.
 _PROGRAM = """
@@ -81,16 +90,19 @@ def _program(read_only: bool) -> str:
 
 
 def _on(launch: Launch, place: Path) -> Launch:
-    """The same, with data elsewhere. Raises BadInput where the data are not files."""
+    """With data elsewhere, and nothing else of what its workers have: a copy is shown to more people than these are.
+
+    So neither the app's variables nor the server of a Redis. Raises BadInput where the data are not files.
+    """
     if not launch.environment["DATABASE_URL"].startswith(SCHEME):
         raise BadInput(
             "Only SQLite databases can be opened as they were.",
             "`lazycloud data fork` gives the data of a snapshot to a commit, or export them.",
         )
     environment = {
-        **launch.environment,
+        **{name: text for name, text in launch.environment.items() if name in PLAIN},
         "DATABASE_URL": f"{SCHEME}{place / DATABASE}",
         "DATA_DIR": str(place / FILES),
     }
     view = replace(launch.view, write=(place,)) if launch.view else None
-    return replace(launch, environment=environment, view=view, data=(place, *launch.data[1:]))
+    return replace(launch, environment=environment, view=view, data=(place, *launch.data[1:]), reaches=())
