@@ -150,6 +150,7 @@ class _Tar:
             raise BadInput(f"The tar cannot be read: {problem}.") from problem
         for member, place in self._links:
             with self._once(member):
+                self._demand_inside(member, place.parent)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.symlink_to(member.linkname)
         for member, place in self._links:  # it may lead to another one
@@ -178,6 +179,15 @@ class _Tar:
         place = self._folder.joinpath(*parts)
         with self._once(member):
             self._make(tar, member, place)
+
+    def _demand_inside(self, member: tarfile.TarInfo, parent: Path) -> None:
+        """Whether there is, or will be, a folder of ours: it may be a link that was made a moment ago."""
+        try:
+            inside = parent.resolve().is_relative_to(self._folder.resolve() / FILES)
+        except (OSError, RuntimeError):  # it leads to itself
+            inside = False
+        if not inside:
+            raise _refused(member, "is in a link that leads out of the data")
 
     @contextlib.contextmanager
     def _once(self, member: tarfile.TarInfo) -> Iterator[None]:

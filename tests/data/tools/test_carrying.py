@@ -337,6 +337,10 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, to: str = "", size: int = 0
         ),
         ([member("files/a", tarfile.SYMTYPE, "b"), member("files/b", tarfile.SYMTYPE, "a")], "leads out"),
         ([member("files", tarfile.SYMTYPE, "/etc")], "leads out"),
+        (
+            [member("files/a", tarfile.SYMTYPE, "../.."), member("files/a/planted", tarfile.SYMTYPE, "x")],
+            "leads out",
+        ),
         ([member("files/x", tarfile.SYMTYPE, "/etc/passwd")], "leads out"),
         ([member("files/x", tarfile.SYMTYPE, "../../y")], "leads out"),
         ([member("files/a"), member("files/a")], "there twice"),
