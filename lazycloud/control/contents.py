@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -100,7 +101,8 @@ class Contents:
             told: list[tools.Imported] = []
 
             async def fill(place: Path) -> None:
-                told.append(await tools.import_(file, place, kind=kind, walls=self._walls, limits=LONG))
+                limits = replace(LONG, disk=min(LONG.disk, self._demand_room(place, 0)))
+                told.append(await tools.import_(file, place, kind=kind, walls=self._walls, limits=limits))
 
             replaced = await self._changes.fill(app, version, fill, size, who)
         return replaced, told[0]
@@ -120,16 +122,20 @@ class Contents:
             raise BadInput("The file is empty.", "Send what `lazycloud data export` wrote, or sqlite3.")
         return size
 
-    def _demand_room(self, folder: Path, needed: int) -> None:
-        """Twice what comes is needed: it is kept until it has become data."""
+    def _demand_room(self, folder: Path, needed: int) -> int:
+        """Twice what comes is needed: it is kept until it has become data. The bytes that may be written.
+
+        What comes may be packed, and become many times as much.
+        """
         disk = shutil.disk_usage(folder)
         reserve = self._config.disk.reserve.of(disk.total)
-        if disk.free - 2 * needed < reserve:
+        if disk.free - 2 * needed <= reserve:
             raise TooLarge(
                 f"The disk has {in_words(disk.free)} free, of which {in_words(reserve)} are kept free: "
                 "the file does not fit.",
                 "`lazycloud disk` tells where it went.",
             )
+        return disk.free - reserve
 
 
 def _demand_files(app: App, *data: Data) -> None:
