@@ -6,14 +6,16 @@ A version is read as a copy that nobody else uses; what comes in is looked throu
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from aiohttp import web
@@ -21,14 +23,14 @@ from aiohttp import web
 from lazycloud import trees
 from lazycloud.allowance import in_words
 from lazycloud.config import Config
-from lazycloud.data import tools
+from lazycloud.data import tools, within
 from lazycloud.data.names import PRODUCTION
 from lazycloud.data.tools.process import Limits
 from lazycloud.data.versions import READING
 from lazycloud.deployments.app import App
 from lazycloud.deployments.changes import Changes, Replaced
 from lazycloud.deployments.snapshots import Data, Snapshots, shown
-from lazycloud.errors import BadInput, TooLarge
+from lazycloud.errors import BadInput, StepFailed, TooLarge
 from lazycloud.events import EventLog, VersionExported
 from lazycloud.walls.sandbox import Sandbox
 
@@ -160,7 +162,22 @@ def _aside(app: App) -> Iterator[Path]:
         trees.remove(folder)
 
 
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """A regular file, and no link. Raises StepFailed."""
+    try:
+        with within.opened(file.parent, file.parent, within.FOLDER) as folder:
+            descriptor = os.open(file.name, within.FILE, dir_fd=folder)
+    except OSError as problem:
+        raise StepFailed(f"What was to be sent is not there: {problem.strerror}.") from problem
+    with os.fdopen(descriptor, "rb") as data:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StepFailed("What was to be sent is no file.")
+        yield data
+
+
 async def _send(request: web.Request, file: Path, name: str, note: str) -> web.StreamResponse:
+    """Who wrote the file had read what an app wrote: it may have been led to leave a link there."""
     response = web.StreamResponse(
         headers={
             "Content-Type": "application/octet-stream",
@@ -169,9 +186,9 @@ async def _send(request: web.Request, file: Path, name: str, note: str) -> web.S
             **({"Lazycloud-Note": quote(note)} if note else {}),
         }
     )
-    response.content_length = file.stat().st_size
-    await response.prepare(request)
-    with file.open("rb") as data:
+    with _opened(file) as data:
+        response.content_length = os.fstat(data.fileno()).st_size
+        await response.prepare(request)
         while piece := await asyncio.to_thread(data.read, PIECE):
             await response.write(piece)
     await response.write_eof()

@@ -1,5 +1,6 @@
 """Data that go out as a file, and come in as one."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,8 +9,23 @@ import pytest
 
 from lazycloud.config import Config
 from lazycloud.control import contents
-from lazycloud.control.contents import Contents
+from lazycloud.control.contents import Contents, _opened
 from lazycloud.data import tools
+from lazycloud.errors import StepFailed
+
+
+def test_only_a_file_is_sent(tmp_path: Path) -> None:
+    """The process that wrote it had read a database of an app, and may be that app's by then."""
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "data").symlink_to("secret")
+    with pytest.raises(StepFailed), _opened(tmp_path / "data"):
+        pass
+    (tmp_path / "data").unlink()
+    os.mkfifo(tmp_path / "data")
+    with pytest.raises(StepFailed), _opened(tmp_path / "data"):
+        pass
+    with _opened(tmp_path / "secret") as file:
+        assert file.read() == b"secret"
 
 
 async def test_what_comes_may_become_no_more_than_the_disk_can_spare(
