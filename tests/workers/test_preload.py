@@ -22,6 +22,7 @@ from lazycloud.workers.ports import Ports
 from lazycloud.workers.preload import parent as parent_module
 from lazycloud.workers.preload import parents
 from lazycloud.workers.preload.parents import Parents
+from lazycloud.workers.preload.start import Venv
 from lazycloud.workers.process import ProcessWorker as Worker
 
 from .conftest import until
@@ -434,3 +435,25 @@ async def test_nobody_waits_in_an_environment_that_is_removed(stand: Stand) -> N
     assert not parent.is_gone
     await stand.parents.leave(stand.venv.memory.parent)
     assert parent.is_gone and not psutil.pid_exists(parent.pid)
+
+
+def test_what_another_environment_noted_may_go_while_it_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, modules in (("older", "json\n"), ("newer", "csv\n")):
+        notes = tmp_path / name / "preload/imports"
+        notes.parent.mkdir(parents=True)
+        notes.write_text(modules)
+    changed = parents._changed
+
+    def going(path: Path) -> float:
+        at = 2.0 if "newer" in str(path) else 1.0
+        if at == 2.0:
+            path.unlink()
+            assert changed(path) == 0.0
+        return at
+
+    monkeypatch.setattr(parents, "_changed", going)
+    own, guess = parents._notes(Venv(tmp_path / "own", tmp_path / "own/preload"))
+    assert not own.exists()
+    assert guess.read_text() == "json\n"

@@ -179,6 +179,14 @@ class Parents:
         self._retired = {each for each in (*self._retired, parent) if not each.is_gone}
 
 
+def _changed(path: Path) -> float:
+    """Unix time; 0.0 of what is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _notes(venv: Venv) -> list[Path]:
     """Files that name what workers import: the environment's own, and before there is one, a guess.
 
@@ -187,8 +195,11 @@ def _notes(venv: Venv) -> list[Path]:
     own, guess = venv.memory / NOTES, venv.memory / GUESS
     if not own.exists() and not guess.exists():
         others = venv.memory.parent.parent.glob(f"*/{venv.memory.name}/{NOTES}")
-        if newest := max(others, key=lambda path: path.stat().st_mtime, default=None):
-            guess.parent.mkdir(parents=True, exist_ok=True)
-            with newest.open("rb") as notes:
-                guess.write_bytes(notes.read(LARGEST))
+        for newest in sorted(others, key=_changed, reverse=True):
+            with contextlib.suppress(FileNotFoundError):  # it went, as environments do
+                with newest.open("rb") as file:
+                    notes = file.read(LARGEST)
+                guess.parent.mkdir(parents=True, exist_ok=True)
+                guess.write_bytes(notes)
+                break
     return [own, guess]
