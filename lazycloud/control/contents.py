@@ -100,6 +100,7 @@ class Contents:
         with _aside(app) as folder:
             file = folder / "data"
             size = await self._receive(request, file)
+            self._changes.demand_fillable(app, version)  # it may have come to some meanwhile
             told: list[tools.Imported] = []
 
             async def fill(place: Path) -> None:

@@ -203,15 +203,12 @@ async def test_a_version_without_data_can_be_filled_and_one_with_data_is_kept(sc
     assert scene.snapshots.of(scene.app)[0]["id"] == replaced.before and not scene.leftovers()
 
 
-async def test_what_has_data_in_postgres_too_is_not_filled(
+async def test_what_has_data_in_postgres_too_is_not_filled_by_a_file(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fill(place: Path) -> None: ...
-
     monkeypatch.setattr(scene.versions.beside, "of", lambda version: ["postgres"])
     with pytest.raises(Conflict, match="production also has data in postgres"):
-        await scene.changes.fill(scene.app, "production", fill, 100, "Ada")
-    assert scene.notes() == ["old", "new"]
+        scene.changes.demand_fillable(scene.app, "production")
 
 
 async def test_what_cannot_be_filled_changes_nothing(scene: Scene) -> None:

@@ -68,7 +68,15 @@ async def test_what_an_earlier_one_left_is_not_taken_for_the_data_of_now(version
     snapshots: Any = Snapshots(versions)
     events: Any = SimpleNamespace(append=lambda event: None)
     migration = Migration(
-        app, commit, candidate, "Ada", fleet, snapshots, SimpleNamespace(), events, fleet.start  # type: ignore[arg-type]
+        app,
+        commit,
+        candidate,
+        "Ada",
+        fleet,
+        snapshots,
+        SimpleNamespace(),
+        events,
+        fleet.start,  # type: ignore[arg-type]
     )
     async with migration.carried_out():
         pass
