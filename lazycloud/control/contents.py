@@ -37,6 +37,7 @@ from lazycloud.walls.sandbox import Sandbox
 PIECE = 1 << 20
 LOOK_EVERY = 16 << 20  # bytes of an upload between two looks at the disk
 FORMATS = ("sqlite", "sql", "tar")
+AT_ONCE = 2  # comparisons
 LONG = Limits(seconds=3600.0)  # for what reads or writes all of the data
 
 Json = dict[str, Any]
@@ -53,12 +54,14 @@ class Contents:
         self._changes = changes
         self._events = events
         self._walls = walls
+        self._comparing = asyncio.Semaphore(AT_ONCE)  # each copies two versions
 
     async def difference(self, app: App, one: Data, other: Data, table: str = "", rows: int = 0) -> Json:
         """What became of one version's data in another, as docs/protocols.md has it."""
         one, other = (self._snapshots.read_from(app, data) for data in (one, other))
         _demand_files(app, one, other)
         async with (
+            self._comparing,
             app.versions.unfolded(one.version, one.snapshot) as before,
             app.versions.unfolded(other.version, other.snapshot) as after,
         ):
