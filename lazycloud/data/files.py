@@ -50,6 +50,7 @@ class Copy:
         self._source = source
         self._target = target
         self._databases = databases
+        self._linked: dict[tuple[int, int], Path] = {}  # files with several names -> their copies
 
     def make(self) -> None:
         """Raises StepFailed for what cannot be read, Unforeseen for another database, OSError for a full disk."""
@@ -100,6 +101,11 @@ class Copy:
             return
         if self._databases is not None and is_database(origin):
             raise Unforeseen(f"{source.name} became a database while the data were copied.", "Try again.")
+        if facts.st_nlink > 1:  # a copy of each name could take any number of times the room
+            first = self._linked.setdefault((facts.st_dev, facts.st_ino), target)
+            if first != target:
+                os.link(first, target, follow_symlinks=False)
+                return
         with target.open("xb") as made:
             blocks.give(origin, made.fileno())
         _keep_facts(facts, target)

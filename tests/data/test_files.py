@@ -70,6 +70,17 @@ def test_a_file_of_holes_takes_no_more_room_in_the_copy(source: Path) -> None:
     assert target.read_bytes().endswith(b"\0end")
 
 
+def test_a_file_of_many_names_is_one_file_in_the_copy(source: Path) -> None:
+    (source / "folder").mkdir()
+    (source / "one").write_text("one")
+    for name in ("two", "folder/three"):
+        os.link(source / "one", source / name)
+    os.link(source / "one", source.with_name("outside"))
+    target = copied(source)
+    assert (target / "one").stat().st_nlink == 3 and (target / "folder" / "three").read_text() == "one"
+    assert (target / "one").stat().st_ino != (source / "one").stat().st_ino
+
+
 def test_a_symlink_is_a_symlink_and_is_not_followed(source: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("secret")
     (source / "to outside").symlink_to(tmp_path / "outside")
