@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 FEW = (
@@ -34,18 +35,28 @@ def taken(places: Sequence[Path]) -> int:
         return int(done.stdout.split()[-2]) if done.stdout else 0
 
 
+@contextlib.contextmanager
+def _going() -> Iterator[None]:
+    """What goes while we look counts nothing; what has too long a path might be anything."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno == errno.ENAMETOOLONG:
+            raise OverflowError from problem
+
+
 def _count(places: Sequence[Path]) -> int:
-    """Raises OverflowError where there are more than a few."""
+    """Raises OverflowError where there are more than a few, or they are deeper than a path can say."""
     size, files = 0, 0
     seen: set[int] = set()
     folders = [str(place) for place in places]
     while folders:
-        with contextlib.suppress(OSError):  # it goes while we look
+        with _going():
             for entry in os.scandir(folders.pop()):
                 files += 1
                 if files > FEW:
                     raise OverflowError
-                with contextlib.suppress(OSError):
+                with _going():
                     stat = entry.stat(follow_symlinks=False)
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
