@@ -66,6 +66,9 @@ class Contents:
             app.versions.unfolded(other.version, other.snapshot) as after,
         ):
             found = await tools.difference(before, after, walls=self._walls, table=table, rows=rows)
+        if not table and (_has_redis(app, one) or _has_redis(app, other)):
+            unread = tools.DatabaseDifference("redis", note="What is in Redis is not compared.")
+            found = replace(found, same=False, databases=(*found.databases, unread))
         return found.as_dict()
 
     async def export(
@@ -90,7 +93,8 @@ class Contents:
                 )
             )
             name = f"{app.name}-{shown(data.version)}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.{kind}"
-            return await _send(request, target, name, exported.note)
+            redis = "Its Redis is not in it." if _has_redis(app, origin) else ""
+            return await _send(request, target, name, " ".join(filter(None, (exported.note, redis))))
 
     async def take_in(
         self, request: web.Request, app: App, version: str, kind: str, who: str
@@ -152,6 +156,10 @@ def _demand_files(app: App, *data: Data) -> None:
                 f"The database of {shown(one.version)} is in Postgres: its contents are not read here, nor replaced.",
                 "`lazycloud run REF -- pg_dump` and `-- psql` do that; snapshots and restores are as ever.",
             )
+
+
+def _has_redis(app: App, data: Data) -> bool:
+    return "redis" in app.versions.beside.of(data.version, data.snapshot)
 
 
 @contextmanager

@@ -222,7 +222,9 @@ async def test_what_a_killed_server_left_is_ended_by_stop_all(up: Up, checkout: 
 MIGRATE = "from app import Redis; import os; Redis(os.environ['REDIS_URL'])('RPUSH', 'notes', 'migrated')"
 
 
-async def test_a_release_command_and_a_restore_change_it_with_the_rest(up: Up, checkout: Checkout) -> None:
+async def test_a_release_command_and_a_restore_change_it_with_the_rest(
+    up: Up, checkout: Checkout, tmp_path: Path
+) -> None:
     files = app("one")
     files["app.py"] = files["app.py"].replace(
         "\nhttp.server.Threading", "\nif __name__ == '__main__': http.server.Threading"
@@ -237,6 +239,10 @@ async def test_a_release_command_and_a_restore_change_it_with_the_rest(up: Up, c
     assert await notes_of(server) == ["kept", "migrated"]
     await server.post("", "late")
     before = server.json("data", "snapshots", "production", "--app", "shop")[-1]["id"]
+    said = await server.verb("data", "diff", f"production@{before}", "production", folder=checkout.path)
+    assert "same" not in said and "What is in Redis is not compared." in said
+    said = await server.verb("data", "export", "production", str(tmp_path / "shop.tar"), folder=checkout.path)
+    assert "Its Redis is not in it." in said
     await server.verb("data", "restore", f"production@{before}", "--yes", folder=checkout.path)
     assert await notes_of(server) == ["kept", "migrated"]  # its release command has run on these, too
 

@@ -23,10 +23,11 @@ dump         a database as SQL
 script       SQL that somebody sent, run
 """
 
-from lazycloud.data.tools.shapes import Difference, Schema, Summary, schema_difference
+from lazycloud.data.tools.shapes import DatabaseDifference, Difference, Schema, Summary, schema_difference
 from lazycloud.data.tools.tasks import Exported, Imported, difference, export, import_, schema_of, summary
 
 __all__ = [
+    "DatabaseDifference",
     "Difference",
     "Exported",
     "Imported",
