@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import resource
 import shutil
@@ -18,7 +17,6 @@ from lazycloud.allowance import in_words
 from lazycloud.config import Config, memory
 from lazycloud.findings import Finding, Weight
 
-FICLONE = 0x40049409  # linux/fs.h
 TIME_ERROR = 5  # sys/timex.h: the clock is not synchronised
 TIMEX_SIZE = 512  # bytes, more than struct timex has anywhere
 FEW_FILES = 8192  # a router may have two for each connection
@@ -66,16 +64,6 @@ def disk(config: Config) -> Iterator[Finding]:
         yield Finding(Weight.FINE, "disk", f"{said}.")
 
 
-def reflinks(config: Config) -> Iterator[Finding]:
-    place = existing(config.home)
-    kind = file_system(place)
-    if can_reflink(place):
-        yield Finding(Weight.FINE, "reflinks", f"{kind} shares the blocks of data that is forked.")
-        return
-    sentence = f"{kind} copies the files of data that is forked: a fork takes time and room as it has bytes."
-    yield Finding(Weight.LIMITED, "reflinks", sentence, "With much data, a home on Btrfs or XFS is faster.")
-
-
 def free_memory(config: Config) -> Iterator[Finding]:
     total, available = memory(), min(memory(), psutil.virtual_memory().available)
     reserve = config.workers.reserve.of(total)
@@ -111,24 +99,12 @@ def clock(config: Config) -> Iterator[Finding]:
         yield Finding(Weight.FINE, "clock", "It is kept.")
 
 
-LOOKS = (kernel, home, disk, free_memory, open_files, clock, reflinks)
+LOOKS = (kernel, home, disk, free_memory, open_files, clock)
 
 
 def existing(folder: Path) -> Path:
     """The folder, or the nearest above it that is there."""
     return next(place for place in (folder, *folder.parents) if place.exists())
-
-
-def can_reflink(folder: Path) -> bool:
-    """Whether files of one folder may share their blocks."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as origin, tempfile.TemporaryFile(dir=folder) as made:
-            origin.write(bytes(4096))
-            origin.flush()
-            fcntl.ioctl(made, FICLONE, origin.fileno())
-    except OSError:
-        return False
-    return True
 
 
 def file_system(place: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
