@@ -16,6 +16,7 @@ from rich.text import Text
 
 from lazycloud.cli.client import Client, Event
 from lazycloud.cli.terminal import coloured, console, duration, plain, show_json_line
+from lazycloud.data.names import MIGRATION, PRODUCTION, REHEARSAL
 from lazycloud.errors import LazycloudError, StepFailed
 
 MARKS = {
@@ -29,6 +30,12 @@ MARKS = {
 
 
 DEPLOYING = ("queued", "building", "starting")
+ACTS = (
+    (REHEARSAL, "Rehearsal, on a fork of production’s data"),
+    (MIGRATION, "On a fork that takes the place of production’s data; requests wait"),
+    (PRODUCTION, "Production’s new workers"),
+)
+"""What each deploy of a promote is for, by how the name of its version begins."""
 
 Ends = Callable[[Event], bool]
 """Whether an event is the last one to wait for."""
@@ -53,8 +60,11 @@ class PlainView:
     def __init__(self, screen: Console) -> None:
         self._screen = screen
         self._lines = Lines()
+        self._acts = Acts()
 
     def show(self, event: Event) -> None:
+        if act := self._acts.begins(event):
+            self._screen.print(plain(act, "bold"))
         if event["kind"] == "output":
             self._print(self._lines.feed(event["text"]))
         elif event["kind"] == "step_finished":
@@ -89,9 +99,13 @@ class LiveView:
         self._steps: dict[str, Step] = {}
         self._ahead = 0
         self._deployment: str | None = None
+        self._acts = Acts()
         self._spinner = Spinner("dots", style="yellow")
 
     def show(self, event: Event) -> None:
+        if act := self._acts.begins(event):
+            self._scroll()
+            self._screen.print(plain(act, "bold"))
         if event["kind"] == "output":
             self._print(self._lines.feed(event["text"]))
         elif event["kind"] == "step_started":
@@ -109,11 +123,15 @@ class LiveView:
 
     def _begin(self, deployment: str | None, step: str) -> None:
         """A promote is two deploys: the steps of the first scroll away when the second begins."""
-        if deployment != self._deployment and self._steps:
-            self._screen.print(self._grid())
-            self._steps.clear()
+        if deployment != self._deployment:
+            self._scroll()
         self._deployment = deployment
         self._steps[step] = Step(step, time.monotonic())
+
+    def _scroll(self) -> None:
+        if self._steps:
+            self._screen.print(self._grid())
+            self._steps.clear()
 
     def __rich_console__(self, screen: Console, options: ConsoleOptions) -> RenderResult:
         if self._ahead:
@@ -127,6 +145,24 @@ class LiveView:
             clock = step.time or duration(time.monotonic() - step.began)
             grid.add_row(glyph, plain(step.name), plain(clock, "dim"), plain(step.note, "dim"))
         return grid
+
+
+class Acts:
+    """Tells the deploys of a promote apart, where it has a rehearsal."""
+
+    def __init__(self) -> None:
+        self._act = ""
+
+    def begins(self, event: Event) -> str:
+        """What begins with an event, "" if nothing does."""
+        version = str(event.get("deployment") or "").rpartition(".")[2]
+        act = next((words for start, words in ACTS if version.startswith(start)), "")
+        if event["kind"] not in ("output", "step_started") or act == self._act:
+            return ""
+        if not self._act and version == PRODUCTION:
+            return ""  # without a release command there is but one
+        self._act = act
+        return act
 
 
 class Lines:

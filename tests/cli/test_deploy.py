@@ -186,6 +186,27 @@ async def test_in_a_terminal_a_promote_shows_the_steps_of_both_its_deploys(
     assert screen.rindex("1.5 s") < screen.rindex("reused") < screen.rindex("is now 3f2a9c1d0b")
 
 
+async def test_a_promote_says_which_of_its_deploys_is_the_rehearsal(
+    lazycloud: CommandLine, accepting: ScriptedServer
+):
+    acts = {
+        "rehearsal-3f2a": "Rehearsal",
+        "migration-3f2a": "On a fork that",
+        "production": "Production’s new",
+    }
+    events = [{**one, "deployment": f"shop.3f2a.{name}"} for name in acts for one in GOOD[2:8]]
+    promoted = event(30, "promoted", commit="3f2a9c1d0b" * 4, before="", who="Ada", why="")
+    accepting.stream(PRODUCTION, [*events, promoted], [*events, promoted], [*events[12:], promoted])
+    told = (await lazycloud("promote", "HEAD")).err
+    screen = await lazycloud.in_a_terminal("promote", "HEAD")
+    for said in (told, screen):
+        places = [said.index(words) for words in acts.values()]
+        assert places == sorted(places)
+    for words in acts.values():
+        assert told.count(words) == 1
+    assert "Production’s new" not in (await lazycloud("promote", "HEAD")).err  # there is but this one
+
+
 async def test_promote_follows_till_the_swap_and_not_only_till_it_is_ready(
     lazycloud: CommandLine, accepting: ScriptedServer, repository: Path
 ):
