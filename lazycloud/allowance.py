@@ -44,8 +44,11 @@ class Allowance:
 
 
 def in_words(size: int) -> str:
-    """Bytes for people: 1.2 GB, 340.0 MB."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    """Bytes for people: 1.2 GB, 340.0 MB, 8.3 kB, 12 B."""
+    for unit, many in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= many:
+            return f"{size / many:.1f} {unit}"
+    return f"{size} B"
 
 
 SETTINGS = ("limit", "reserve", "keep")
