@@ -311,11 +311,19 @@ def _below(place: Path) -> Iterator[os.DirEntry[str]]:
                     waiting.append(entry.path)
 
 
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
+
+
 def _no_snapshot(version: str, meant: Point, rows: Iterable[Row]) -> NotFound:
+    rows = list(rows)
     names = [row["name"] or row["id"] for row in rows]
     if meant.at:
-        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(meant.at))
-        sentence = f"There is no snapshot of {shown(version)} that is as old as {moment} UTC."
+        sentence = f"There is no snapshot of {shown(version)} that is as old as {_moment(meant.at)}."
+        if rows:
+            oldest = min(rows, key=lambda row: row["at"])
+            said = f"The oldest is {oldest['name'] or oldest['id']}, of {_moment(oldest['at'])}."
+            return NotFound(sentence, said)
     else:
         sentence = f"{shown(version)} has no snapshot “{meant.name or meant.id}”."
     more = len(names) - LISTED

@@ -144,7 +144,7 @@ async def test_it_is_found_by_its_name_its_id_and_by_when_it_was(stage: Stage) -
     assert await find(app, "production") == ("production", None)
     with pytest.raises(NotFound, match=r"has no snapshot “ome”\. Did you mean one"):
         await find(app, "@ome")
-    with pytest.raises(NotFound, match=r"no snapshot of production that is as old as .* It has: one"):
+    with pytest.raises(NotFound, match=r"no snapshot of production .* The oldest is one, of .* UTC"):
         await find(app, "@10min-ago")
     with pytest.raises(NotFound, match=r"cccccccccc has no data yet"):
         await find(app, "main")
