@@ -27,7 +27,8 @@ def show_made(answer: Json) -> None:
 def show_list(answer: Json) -> None:
     """How it is with the last ones, and what there is."""
     store = answer["store"]
-    said = f"every {duration(answer['every'])}, to {store}" if store else "only when somebody asks for it"
+    every = duration(answer["every"]).removesuffix(" 0 s")
+    said = f"at most every {every}, to {store}" if store else "only when somebody asks for it"
     click.echo(f"Production is backed up {said}. This server signs as {answer['key']}", err=True)
     for app, one in sorted(answer["apps"].items()):
         if one["problem"]:

@@ -167,9 +167,15 @@ class Backups:
         scopes = list(dict.fromkeys(one["scope"] for one in found))
         if len(scopes) > 1:
             raise Ambiguous(wanted, [(each, "a server’s backups; give it as --of") for each in scopes])
-        found = [one for one in found if one["id"].startswith(which) and (not at or one["at"] <= at)]
+        fitting = [one for one in found if one["id"].startswith(which) and (not at or one["at"] <= at)]
+        if fitting:
+            return dict(fitting[0])
         if found:
-            return dict(found[0])
+            oldest = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(min(one["at"] for one in found)))
+            raise NotFound(
+                f"{store} has no such backup of {wanted}.",
+                f"The oldest of it is of {oldest} UTC; `lazycloud data backup --list` lists all.",
+            )
         apps = sorted({one["app"] for one in listed})
         raise NotFound(
             f"{store} has no such backup of {wanted}.",
