@@ -47,7 +47,8 @@ def _room(target: Path) -> Iterator[None]:
 def _left_out(folder: Path) -> str:
     found = contents(folder)
     others = len(found.files) + len([name for name in found.databases if name not in (MAIN, POSTGRES)])
-    notes = [f"{others} files of DATA_DIR are not in it: `tar` has them."] if others else []
+    count = "1 file of DATA_DIR is" if others == 1 else f"{others} files of DATA_DIR are"
+    notes = [f"{count} not in it: `tar` has all."] if others else []
     notes += (
         ["Its Postgres database is not in it: `tar` has a dump of it."] if POSTGRES in found.databases else []
     )
