@@ -21,6 +21,9 @@ from lazycloud.cli.interrupt import INTERRUPTED
 from lazycloud.cli.target import target_options
 from lazycloud.errors import LazycloudError, StepFailed
 
+NO_ARGUMENTS = getattr(
+    click.exceptions, "NoArgsIsHelpError", ()
+)  # its message is the help; from click 8.2 on
 VERBS = {
     "up": "up:up",
     "upgrade": "upgrade:upgrade",
@@ -108,9 +111,17 @@ def run(arguments: list[str]) -> int:
     except LazycloudError as problem:
         _tell(problem)
         return problem.exit_code
+    except click.UsageError as problem:
+        if isinstance(problem, NO_ARGUMENTS):
+            click.echo(problem.format_message(), err=True)
+        else:
+            _error(problem.format_message())
+        if isinstance(problem, click.MissingParameter) and problem.ctx:
+            click.echo(f"`{problem.ctx.command_path} --help` has an example.", err=True)
+        return problem.exit_code
     except click.ClickException as problem:
         _error(problem.format_message())
-        return 2 if isinstance(problem, click.UsageError) else 1
+        return 1
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:

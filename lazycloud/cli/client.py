@@ -111,7 +111,10 @@ class Client:
     @classmethod
     def local(cls, home: Path) -> Client:
         path = Config(home=home).api_socket
-        unreachable = Unreachable(f"No lazycloud server runs for {home}.", "Start one with `lazycloud up`.")
+        unreachable = Unreachable(
+            f"No lazycloud server runs for {home}.",
+            "Start one with `lazycloud up`, or name its folder with --home.",
+        )
         return cls(lambda timeout: UnixConnection(path, timeout), unreachable, "http://localhost", path=path)
 
     @classmethod

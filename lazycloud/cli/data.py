@@ -47,7 +47,9 @@ def data() -> None:
 @as_json
 @targeted
 def ls(target: Target, as_json: bool) -> None:
-    """Show the versions as a tree: forked from what and when, their size, snapshots, and last use.
+    """Show the versions as a tree.
+
+    Forked from what and when, their size, snapshots, and last use.
 
     \b
     Example:
@@ -72,7 +74,9 @@ def ls(target: Target, as_json: bool) -> None:
 @as_json
 @targeted
 def snapshot(target: Target, ref: str | None, name: str, as_json: bool) -> None:
-    """Take a snapshot of a version [production]; one without a name is thinned out with age.
+    """Take a snapshot of a version [production].
+
+    One without a name is thinned out with age.
 
     \b
     Example:
@@ -141,7 +145,9 @@ def snapshots(target: Target, ref: str | None, as_json: bool) -> None:
 @as_json
 @targeted
 def diff(target: Target, one: str, other: str, table: str, rows: bool, as_json: bool) -> None:
-    """Show what became of one version's data in another: schema, numbers of rows, files.
+    """Show what became of one version's data in another.
+
+    Schema, numbers of rows, files.
 
     \b
     Example:
@@ -174,7 +180,9 @@ def diff(target: Target, one: str, other: str, table: str, rows: bool, as_json: 
 @yes_option
 @targeted
 def export(target: Target, point: str, file: Path, kind: str | None, yes: bool) -> None:
-    """Write data into a file: one SQLite database (.sqlite), SQL (.sql), or all databases and files (.tar).
+    """Write data into a file.
+
+    One SQLite database (.sqlite), SQL (.sql), or all databases and files (.tar).
 
     \b
     Example:
@@ -208,9 +216,10 @@ def export(target: Target, point: str, file: Path, kind: str | None, yes: bool) 
 @as_json
 @targeted
 def import_(target: Target, file: IO[bytes], ref: str, kind: str | None, yes: bool, as_json: bool) -> None:
-    """Make a file the data of a version; what it has is kept as a snapshot first. `-` is standard input.
+    """Make a file the data of a version.
 
-    It is an SQLite database, SQL as `sqlite3 FILE .dump` writes it, or a tar of `lazycloud data export`.
+    What the version has is kept as a snapshot first. FILE, or standard input for `-`, is an SQLite database, SQL as
+    `sqlite3 FILE .dump` writes it, or a tar of `lazycloud data export`.
 
     \b
     Example:
@@ -283,7 +292,9 @@ def restore(target: Target, point: str, to: str | None, dry_run: bool, yes: bool
 @as_json
 @targeted
 def fork(target: Target, point: str, to: str, as_json: bool) -> None:
-    """Let a commit that has no data yet begin with those of another version, at its next deploy.
+    """Say whose data a commit begins with.
+
+    It has none yet, and gets them at its next deploy.
 
     \b
     Example:
@@ -306,7 +317,9 @@ def fork(target: Target, point: str, to: str, as_json: bool) -> None:
 @yes_option
 @targeted
 def reset(target: Target, ref: str, yes: bool) -> None:
-    """Drop a preview's data and snapshots; it is forked anew at its next deploy, which is now if it runs.
+    """Drop a preview's data and snapshots, to fork it anew.
+
+    That happens at its next deploy, which is now if it runs.
 
     \b
     Example:
@@ -320,7 +333,9 @@ def reset(target: Target, ref: str, yes: bool) -> None:
 @yes_option
 @targeted
 def rm(target: Target, point: str, yes: bool) -> None:
-    """Remove a snapshot; or a preview's data with all its snapshots, which stops it.
+    """Remove a snapshot, or a preview's data.
+
+    These go with all their snapshots, and the preview is stopped.
 
     \b
     Example:
@@ -350,7 +365,9 @@ def rm(target: Target, point: str, yes: bool) -> None:
 @as_json
 @targeted
 def backup(target: Target, to: str, listed: bool, verify: bool, signed_by: str, as_json: bool) -> int:
-    """Back up production's data now. With `[data] backup = "file:///…"` in config.toml the server does it by itself.
+    """Back up production's data now.
+
+    With `[data] backup = "file:///…"` in config.toml the server does it by itself.
 
     \b
     Example:
@@ -401,10 +418,10 @@ def restore_from(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Give production the data of a backup, of the store of config.toml or another.
+    """Give production the data of a backup.
 
-    All of it is read and checked first. What production has now is kept as a snapshot; it goes on with that if it
-    does not start on the other.
+    It is in the store of config.toml, or in another. All of it is read and checked first. What production has now
+    is kept as a snapshot; it goes on with that if it does not start on the other.
 
     \b
     Example:
@@ -440,14 +457,15 @@ def restore_from(
 
 
 @data.command()
-@click.argument("point", metavar="REF[@NAME]", required=False)
+@click.argument("point", metavar="[REF[@NAME]]", required=False)
 @click.option("--read-only", is_flag=True, help="On a copy of the data, which nothing is done to.")
 @yes_option
 @targeted
 def shell(target: Target, point: str | None, read_only: bool, yes: bool) -> int:
-    """Open the database's own program on a version: sqlite3, or psql [HEAD]. A snapshot is opened read-only.
+    """Open the database's own program on a version.
 
-    Where there is no terminal, it is given standard input.
+    That is sqlite3, or psql; on HEAD, where no REF is given. A snapshot is opened read-only. Where there is no
+    terminal, it is given standard input.
 
     \b
     Example:
@@ -470,10 +488,10 @@ def shell(target: Target, point: str | None, read_only: bool, yes: bool) -> int:
 @as_json
 @targeted
 def prune(target: Target, dry_run: bool, as_json: bool) -> None:
-    """Remove the data of commits that nobody used for as long as config.toml says, and what is over its limit.
+    """Remove the data of commits that nobody used.
 
-    The server does so by itself, every hour. Production stays, what runs or is pinned, and what has a snapshot with a
-    name.
+    For as long as config.toml says; and what is over its limit. The server does so by itself, every hour.
+    Production stays, what runs or is pinned, and what has a snapshot with a name.
 
     \b
     Example:

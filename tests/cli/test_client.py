@@ -12,7 +12,8 @@ async def test_without_a_server_the_sentence_names_the_home_and_how_to_start_one
     done = await lazycloud("ls")
     assert done.status == 1
     assert done.err == (
-        f"error: No lazycloud server runs for {lazycloud.home}.\nStart one with `lazycloud up`.\n"
+        f"error: No lazycloud server runs for {lazycloud.home}.\n"
+        "Start one with `lazycloud up`, or name its folder with --home.\n"
     )
 
 
@@ -90,6 +91,16 @@ async def test_an_unknown_verb_or_option_is_misuse(lazycloud: CommandLine):
     assert (verb.status, option.status) == (2, 2)
     assert "There is no verb “depoly”. Did you mean `deploy`?" in verb.err
     assert "--colour" in option.err
+
+
+async def test_a_group_of_verbs_alone_is_helped_and_a_missing_argument_has_an_example(lazycloud: CommandLine):
+    group = await lazycloud("data")
+    assert group.status in (0, 2)  # by click's version
+    assert (group.out + group.err).startswith("Usage: lazycloud data")
+    listed = (group.out + group.err).partition("Commands:\n")[2]
+    assert "snapshots" in listed and "..." not in listed
+    verb = await lazycloud("data", "restore")
+    assert verb.status == 2 and verb.err.endswith("`lazycloud data restore --help` has an example.\n")
 
 
 async def test_the_app_is_the_one_whose_repository_the_folder_is_in(
