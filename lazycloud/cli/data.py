@@ -533,7 +533,7 @@ def _drop(target: Target, ref: str, yes: bool, route: str, question: str) -> Non
     client = target.client().patient(PATIENCE)
     app = target.find_app(client)
     commit = _ref(app, ref)
-    if not yes:
+    if not yes and commit != PRODUCTION:  # that is refused
         version = _version(client.get(app.api("data"))["versions"], commit, ref)
         _ask(f"{question} {_shown(version['name'])} of {app.name}{_with_snapshots(version)}?")
     answer = client.post(app.api(f"data/{route}"), {"ref": commit})

@@ -118,6 +118,7 @@ class VersionData:
             to = await self._snapshots.version(app, text_of(body, "to"))
         self._demand_owner_of(request, app, to)
         if flag_of(body, "dry_run"):
+            self._changes.demand_restorable(app, data, to)
             lost = await self._contents.difference(app, Data(to), data)
             return web.json_response({"version": to, "snapshot": data.snapshot, "lost": lost})
         replaced = await self._changes.restore(app, data, to, self._identity(request).name)

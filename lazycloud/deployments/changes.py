@@ -95,6 +95,11 @@ class Changes:
         Production is running on them when this returns. Raises Conflict while it is in use otherwise, StepFailed if
         they cannot be read, or production does not start on them: then it goes on with the data that it had.
         """
+        self.demand_restorable(app, data, to)
+        return await self._through(self._restore(app, data, to, who), f"restore {to}")
+
+    def demand_restorable(self, app: App, data: Data, to: str) -> None:
+        """Raises BadInput for the data that it has, Conflict if it has none."""
         if data == Data(to):
             raise BadInput(
                 f"These are the data that {shown(to)} has.",
@@ -105,7 +110,6 @@ class Changes:
                 f"{shown(to)} has no data that could be replaced.",
                 f"`lazycloud data fork … --to {shown(to)}` says what it begins with.",
             )
-        return await self._through(self._restore(app, data, to, who), f"restore {to}")
 
     async def fill(self, app: App, version: str, fill: Fill, size: int, who: str) -> Replaced:
         """Give a version what `fill` puts into an empty folder, `size` bytes of a file. Raises as `restore` does."""

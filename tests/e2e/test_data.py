@@ -99,8 +99,10 @@ async def test_a_preview_is_reset_and_removed_and_production_is_not(up: Up, chec
     assert (await server.inspect(second))["state"] == "stopped"
     assert await notes(server, label) == ["production’s"]
     for verb in ("reset", "rm"):
-        said = server.cli("data", verb, "production", "--yes", folder=checkout.path, code=2)
-        assert "Production’s data are not dropped" in said
+        said = server.cli("data", verb, "production", folder=checkout.path, code=2)
+        assert "Production’s data are not dropped" in said and "--yes" not in said
+    said = server.cli("data", "restore", "production", folder=checkout.path, code=2)
+    assert "These are the data that production has" in said and "--yes" not in said
     assert await notes(server) == ["production’s"]
 
 
