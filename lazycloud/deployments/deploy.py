@@ -249,13 +249,15 @@ class Deploy:
     async def _run_on_data(self, release: Release, command: str, output: Output) -> None:
         """A preview whose first release command fails, or is cut off, gives its half-changed data up.
 
-        A retry forks anew, at the same snapshot if somebody chose that.
+        A retry forks anew, at the same snapshot if somebody chose that. Not so where there are snapshots of it: then
+        it is no fresh fork, as after a restore, and they would go with it. They lead back.
         """
         deployment = self.deployment
         try:
             await self._command(release, command, output)
         except (StepFailed, asyncio.CancelledError):
-            if not deployment.key.is_production and not deployment.released:
+            is_first = not deployment.key.is_production and not deployment.released
+            if is_first and not self.app.versions.snapshots(deployment.key.version):
                 await asyncio.shield(self.drop_data("its release command did not succeed", again=True))
             raise
 
