@@ -79,7 +79,7 @@ class Archive:
     def find(self, generation: str, mark: Mark) -> Stored | None:
         """The one that has it; first the one by that id."""
         ordered = sorted(self._stored.values(), key=lambda stored: stored.id != generation)
-        return next((stored for stored in ordered if stored.covers(generation, mark)), None)
+        return next((one for one in ordered if one.covers(generation, mark) and self._leads_to(one, mark)), None)
 
     def has(self, generation: str) -> bool:
         return generation in self._stored
@@ -213,6 +213,16 @@ class Archive:
                 return found
             generation = found[0].before
         return []
+
+    def _leads_to(self, stored: Stored, mark: Mark) -> bool:
+        """Of those with its salts: a copy of a database goes on with the WAL of what it is a copy of, in its own way."""
+        if mark.frame == 0 or mark == stored.start:
+            return True
+        try:
+            self._demand_reached(stored.id, mark)
+        except (OSError, Unavailable):
+            return False
+        return True
 
     def _demand_reached(self, generation: str, mark: Mark) -> None:
         """The checksum of the last frame, which is over all before it, is the mark's."""
