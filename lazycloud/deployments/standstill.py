@@ -65,6 +65,8 @@ class Standstills:
         ran = {one.id for one in ours if one.runs}
         try:
             await asyncio.gather(*map(self._stop, ours))
+            for one in ours:  # also what a worker left that had ended by itself
+                await one.cleared()
             yield
         finally:
             self._over.pop(place).set()

@@ -66,3 +66,10 @@ async def test_whoever_has_a_command_on_the_data_is_not_disturbed(stage: Stage) 
                 pass
     async with stage.fleet.standstills.of("shop", COMMIT):
         pass
+
+
+async def test_what_a_worker_left_that_ended_by_itself_is_waited_for(stage: Stage) -> None:
+    preview = stage.fleet.get(stage.app, COMMIT)
+    preview.clearing = asyncio.create_task(asyncio.sleep(0.05))
+    async with stage.fleet.standstills.of("shop", COMMIT):
+        assert preview.clearing.done()
