@@ -116,6 +116,7 @@ MAY_KNOW = {
     "cli": {
         "announcement",
         "config",
+        "data",  # only data.names: what versions are called
         "doctor",
         "errors",
         "findings",

@@ -79,7 +79,9 @@ class Archive:
     def find(self, generation: str, mark: Mark) -> Stored | None:
         """The one that has it; first the one by that id."""
         ordered = sorted(self._stored.values(), key=lambda stored: stored.id != generation)
-        return next((one for one in ordered if one.covers(generation, mark) and self._leads_to(one, mark)), None)
+        return next(
+            (one for one in ordered if one.covers(generation, mark) and self._leads_to(one, mark)), None
+        )
 
     def has(self, generation: str) -> bool:
         return generation in self._stored
@@ -215,7 +217,7 @@ class Archive:
         return []
 
     def _leads_to(self, stored: Stored, mark: Mark) -> bool:
-        """Of those with its salts: a copy of a database goes on with the WAL of what it is a copy of, in its own way."""
+        """Of those with its salts: a copy of a database goes on with the WAL of its source, in its own way."""
         if mark.frame == 0 or mark == stored.start:
             return True
         try:

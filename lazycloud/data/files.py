@@ -81,9 +81,11 @@ class Copy:
         if stat.S_ISDIR(facts.st_mode):
             with within.opened_in(folder, source.name, within.FOLDER, source) as inner:
                 self._folder(inner, source, target)
+        elif self._is_anothers(source):
+            return
         elif stat.S_ISLNK(facts.st_mode):
             self._symlink(folder, facts, source, target)
-        elif stat.S_ISREG(facts.st_mode) and not self._is_anothers(source):
+        elif stat.S_ISREG(facts.st_mode):
             with within.opened_in(folder, source.name, within.FILE, source) as origin:
                 self._file(origin, source, target)
 

@@ -560,14 +560,8 @@ class Line:
         return dict(self._databases())
 
     def _databases(self) -> Iterator[tuple[str, str]]:
-        folder = os.open(self._root, within.FOLDER)
-        try:
-            if mode := self._mode(folder, DATABASE, DATABASE):
-                yield DATABASE, mode
-        finally:
-            os.close(folder)
         known, self._known = self._known, {}
-        for place, _, names, descriptor in os.fwalk(self._root / FILES):
+        for place, _, names, descriptor in os.fwalk(self._root):
             within_root = Path(place).relative_to(self._root)
             for name in names:
                 full = (within_root / name).as_posix()

@@ -20,11 +20,12 @@ from weakref import WeakValueDictionary
 from lazycloud import trees
 from lazycloud.data.files import Copy
 from lazycloud.data.holding import PROGRAM, Enclosed
-from lazycloud.data.line import COPIES, FILES, KEPT, Line, Marks
+from lazycloud.data.line import COPIES, DATABASE, FILES, KEPT, Line, Marks
 from lazycloud.errors import Unavailable
 
 ARCHIVE = ".archive"  # after a version's name
 MOMENT = "moment.json"  # in a frozen folder
+OURS = {DATABASE, MOMENT, "postgres.dump", "redis.dump"}  # in the folder of a version, or of a copy of one
 SEEN = (PROGRAM.parent, Path(sys.base_prefix), Path(sys.prefix))  # that a holder needs to run
 TRIES = 5  # of a copy in whose midst the app makes a database, or the holder dies
 AGAIN = 0.1  # seconds between tries to hold what was lost
@@ -124,10 +125,10 @@ class Lines:
         (making / MOMENT).write_text(json.dumps({"marks": marks.as_json(), "bytes": sum(sizes)}))
 
     def _copy_files(self, version: str, making: Path, databases: set[str]) -> None:
-        root = self._folder / version
-        (making / FILES).mkdir(exist_ok=True)
-        if (root / FILES).is_dir():
-            Copy(root / FILES, making / FILES, databases, root).make()
+        """What an app put beside its folder of files, too; but for names that mean something to us."""
+        Copy(self._folder / version, making, databases | OURS).make()
+        if not (making / FILES).exists():
+            (making / FILES).mkdir()
 
     @contextlib.asynccontextmanager
     async def _line(self, version: str) -> AsyncIterator[Line]:

@@ -303,14 +303,19 @@ class Versions:
         await self.beside.undo_swap(version)
         return await self._copying(lambda: self._undo_swap(self._swapping(version)))
 
-    async def undo_swaps(self, holds: str) -> list[str]:
-        """After a crash: the versions whose swap was taken back. One with the version `holds` is left as it is."""
-        undone = []
+    async def settle(self, version: str, other: str) -> None:
+        """Let the swap of these two hold, if there is one that does not yet."""
+        if self._unsettled().get(version) == other:
+            await self.swapped(version)
+
+    async def undo_swaps(self, holds: str) -> dict[str, str]:
+        """After a crash: the versions whose swap was taken back, and with which. One with `holds` stays as it is."""
+        undone = {}
         for version, other in sorted(self._unsettled().items()):
             if other == holds or self.beside.is_settled(version):
                 await self.swapped(version)
             elif await self._undone(version):
-                undone.append(version)
+                undone[version] = other
         return undone
 
     async def _undone(self, version: str) -> bool:

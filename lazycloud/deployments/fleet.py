@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from sqlalchemy.sql import Executable
-
 from lazycloud import processes, store, trees
 from lazycloud.allowance import in_words
 from lazycloud.build.commit import SHORT
@@ -284,9 +282,9 @@ class Fleet:
         await asyncio.to_thread(self._end_strays)
         self._clear_scratch()
         for app in self.apps.values():
-            for version in await app.versions.undo_swaps(holds=f"{MIGRATION}{app.production}"):
-                undone = ChangeUndone(app=app.name, version=version)
-                self._events.append(undone, self.forget_releases(app, version))
+            undone = await app.versions.undo_swaps(holds=f"{MIGRATION}{app.production}")
+            for version, other in undone.items():
+                await self._was_undone(app, version, other)
             await app.versions.clear_passing()
             await app.redis.go_on(lambda version, app=app: self._uses(app, version))  # type: ignore[misc]
         # Not before: what an earlier control had begun to start may run yet, or be taken for what this one starts.
@@ -393,12 +391,17 @@ class Fleet:
         """A folder that nobody uses is to be removed: nothing of ours waits in it any more."""
         await self._engine.leave(folder)
 
-    def forget_releases(self, app: App, version: str) -> Executable:
-        """A version has other data now: release commands have not run on them. The change goes with an event."""
+    async def _was_undone(self, app: App, version: str, other: str) -> None:
+        """Whoever runs on a version began before it got its data back; and a migration's command ran on others."""
         for one in self.known():
             if (one.key.app, one.key.version) == (app.name, version):
-                one.released = ""
-        return store.forget_releases(app.name, version)
+                await self.stop(one)
+        changes = []
+        if other.startswith(MIGRATION):
+            candidate = self.get(app, other.removeprefix(MIGRATION), version)
+            candidate.released = ""
+            changes.append(store.put(store.deployments, **candidate.row()))
+        self._events.append(ChangeUndone(app=app.name, version=version), *changes)
 
     async def discard(self, deployment: Deployment) -> None:
         """Stop it and remove its data: for what a promote makes. Never production's."""

@@ -7,6 +7,7 @@ when it went well. Until the pointer has moved, whatever fails puts everything b
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,8 +21,13 @@ from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.schemas import Schemas, changes
 from lazycloud.deployments.snapshots import Snapshots
 from lazycloud.deployments.steps import StepName
+from lazycloud.errors import LazycloudError
 from lazycloud.events import EventLog, Migrated, MigrationRehearsed
 from lazycloud.states import State
+
+log = logging.getLogger(__name__)
+
+TRIES, PAUSE = 30, 2.0  # to write down what became of a swap, and seconds between them
 
 Start = Callable[[Deployment], Awaitable[None]]
 """See to it that a deployment has what it is for. Raises StepFailed."""
@@ -89,7 +95,7 @@ class Migration:
                 except BaseException:
                     await asyncio.shield(self._take_back())
                     raise
-                await app.versions.swapped(PRODUCTION)
+                await self._settle()
             finally:
                 await asyncio.shield(fleet.discard(fork))
         self.events.append(
@@ -107,7 +113,29 @@ class Migration:
         if self.app.versions.exists(fork.key.version):
             await self.fleet.discard(fork)
 
+    async def _settle(self) -> None:
+        """The pointer has moved. Until this is written down the next promote does so first, or the next control."""
+        for last in range(TRIES, 0, -1):
+            try:
+                await self.app.versions.swapped(PRODUCTION)
+                return
+            except (OSError, LazycloudError) as problem:
+                log.warning("That production has its new data is not written down yet: %s", problem)
+                if last > 1:
+                    await asyncio.sleep(PAUSE)
+
     async def _take_back(self) -> None:
+        """Nobody is let in before production has its data again."""
         self.candidate.released = ""
-        await self.fleet.stop(self.candidate)
-        await self.app.versions.undo_swap(PRODUCTION)
+        try:
+            await self.fleet.stop(self.candidate)
+        finally:
+            for last in range(TRIES, 0, -1):
+                try:
+                    await self.app.versions.undo_swap(PRODUCTION)
+                    break
+                except (OSError, LazycloudError) as problem:
+                    log.error("Production’s data could not be put back: %s", problem)
+                    if last == 1:
+                        raise
+                    await asyncio.sleep(PAUSE)

@@ -15,7 +15,7 @@ from typing import Any
 from lazycloud import store
 from lazycloud.build.commit import Commit
 from lazycloud.config import Config
-from lazycloud.data.names import PASSING, PRODUCTION
+from lazycloud.data.names import MIGRATION, PASSING, PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
@@ -211,6 +211,7 @@ class Production:
         before = app.production
         try:
             async with asyncio.timeout(PATIENCE):
+                await app.versions.settle(PRODUCTION, f"{MIGRATION}{before}")
                 migration = self._migration(app, commit, candidate, who)
                 if await migration.is_due():
                     await migration.rehearse()

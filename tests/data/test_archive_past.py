@@ -21,7 +21,9 @@ def test_a_moment_of_another_history_in_a_wal_of_the_same_salts_is_not_there(tmp
     common, salts = [(2, 2, page(b"a"))], (1, 2)
     marks = {}
     for name in ("one", "other"):
-        (tmp_path / name).write_bytes(written([*common, (2, 2, page(b"o" if name == "one" else b"p"))], PAGE, salts))
+        (tmp_path / name).write_bytes(
+            written([*common, (2, 2, page(b"o" if name == "one" else b"p"))], PAGE, salts)
+        )
         with (tmp_path / name).open("rb") as log:
             marks[name] = wal.last(log.fileno())
     archive = Archive(tmp_path / "archive")

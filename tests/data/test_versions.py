@@ -442,6 +442,30 @@ async def test_a_holder_that_dies_in_the_midst_of_a_copy_costs_another_try(
     assert not leftovers(versions)
 
 
+async def test_what_an_app_put_beside_its_folder_of_files_comes_along(versions: Versions) -> None:
+    await versions.fork("production", None)
+    root = versions.place("production")
+    (root / "cache.txt").write_text("mine")
+    (root / "more").mkdir()
+    for name in ("jobs.db", "more/more.db"):
+        with closing(sqlite3.connect(root / name)) as app:
+            app.execute("PRAGMA journal_mode=WAL")
+            app.execute("CREATE TABLE t AS SELECT 1 AS a")
+            app.commit()
+    for name in ("moment.json", "postgres.dump"):
+        (root / name).write_text("no app has a say in these")
+    snapshot = await versions.snapshot("production")
+    await versions.fork(COMMIT, "production", at=snapshot.id)
+    await versions.fork(OTHER, "production")
+    for version in (COMMIT, OTHER):
+        place = versions.place(version)
+        assert (place / "cache.txt").read_text() == "mine"
+        for name in ("jobs.db", "more/more.db"):
+            with closing(sqlite3.connect(place / name)) as app:
+                assert app.execute("SELECT a FROM t").fetchall() == [(1,)]
+        assert not (place / "moment.json").exists() and not (place / "postgres.dump").exists()
+
+
 async def test_a_version_is_read_from_a_copy_of_its_own(versions: Versions) -> None:
     await versions.fork("production", None)
     write_rows(versions, "production", "before")
@@ -466,9 +490,9 @@ async def test_two_versions_take_each_others_data_and_keep_their_snapshots(versi
     assert await Versions(versions.place("production").parent).undo_swap("production")  # control was killed
     assert rows(versions, "production") == ["before"]
     await versions.swap("production", COMMIT)
-    assert await versions.undo_swaps(holds=OTHER) == ["production"]
+    assert await versions.undo_swaps(holds=OTHER) == {"production": COMMIT}
     await versions.swap("production", COMMIT)
-    assert await versions.undo_swaps(holds=COMMIT) == []
+    assert await versions.undo_swaps(holds=COMMIT) == {}
     assert not await versions.undo_swap("production")
     assert rows(versions, "production") == ["before", "migrated"]
     assert not leftovers(versions)
