@@ -46,6 +46,7 @@ MAY_KNOW = {
     "build": {"blobs", "errors", "hosts", "processes", "spans", "walls"},
     "workers": {"container", "errors", "findings", "processes", "walls", "workforce"},
     "data": {"allowance", "blobs", "errors", "findings", "processes", "spans", "trees", "walls"},
+    "versionbase": {"errors"},
     "deployments": {
         "blobs",
         "build",

@@ -1,0 +1,326 @@
+"""A persistent B+tree. A root is a number (0: the empty tree); what is changed makes a new root, and shares the rest.
+
+Whoever has a root reads what was, for as long as its nodes are kept; two roots are compared without a look at what
+they share. Keys and values are bytes; keys are ordered as bytes are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+
+from lazycloud.versionbase.nodes import (
+    SIZE,
+    SMALL,
+    Inner,
+    Leaf,
+    Node,
+    Nodes,
+    child_size,
+    leaf_size,
+    size,
+)
+
+EMPTY = 0
+
+Change = tuple[bytes, bytes | None]
+"""A key and its new value, None to remove it."""
+
+Difference = tuple[bytes, bytes | None, bytes | None]
+"""A key, its value in one tree and in the other; None where it is not."""
+
+_Entry = tuple[bytes, int]  # the least key below a node, and its number
+
+
+def get(nodes: Nodes, root: int, key: bytes) -> bytes | None:
+    if root == EMPTY:
+        return None
+    node = nodes.read(root)
+    while isinstance(node, Inner):
+        node = nodes.read(node.children[_child(node, key)])
+    at = bisect_left(node.keys, key)
+    return node.values[at] if at < len(node.keys) and node.keys[at] == key else None
+
+
+def scan(
+    nodes: Nodes, root: int, begin: bytes = b"", end: bytes | None = None, backwards: bool = False
+) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values from `begin` to before `end` (None: to the last), in order or from the last one on."""
+    if root != EMPTY:
+        yield from (_scan_back if backwards else _scan)(nodes, nodes.read(root), begin, end)
+
+
+def apply(nodes: Nodes, root: int, changes: Sequence[Change]) -> int:
+    """The root with these changes, which are sorted by key, each key once. The same root if nothing changes."""
+    if not changes:
+        return root
+    if root == EMPTY:
+        entries = _pack(nodes, [], list(changes))
+    else:
+        node = nodes.read(root)
+        changed = _changed(nodes, node, changes)
+        if changed is None:
+            return root
+        nodes.discard(root)
+        entries = changed
+    while len(entries) > 1:
+        entries = _inner_nodes(nodes, entries)
+    if not entries:
+        return EMPTY
+    top = entries[0][1]
+    while isinstance(node := nodes.read(top), Inner) and len(node.children) == 1:
+        nodes.discard(top)
+        top = node.children[0]
+    return top
+
+
+def differences(nodes: Nodes, one: int, other: int) -> Iterator[Difference]:
+    """What differs between two trees, by key. Costs what differs, and a path to it: what is shared is not read."""
+    ours, theirs = _Frontier(nodes, one), _Frontier(nodes, other)
+    while not (ours.is_over and theirs.is_over):
+        if not ours.is_over and not theirs.is_over and ours.node == theirs.node != EMPTY:
+            ours.skip()
+            theirs.skip()
+        elif ours.is_to_open_before(theirs):
+            ours.open()
+        elif theirs.is_to_open_before(ours):
+            theirs.open()
+        elif theirs.is_over or (not ours.is_over and ours.key < theirs.key):
+            key, value = ours.take()
+            yield key, value, None
+        elif ours.is_over or theirs.key < ours.key:
+            key, value = theirs.take()
+            yield key, None, value
+        else:
+            (key, value), (_, theirs_value) = ours.take(), theirs.take()
+            if value != theirs_value:
+                yield key, value, theirs_value
+
+
+def reach(nodes: Nodes, root: int, is_known: Callable[[int], bool]) -> Iterator[tuple[int, Node]]:
+    """Every node below a root, itself too, but for those below one that `is_known`, which is asked once of each."""
+    stack = [root] if root != EMPTY else []
+    while stack:
+        number = stack.pop()
+        if is_known(number):
+            continue
+        node = nodes.read(number)
+        yield number, node
+        if isinstance(node, Inner):
+            stack.extend(reversed(node.children))
+
+
+class _Frontier:
+    """What of a tree is yet to be seen, least first: nodes that are not open, and the entries of the leaf that is."""
+
+    def __init__(self, nodes: Nodes, root: int) -> None:
+        self._nodes = nodes
+        self._pending: list[tuple[bytes, int, int]] = []  # (least key, node, height); the next one last
+        self._leaf: Leaf | None = None
+        self._at = 0
+        if root != EMPTY:
+            self._pending.append((b"", root, _height(nodes, root)))
+
+    @property
+    def is_over(self) -> bool:
+        return self._leaf is None and not self._pending
+
+    @property
+    def node(self) -> int:
+        """The number of the node that is next; EMPTY in the middle of a leaf."""
+        return self._pending[-1][1] if self._leaf is None else EMPTY
+
+    @property
+    def key(self) -> bytes:
+        """Of the next entry, when a leaf is open; else the least that there may be."""
+        return self._pending[-1][0] if self._leaf is None else self._leaf.keys[self._at]
+
+    def is_to_open_before(self, other: _Frontier) -> bool:
+        """Whether the node that is next has to be opened, and before the other's."""
+        if self.is_over or self._leaf is not None:
+            return False
+        if other.is_over:
+            return True
+        if other._leaf is not None:
+            return self.key <= other.key
+        if self.key != other.key:
+            return self.key < other.key
+        return self._pending[-1][2] >= other._pending[-1][2]
+
+    def open(self) -> None:
+        low, number, height = self._pending.pop()
+        node = self._nodes.read(number)
+        if isinstance(node, Leaf):
+            self._leaf, self._at = node, 0
+            return
+        lows = [low, *node.keys[1:]]
+        self._pending += [
+            (key, child, height - 1)
+            for key, child in zip(reversed(lows), reversed(node.children), strict=True)
+        ]
+
+    def skip(self) -> None:
+        self._pending.pop()
+
+    def take(self) -> tuple[bytes, bytes]:
+        assert self._leaf is not None
+        entry = self._leaf.keys[self._at], self._leaf.values[self._at]
+        self._at += 1
+        if self._at == len(self._leaf.keys):
+            self._leaf = None
+        return entry
+
+
+def _height(nodes: Nodes, root: int) -> int:
+    height, node = 0, nodes.read(root)
+    while isinstance(node, Inner):
+        height, node = height + 1, nodes.read(node.children[0])
+    return height
+
+
+def _child(node: Inner, key: bytes) -> int:
+    """The place of the child that has a key, if any has."""
+    return max(0, bisect_right(node.keys, key) - 1)
+
+
+def _scan(nodes: Nodes, node: Node, begin: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+    if isinstance(node, Leaf):
+        last = len(node.keys) if end is None else bisect_left(node.keys, end)
+        for at in range(bisect_left(node.keys, begin), last):
+            yield node.keys[at], node.values[at]
+        return
+    for at in range(_child(node, begin), len(node.children)):
+        if at and end is not None and node.keys[at] >= end:
+            return
+        yield from _scan(nodes, nodes.read(node.children[at]), begin, end)
+
+
+def _scan_back(nodes: Nodes, node: Node, begin: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+    if isinstance(node, Leaf):
+        last = len(node.keys) if end is None else bisect_left(node.keys, end)
+        for at in range(last - 1, bisect_left(node.keys, begin) - 1, -1):
+            yield node.keys[at], node.values[at]
+        return
+    last = len(node.children) - 1 if end is None else max(0, bisect_left(node.keys, end) - 1)
+    for at in range(last, _child(node, begin) - 1, -1):
+        yield from _scan_back(nodes, nodes.read(node.children[at]), begin, end)
+
+
+def _changed(nodes: Nodes, node: Node, changes: Sequence[Change]) -> list[_Entry] | None:
+    """What takes the place of a node: none, one or several; None if it stays."""
+    if isinstance(node, Leaf):
+        return _changed_leaf(nodes, node, changes)
+    entries: list[_Entry] = []
+    touched: set[int] = set()  # places in entries
+    at, is_same = 0, True
+    for place, child in enumerate(node.children):
+        low = node.keys[place]
+        until = len(changes)
+        if place + 1 < len(node.children):
+            until = bisect_left(changes, node.keys[place + 1], at, key=_key)
+        changed = _changed(nodes, nodes.read(child), changes[at:until]) if until > at else None
+        at = until
+        if changed is None:
+            entries.append((low, child))
+            continue
+        nodes.discard(child)
+        is_same = False
+        touched |= set(range(len(entries), len(entries) + max(1, len(changed))))
+        # The first one's keys may begin above the place's own least key: what is between belongs to it.
+        entries += [(low, changed[0][1]), *changed[1:]] if changed else []
+    if is_same:
+        return None
+    return _parents(nodes, _joined(nodes, entries, touched))
+
+
+def _key(change: Change) -> bytes:
+    return change[0]
+
+
+def _changed_leaf(nodes: Nodes, leaf: Leaf, changes: Sequence[Change]) -> list[_Entry] | None:
+    merged: list[tuple[bytes, bytes]] = []
+    at, is_same = 0, True
+    for key, value in changes:
+        place = bisect_left(leaf.keys, key, at)
+        merged += zip(leaf.keys[at:place], leaf.values[at:place], strict=True)
+        is_there = place < len(leaf.keys) and leaf.keys[place] == key
+        at = place + is_there
+        is_same &= (leaf.values[place] if is_there else None) == value
+        if value is not None:
+            merged.append((key, value))
+    if is_same:
+        return None
+    merged += zip(leaf.keys[at:], leaf.values[at:], strict=True)
+    return _leaves(nodes, merged)
+
+
+def _pack(nodes: Nodes, before: list[tuple[bytes, bytes]], changes: Sequence[Change]) -> list[_Entry]:
+    return _leaves(nodes, [*before, *((key, value) for key, value in changes if value is not None)])
+
+
+def _leaves(nodes: Nodes, items: list[tuple[bytes, bytes]]) -> list[_Entry]:
+    parts = _parts([leaf_size(key, value) for key, value in items])
+    made = []
+    for begin, end in parts:
+        leaf = Leaf([key for key, _ in items[begin:end]], [value for _, value in items[begin:end]])
+        made.append((leaf.keys[0], nodes.make(leaf)))
+    return made
+
+
+def _inner_nodes(nodes: Nodes, entries: list[_Entry]) -> list[_Entry]:
+    parts = _parts([child_size(key) for key, _ in entries])
+    made = []
+    for begin, end in parts:
+        part = entries[begin:end]
+        made.append((part[0][0], nodes.make(Inner([key for key, _ in part], [child for _, child in part]))))
+    return made
+
+
+_parents = _inner_nodes
+
+
+def _parts(sizes: list[int]) -> list[tuple[int, int]]:
+    """Where to cut, so that no part is larger than a node may be, and they are about equal."""
+    total = sum(sizes)
+    if not sizes:
+        return []
+    if total <= SIZE:
+        return [(0, len(sizes))]
+    wanted = total / -(-total // (SIZE * 3 // 4))
+    parts, begin, taken = [], 0, 0
+    for at, one in enumerate(sizes):
+        if at > begin and (taken + one > SIZE or taken >= wanted):
+            parts.append((begin, at))
+            begin, taken = at, 0
+        taken += one
+    return [*parts, (begin, len(sizes))]
+
+
+def _joined(nodes: Nodes, entries: list[_Entry], touched: set[int]) -> list[_Entry]:
+    """The same entries, of which none that was touched is small beside a neighbour that has room."""
+    joined: list[_Entry] = []
+    was_touched = False
+    for place, entry in enumerate(entries):
+        is_touched = place in touched
+        if joined and (is_touched or was_touched):
+            left, right = nodes.read(joined[-1][1]), nodes.read(entry[1])
+            sizes = size(left), size(right)
+            if min(sizes) < SMALL and sum(sizes) <= SIZE:
+                low = joined[-1][0]
+                number = nodes.make(_concatenated(left, right, entry[0]))
+                nodes.discard(joined[-1][1])
+                nodes.discard(entry[1])
+                joined[-1] = (low, number)
+                was_touched = True
+                continue
+        joined.append(entry)
+        was_touched = is_touched
+    return joined
+
+
+def _concatenated(left: Node, right: Node, low: bytes) -> Node:
+    """Both are of one height. `low` is the least key that may be below the right one."""
+    if isinstance(left, Leaf) and isinstance(right, Leaf):
+        return Leaf(left.keys + right.keys, left.values + right.values)
+    assert isinstance(left, Inner) and isinstance(right, Inner)
+    return Inner([*left.keys, low, *right.keys[1:]], left.children + right.children)
