@@ -118,18 +118,18 @@ class Api:
         self._work: set[asyncio.Task[Any]] = set()
 
     async def me(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(me_view(self._identity(request)))
+        return web.json_response(me_view(self._auth.identity(request)))
 
     async def server(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(self._views.server())
 
     async def overview(self, request: web.Request) -> web.StreamResponse:
-        identity = self._identity(request)
+        identity = self._auth.identity(request)
         view = await self._views.overview(identity.app)
         return web.json_response(view | {"me": me_view(identity)})
 
     async def apps(self, request: web.Request) -> web.StreamResponse:
-        only = self._identity(request).app
+        only = self._auth.identity(request).app
         apps = [app for app in self._fleet.apps.values() if only in ("", app.name)]
         return web.json_response([await self._views.app(app) for app in apps])
 
@@ -177,19 +177,19 @@ class Api:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         app, after = self._app_shown(request), number_of(request, "after", 0)
-        role, follow = self._identity(request).role, request.query.get("follow") == "1"
+        role, follow = self._auth.identity(request).role, request.query.get("follow") == "1"
         if newest := min(number_of(request, "newest", 0), EVENTS_MOST):
             after = max(after, await self._views.before_newest(newest, app, role is Role.OWNER))
         return await self._progress.lines(request, self._progress.facts(app, role, after, follow))
 
     async def follow(self, request: web.Request) -> web.StreamResponse:
         return await self._progress.everything(
-            request, self._app_shown(request), self._identity(request).role
+            request, self._app_shown(request), self._auth.identity(request).role
         )
 
     async def login_link(self, request: web.Request) -> web.StreamResponse:
         """For who asks; a token has nobody whom it could log in."""
-        identity = self._identity(request)
+        identity = self._auth.identity(request)
         if identity.kind is Kind.TOKEN:
             raise BadInput(
                 "A token is no person, so there is no link for it.",
@@ -209,7 +209,7 @@ class Api:
         app = self._app(request)
         commit, deployment = await self._named(app, request.query.get("ref", ""))
         view = await self._views.inspect(app, commit, deployment)
-        trusted = self._identity(request).role >= Role.DEVELOPER
+        trusted = self._auth.identity(request).role >= Role.DEVELOPER
         return web.json_response(view if trusted else without_output(view))
 
     async def compare(self, request: web.Request) -> web.StreamResponse:
@@ -255,7 +255,9 @@ class Api:
             raise BadInput("In which commit? `ref` is missing.", "Give a commit id, branch or tag.")
         _, deployment = await self._named(app, ref)
         if self._fleet.is_production(deployment):
-            self._identity(request).demand(Role.OWNER, app.name)  # what is done to these data nobody undoes
+            self._auth.identity(request).demand(
+                Role.OWNER, app.name
+            )  # what is done to these data nobody undoes
         return await self._console.run(request, deployment, self._who(request))
 
     async def deploy(self, request: web.Request) -> web.StreamResponse:
@@ -330,7 +332,7 @@ class Api:
 
     async def announce_by_hook(self, request: web.Request) -> web.StreamResponse:
         try:
-            app, commit = await self.hook_calls.take(await request.post(), self._identity(request))
+            app, commit = await self.hook_calls.take(await request.post(), self._auth.identity(request))
         except LazycloudError as problem:
             return web.Response(text=str(problem), status=problem.status)
         return web.Response(text=self._config.addresses.label(app.domain, commit.short))
@@ -390,18 +392,12 @@ class Api:
             )
         return web.json_response({"stopped": await self._fleet.stop(deployment), "deployment": deployment.id})
 
-    def _identity(self, request: web.Request) -> Identity:
-        """Who asks, whom the guard has let in."""
-        identity = self._auth.identify(request)
-        assert identity is not None
-        return identity
-
     def _who(self, request: web.Request) -> str:
-        return self._identity(request).name
+        return self._auth.identity(request).name
 
     def _app_shown(self, request: web.Request) -> str:
         """The app that a listing is asked for, "" for all; raises Forbidden for one of others."""
-        asked, identity = request.query.get("app", ""), self._identity(request)
+        asked, identity = request.query.get("app", ""), self._auth.identity(request)
         if asked:
             identity.demand(Role.VIEWER, asked)
         return asked or identity.app

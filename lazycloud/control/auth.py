@@ -64,6 +64,12 @@ class Auth:
         identity: Identity | None = request[_IDENTITY]
         return identity
 
+    def identity(self, request: web.Request) -> Identity:
+        """Who asks, whom the guard has let in."""
+        identity = self.identify(request)
+        assert identity is not None
+        return identity
+
     def require(self, request: web.Request, role: Role, app: str = "") -> Identity:
         """Who asks, and may. `app`: which is meant; "" the whole server, ANY_APP whatever they may see.
 

@@ -13,7 +13,7 @@ from lazycloud.config import Config
 from lazycloud.control.auth import Auth
 from lazycloud.control.bodies import flag_of, json_body, text_of
 from lazycloud.control.guard import Route
-from lazycloud.control.identity import Identity, Role
+from lazycloud.control.identity import Role
 from lazycloud.data.names import PRODUCTION, point
 from lazycloud.deployments.app import App
 from lazycloud.deployments.backups import Backups
@@ -56,7 +56,7 @@ class BackupViews:
         app, body = self._app(request), await json_body(request)
         store = self._other_store(request, text_of(body, "to"))
         return web.json_response(
-            await self._backups.make(app, self._identity(request).name, store), status=201
+            await self._backups.make(app, self._auth.identity(request).name, store), status=201
         )
 
     async def restore_backup(self, request: web.Request) -> web.StreamResponse:
@@ -65,7 +65,7 @@ class BackupViews:
         which, of, at = text_of(body, "backup"), text_of(body, "of"), _moment(text_of(body, "at"))
         if flag_of(body, "dry_run"):
             return web.json_response({"backup": await self._backups.find(app, store, which, at, of)})
-        who = self._identity(request).name
+        who = self._auth.identity(request).name
         facts, replaced = await self._backups.restore(app, who, store, which, at, of, _key(body))
         return web.json_response(
             {
@@ -80,16 +80,11 @@ class BackupViews:
     def _other_store(self, request: web.Request, store: str) -> str:
         """One that somebody names is a folder of this machine: who may do what he likes with one app may not."""
         if store and store != self._upkeep.backup:
-            self._identity(request).demand(Role.OWNER)
+            self._auth.identity(request).demand(Role.OWNER)
         return store
 
     def _app(self, request: web.Request) -> App:
         return self._fleet.app(request.match_info["app"])
-
-    def _identity(self, request: web.Request) -> Identity:
-        identity = self._auth.identify(request)
-        assert identity is not None
-        return identity
 
 
 def _key(body: Json) -> str:

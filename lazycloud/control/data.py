@@ -15,7 +15,7 @@ from lazycloud.control.bodies import flag_of, json_body, text_of
 from lazycloud.control.contents import Contents
 from lazycloud.control.datashell import DataShell
 from lazycloud.control.guard import Route
-from lazycloud.control.identity import Identity, Role
+from lazycloud.control.identity import Role
 from lazycloud.control.progress import number_of
 from lazycloud.data.names import PASSING, PRODUCTION
 from lazycloud.deployments.app import App
@@ -89,7 +89,7 @@ class VersionData:
     async def snapshot_data(self, request: web.Request) -> web.StreamResponse:
         app, body = self._app(request), await json_body(request)
         version = await self._snapshots.version(app, text_of(body, "ref"))
-        name, who = text_of(body, "name"), self._identity(request).name
+        name, who = text_of(body, "name"), self._auth.identity(request).name
         row = await self._snapshots.take(app, version, "asked", who, name)
         return web.json_response(snapshot_view(row) | {"version": version}, status=201)
 
@@ -99,14 +99,16 @@ class VersionData:
         if snapshot is None:
             raise BadInput("Which snapshot? `point` names none.", "Give REF@NAME.")
         self._demand_owner_of(request, app, version)
-        await self._snapshots.forget(app, version, snapshot, f"{self._identity(request).name} removed it")
+        await self._snapshots.forget(
+            app, version, snapshot, f"{self._auth.identity(request).name} removed it"
+        )
         return web.json_response({"version": version, "snapshot": snapshot})
 
     async def fork_data(self, request: web.Request) -> web.StreamResponse:
         app, body = self._app(request), await json_body(request)
         data = Data(*await self._snapshots.find(app, text_of(body, "from")))
         to = (await app.wanted(text_of(body, "to"))).id if text_of(body, "to") != PRODUCTION else PRODUCTION
-        origin = await self._changes.fork(app, data, to, self._identity(request).name)
+        origin = await self._changes.fork(app, data, to, self._auth.identity(request).name)
         view = {"version": to, "source": origin.version, "snapshot": origin.snapshot}
         return web.json_response(view, status=201)
 
@@ -121,20 +123,20 @@ class VersionData:
             self._changes.demand_restorable(app, data, to)
             lost = await self._contents.difference(app, Data(to), data)
             return web.json_response({"version": to, "snapshot": data.snapshot, "lost": lost})
-        replaced = await self._changes.restore(app, data, to, self._identity(request).name)
+        replaced = await self._changes.restore(app, data, to, self._auth.identity(request).name)
         return web.json_response(replaced_view(replaced) | {"snapshot": data.snapshot})
 
     async def reset_data(self, request: web.Request) -> web.StreamResponse:
         app = self._app(request)
         version = await self._preview(app, text_of(await json_body(request), "ref"))
         was_live = self._changes.is_live(app, version)
-        await self._changes.reset(app, version, self._identity(request).name)
+        await self._changes.reset(app, version, self._auth.identity(request).name)
         return web.json_response({"version": version, "live": was_live})
 
     async def remove_data(self, request: web.Request) -> web.StreamResponse:
         app = self._app(request)
         version = await self._preview(app, text_of(await json_body(request), "ref"))
-        who = self._identity(request).name
+        who = self._auth.identity(request).name
         await self._changes.remove(app, version, f"{who} removed them")
         return web.json_response({"version": version})
 
@@ -143,7 +145,7 @@ class VersionData:
         app, query = self._app(request), request.query
         rows = min(number_of(request, "rows", 0), ROWS_MOST)
         if rows:
-            self._identity(request).demand(Role.DEVELOPER, app.name)
+            self._auth.identity(request).demand(Role.DEVELOPER, app.name)
         one, other = [Data(*await self._snapshots.find(app, query.get(name, ""))) for name in ("a", "b")]
         found = await self._contents.difference(app, one, other, query.get("table", ""), rows)
         return web.json_response({"a": vars(one), "b": vars(other), **found})
@@ -160,14 +162,14 @@ class VersionData:
         app = self._app(request)
         data = Data(*await self._snapshots.find(app, request.query.get("point", "")))
         self._demand_owner_of(request, app, data.version)
-        kind, who = request.query.get("format", "sqlite"), self._identity(request).name
+        kind, who = request.query.get("format", "sqlite"), self._auth.identity(request).name
         return await self._contents.export(request, app, data, kind, who)
 
     async def import_data(self, request: web.Request) -> web.StreamResponse:
         app = self._app(request)
         version = await self._preview(app, request.query.get("ref", ""))
         self._demand_owner_of(request, app, version)
-        kind, who = request.query.get("format", ""), self._identity(request).name
+        kind, who = request.query.get("format", ""), self._auth.identity(request).name
         replaced, imported = await self._contents.take_in(request, app, version, kind, who)
         told = {"format": imported.kind, "warnings": list(imported.warnings)}
         return web.json_response(replaced_view(replaced) | told)
@@ -187,7 +189,7 @@ class VersionData:
         if deployment is None:
             raise NotFound(f"{app.name} has no production yet.", "Commit something, then promote it.")
         origin = self._snapshots.read_from(app, data) if on_copy else data
-        who = self._identity(request).name
+        who = self._auth.identity(request).name
         return await self._shell.open(request, app, deployment, origin, on_copy, who)
 
     async def prune_data(self, request: web.Request) -> web.StreamResponse:
@@ -239,15 +241,10 @@ class VersionData:
     def _demand_owner_of(self, request: web.Request, app: App, version: str) -> None:
         """What is done to production's data concerns everybody."""
         if version == PRODUCTION:
-            self._identity(request).demand(Role.OWNER, app.name)
+            self._auth.identity(request).demand(Role.OWNER, app.name)
 
     def _app(self, request: web.Request) -> App:
         return self._fleet.app(request.match_info["app"])
-
-    def _identity(self, request: web.Request) -> Identity:
-        identity = self._auth.identify(request)
-        assert identity is not None
-        return identity
 
 
 def snapshot_view(row: Row) -> Json:

@@ -111,6 +111,4 @@ class Doors:
         return self._fleet.app(request.match_info["app"])
 
     def _who(self, request: web.Request) -> str:
-        identity = self._auth.identify(request)
-        assert identity is not None
-        return identity.name
+        return self._auth.identity(request).name

@@ -14,7 +14,7 @@ from lazycloud.control.auth import Auth
 from lazycloud.control.bodies import flag_of, json_body, text_of
 from lazycloud.control.guard import Route
 from lazycloud.control.guesses import Guesses
-from lazycloud.control.identity import How, Identity, Kind, Role
+from lazycloud.control.identity import How, Kind, Role
 from lazycloud.control.passwords import Passwords
 from lazycloud.control.sessions import Holder, Session
 from lazycloud.control.tokens import Token, Tokens
@@ -59,7 +59,7 @@ class People:
 
     async def own_password(self, request: web.Request) -> web.StreamResponse:
         """Somebody's own, who shows the one before if there is one. Their other browsers are logged out."""
-        identity, body = self._identity(request), await json_body(request)
+        identity, body = self._auth.identity(request), await json_body(request)
         if identity.kind is not Kind.ACCOUNT or identity.how is not How.SESSION:
             raise BadInput(
                 "Only a person who is logged in has a password.", "For another: `lazycloud account set`."
@@ -89,12 +89,16 @@ class People:
             )
         password = _secret(body, "password")
         kept = await self._passwords.hashed(password) if password else ""
-        account = await self._accounts.add(name, role, kept, self._identity(request).name)
+        account = await self._accounts.add(name, role, kept, self._auth.identity(request).name)
         return web.json_response(self._account(account), status=201)
 
     async def set_account(self, request: web.Request) -> web.StreamResponse:
         """What changes ends the account's sessions: they began as something else."""
-        body, name, who = await json_body(request), request.match_info["name"], self._identity(request).name
+        body, name, who = (
+            await json_body(request),
+            request.match_info["name"],
+            self._auth.identity(request).name,
+        )
         role = Role.read(text_of(body, "role")) if "role" in body else None
         password, before = None, self._accounts.get(name)
         if "password" in body:
@@ -109,7 +113,7 @@ class People:
         return web.json_response(self._account(self._accounts.get(name)) | {"ended": ended})
 
     async def remove_account(self, request: web.Request) -> web.StreamResponse:
-        name, who = request.match_info["name"], self._identity(request).name
+        name, who = request.match_info["name"], self._auth.identity(request).name
         account = self._accounts.get(name)
         try:
             await self._accounts.remove(name, who)
@@ -136,7 +140,7 @@ class People:
 
     async def end_sessions(self, request: web.Request) -> web.StreamResponse:
         """One by its id, or all of an account, a token, or `owner`."""
-        body, who = await json_body(request), self._identity(request).name
+        body, who = await json_body(request), self._auth.identity(request).name
         account, wanted = text_of(body, "account"), text_of(body, "session")
         if bool(account) == bool(wanted):
             raise BadInput("Which? Give `session`, its id, or `account`.")
@@ -158,7 +162,7 @@ class People:
 
     async def create_token(self, request: web.Request) -> web.StreamResponse:
         """The answer is the only one that has the token itself."""
-        body, who = await json_body(request), self._identity(request).name
+        body, who = await json_body(request), self._auth.identity(request).name
         name, app, previews = (
             text_of(body, "name").lower(),
             text_of(body, "app"),
@@ -181,17 +185,12 @@ class People:
         )
 
     async def revoke_token(self, request: web.Request) -> web.StreamResponse:
-        name, who = request.match_info["name"], self._identity(request).name
+        name, who = request.match_info["name"], self._auth.identity(request).name
         try:
             token = await self._tokens.revoke(name, who)
         finally:
             ended = self._auth.end_sessions(Holder(Kind.TOKEN, name), "the token was revoked", who)
         return web.json_response(_token(token) | {"ended": ended})
-
-    def _identity(self, request: web.Request) -> Identity:
-        identity = self._auth.identify(request)
-        assert identity is not None
-        return identity
 
     def _account(self, account: Account) -> Json:
         sessions = [one for one in self._auth.sessions if one.holder == Holder(Kind.ACCOUNT, account.name)]
