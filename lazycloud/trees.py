@@ -1,4 +1,4 @@
-"""Removes folders that somebody else has filled, however deep: nothing of them is a reason to stop.
+"""Folders that somebody else has filled, however deep, removed and measured: nothing of them is a reason to stop.
 
 `shutil.rmtree` goes into a folder by calling itself, with a descriptor for each level: some thousand levels, which
 take an app a moment to make, end it with a RecursionError, which no `ignore_errors` covers.
@@ -30,6 +30,29 @@ def remove(place: Path) -> None:
         finally:
             os.close(top)
         place.rmdir()
+
+
+def empty(folder: Path) -> None:
+    """All that is in it; a file that cannot be removed is an OSError."""
+    for place in list(folder.iterdir()):
+        if place.is_dir() and not place.is_symlink():
+            remove(place)
+        else:
+            place.unlink()
+
+
+def size(place: Path) -> int:
+    """Bytes of the regular files below a folder. What cannot be looked at, or vanishes meanwhile, counts nothing."""
+    total, waiting = 0, [str(place)]
+    while waiting:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(waiting.pop()):
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def _clear(top: int) -> None:

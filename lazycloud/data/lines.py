@@ -65,11 +65,6 @@ class Lines:
         async with self.still(*self._kept):
             pass
 
-    def troubles(self, version: str) -> dict[str, str]:
-        """Name of a database of a held version -> what is not as it should be, in a sentence."""
-        line = self._kept.get(version)
-        return line.troubles if line else {}
-
     async def copy(self, version: str, making: Path, frozen: bool = False) -> str:
         """All of a version as it is now, in a folder that is there and empty. What is not exact, in words, or "".
 
@@ -84,7 +79,7 @@ class Lines:
                 except Unavailable:
                     if not left:
                         raise
-                await asyncio.to_thread(_empty, making)
+                await asyncio.to_thread(trees.empty, making)
             raise AssertionError
 
     async def _copy(self, line: Line, version: str, making: Path, frozen: bool) -> str:
@@ -189,11 +184,3 @@ def _moment(frozen: Path) -> _Moment | None:
     except FileNotFoundError:
         return None
     return _Moment(Marks.from_json(facts["marks"]), facts["bytes"])
-
-
-def _empty(folder: Path) -> None:
-    for place in list(folder.iterdir()):
-        if place.is_dir() and not place.is_symlink():
-            trees.remove(place)
-        else:
-            place.unlink()

@@ -32,6 +32,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from lazycloud import trees
 from lazycloud.data import blocks, durable, within
 from lazycloud.data.names import check_snapshot, check_version
 from lazycloud.data.resp import Refusal, Talk, facts, talk
@@ -178,7 +179,7 @@ class Redis:
     async def open(self) -> None:
         for pattern in (f"{MAKING}*", f"{DROPPING}*", f"*{SNAPSHOTS}/{MAKING}*"):
             for leftover in self._folder.glob(pattern):
-                shutil.rmtree(leftover, ignore_errors=True)
+                trees.remove(leftover)
 
     async def close(self, keep: bool = False) -> None:
         """Stop every server, or leave it to be found again."""
@@ -209,7 +210,7 @@ class Redis:
             else:
                 self._ended.append(place.name)
         for left in self._folder.glob(f"{READING}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            trees.remove(left)
 
     async def go_on(self, in_use: Callable[[str], bool]) -> None:
         """Start anew, where its workers look for it, what ended while no control was there. After `adopt`.
@@ -422,7 +423,7 @@ class Redis:
             finally:
                 await asyncio.shield(server.process.stop())
         finally:
-            shutil.rmtree(reading, ignore_errors=True)
+            trees.remove(reading)
 
     async def load(self, version: str, place: Path) -> None:
         """Raises Conflict for one that runs, StepFailed for a file that no Redis reads; nothing has changed then."""
@@ -436,7 +437,7 @@ class Redis:
                 self._demand_rest(version)
                 await asyncio.to_thread(self._replace, self._place(version), reading / DATA)
         finally:
-            shutil.rmtree(reading, ignore_errors=True)
+            trees.remove(reading)
 
     async def swap(self, version: str, other: str) -> None:
         """Until `swapped` is called it is taken back by `undo_swap`, also after a crash."""
@@ -468,7 +469,7 @@ class Redis:
 
     async def size(self, version: str, snapshot: str | None = None) -> int:
         place = self._snapshot(version, snapshot) if snapshot else self._place(version)
-        return await asyncio.to_thread(_size, place / DATA)
+        return await asyncio.to_thread(trees.size, place / DATA)
 
     def _has(self, version: str, snapshot: str | None) -> bool:
         return self._exists(version) if snapshot is None else self._snapshot(version, snapshot).is_dir()
@@ -554,7 +555,7 @@ class Redis:
                 raise
             raise _full(self._folder) from problem
         finally:
-            shutil.rmtree(making, ignore_errors=True)
+            trees.remove(making)
 
     def _aside(self, place: Path, prefix: str) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -590,7 +591,7 @@ class Redis:
             gone = Path(tempfile.mkdtemp(prefix=DROPPING, dir=self._folder))
             place.rename(gone / place.name)
             durable.sync(place.parent)
-            shutil.rmtree(gone, ignore_errors=True)
+            trees.remove(gone)
 
     def _lock(self, version: str) -> asyncio.Lock:
         return self._locks.setdefault(version, asyncio.Lock())
@@ -706,9 +707,3 @@ def _full(folder: Path) -> DiskFull:
         f"The disk of {folder} is full: {free / 1e6:.1f} MB free.",
         "`lazycloud disk` tells where it went, `lazycloud prune --all` removes what can be built again.",
     )
-
-
-def _size(place: Path) -> int:
-    with contextlib.suppress(OSError):
-        return sum(one.lstat().st_size for one in place.rglob("*") if one.is_file() and not one.is_symlink())
-    return 0

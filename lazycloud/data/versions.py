@@ -208,7 +208,7 @@ class Versions:
             await self.drop_snapshot(version, snapshot)
             raise
         told = "; ".join(filter(None, [note, *notes]))
-        size = await asyncio.to_thread(lambda: _size(place) + size_of(place))
+        size = await asyncio.to_thread(lambda: trees.size(place) + size_of(place))
         return Snapshot(snapshot, version, size, told)
 
     def snapshots(self, version: str) -> list[str]:
@@ -360,7 +360,7 @@ class Versions:
 
     async def size(self, version: str) -> int:
         """Bytes of its database and files, without snapshots; 0 if there is no such version."""
-        return await asyncio.to_thread(_size, self.place(version)) + await self.beside.size(version)
+        return await asyncio.to_thread(trees.size, self.place(version)) + await self.beside.size(version)
 
     async def usage(self) -> Usage:
         """What all take of the disk, and each has alone with its snapshots. Of a moment ago where it takes long."""
@@ -441,7 +441,7 @@ class Versions:
             if made:
                 notes = await self.beside.make(version, source, at, wanted)
                 await self._make(place, source or "", origin)
-        size = await asyncio.to_thread(_size, place)
+        size = await asyncio.to_thread(trees.size, place)
         return Fork(version, source, size, time.monotonic() - began, made, "; ".join(notes))
 
     async def _make(self, place: Path, source: str, origin: Path | None, frozen: bool = False) -> str:
@@ -489,7 +489,7 @@ class Versions:
     def _full(self, origin: Path | None) -> DiskFull:
         """Asked for the free space when what was half-made is gone: that much there is."""
         disk = next(place for place in (self._folder, *self._folder.parents) if place.exists())
-        free, needed = shutil.disk_usage(disk).free, _size(origin) if origin else 0
+        free, needed = shutil.disk_usage(disk).free, trees.size(origin) if origin else 0
         return DiskFull(
             f"The disk of {self._folder} is full: {free / 1e6:.1f} MB free, "
             f"the data takes {needed / 1e6:.1f} MB.",
@@ -565,11 +565,7 @@ def _remove(folders: Iterable[Path | None]) -> None:
 
 def _move_all(making: Path, seen: Path) -> None:
     """In place of whatever is there. Raises OSError when somebody puts more there meanwhile."""
-    for planted in list(seen.iterdir()):
-        if planted.is_dir() and not planted.is_symlink():
-            trees.remove(planted)
-        else:
-            planted.unlink()
+    trees.empty(seen)
     for made in list(making.iterdir()):
         made.rename(seen / made.name)
 
@@ -626,17 +622,3 @@ def _make_aside(place: Path) -> Path:
         place.parent.mkdir(parents=True, mode=0o700, exist_ok=True)  # others make versions, too
         durable.sync(place.parent.parent)
     return Path(tempfile.mkdtemp(prefix=MAKING, dir=place.parent))
-
-
-def _size(place: Path) -> int:
-    """Bytes of the regular files below a folder. What cannot be looked at, or vanishes meanwhile, counts nothing."""
-    total, waiting = 0, [str(place)]
-    while waiting:
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(waiting.pop()):
-                with contextlib.suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        total += entry.stat(follow_symlinks=False).st_size
-    return total

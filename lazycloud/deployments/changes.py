@@ -198,7 +198,7 @@ class Changes:
 
         async with self.replacement(app, None) as other:
             place = app.versions.place(other)
-            await asyncio.to_thread(_empty, place)
+            await asyncio.to_thread(trees.empty, place)
             await fill(place)
             if app.versions.exists(version):
                 return await self.replace(app, version, other, who, imported)
@@ -321,8 +321,6 @@ class Changes:
         self._demand_rest(app, version)
         ran = any(one.runs for one in self._on(app, version))
         async with self._fleet.standstills.of(app.name, version):
-            for one in self._on(app, version):
-                await one.cleared()
             yield ran
 
     def _demand_rest(self, app: App, version: str) -> None:
@@ -372,11 +370,3 @@ def _wrote(last: Sequence[str]) -> str:
     """Its last words, unable to steer a terminal."""
     line = "".join(letter for letter in last[-1] if letter.isprintable()).strip() if last else ""
     return f" It wrote: {line[:200]}" if line else ""
-
-
-def _empty(place: Path) -> None:
-    for entry in list(place.iterdir()):
-        if entry.is_dir() and not entry.is_symlink():
-            trees.remove(entry)
-        else:
-            entry.unlink()
