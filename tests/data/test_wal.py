@@ -94,7 +94,12 @@ def test_an_index_that_is_torn_is_never_a_mark(tmp_path: Path) -> None:
             wal.state(shm)
 
 
-def test_an_index_that_is_being_written_is_read_as_it_was_or_is(tmp_path: Path) -> None:
+def test_an_index_that_is_being_written_is_read_as_it_was_or_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        wal, "PATIENCE", 10.0
+    )  # this writer never rests, and shares an interpreter with the reader
     with App(tmp_path / "app.db") as app:
         run = commits(1, 3)
         app.commit(next(run))
