@@ -31,11 +31,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from lazycloud import trees
 from lazycloud.data import blocks, durable, within
 from lazycloud.data.names import check_snapshot, check_version
 from lazycloud.data.resp import Refusal, Talk, facts, talk
+from lazycloud.data.swaps import Swaps
 from lazycloud.errors import Conflict, DiskFull, StepFailed
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ DATA, SETTINGS, NOTE, LOG = "data", "redis.conf", "server.json", "server.log"
 DUMP, CONTENTS = "dump.rdb", "appendonly.aof"
 MAGIC = b"REDIS"  # how a file of all contents begins
 SNAPSHOTS = ".snapshots"
-MAKING, DROPPING, READING, SWAPPING = ".making-", ".dropping-", ".reading-", ".swapping-"
+MAKING, DROPPING, READING = ".making-", ".dropping-", ".reading-"
 US = "lazycloud"  # the server's user that may do all
 PATIENCE = 60.0  # seconds that a server has to read what it keeps
 SAVE_PATIENCE = 300.0  # seconds that it has to write all of it
@@ -170,7 +172,8 @@ class Redis:
         self._folder = folder.absolute()
         self._hosting = hosting
         self._servers: dict[str, Server] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._swaps = Swaps(self._folder)
         self._ended: list[str] = []  # while no control was there
 
     def __repr__(self) -> str:
@@ -448,16 +451,14 @@ class Redis:
 
     async def swapped(self, version: str) -> None:
         """The swap of a version holds for good."""
-        if (note := self._swapping(version)).exists():
-            await asyncio.to_thread(durable.remove, note)
+        await asyncio.to_thread(self._swaps.hold, check_version(version))
 
     async def undo_swap(self, version: str) -> None:
         """Nothing happens if there is none that does not hold yet."""
-        note = self._swapping(version)
-        if note.exists():
-            for one in (version, note.read_text().split()[0]):
+        if other := self._swaps.pending().get(version):
+            for one in (version, other):
                 await self.rest(one, lambda: False)
-            await asyncio.to_thread(self._undo_swap, note, self._place(version))
+            await asyncio.to_thread(self._swaps.undo, version)
 
     async def drop(self, version: str) -> None:
         await self.rest(version, lambda: False)
@@ -568,22 +569,12 @@ class Redis:
         durable.sync(place)
 
     def _swap(self, place: Path, other: Path) -> None:
-        """What is to be is written down first: it has happened if a folder's number is in the other's place."""
+        """Who has none gets an empty one, unless neither has."""
         for one in (place, other):
             if not one.is_dir() and (place.is_dir() or other.is_dir()):
                 self._ensure(one)
         if place.is_dir():
-            durable.write(self._swapping(place.name), f"{other.name} {other.stat().st_ino}")
-            durable.exchange(place, other)
-
-    def _undo_swap(self, note: Path, place: Path) -> None:
-        other, number = note.read_text().split()
-        if place.is_dir() and place.stat().st_ino == int(number):
-            durable.exchange(place, self._place(other))
-        durable.remove(note)
-
-    def _swapping(self, version: str) -> Path:
-        return self._folder / f"{SWAPPING}{check_version(version)}"
+            self._swaps.begin(place.name, other.name)
 
     def _remove(self, place: Path) -> None:
         """At once, so that nobody sees it half there."""

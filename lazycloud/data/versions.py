@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from lazycloud import trees
 from lazycloud.data import durable, image
@@ -38,6 +39,7 @@ from lazycloud.data.names import (
 )
 from lazycloud.data.provider import Provider
 from lazycloud.data.readers import Readers
+from lazycloud.data.swaps import Swaps
 from lazycloud.errors import Conflict, DiskFull, NotFound, StepFailed
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ DATABASE = "database.sqlite"
 FILES = "files"
 BESIDE = ".beside"  # a file: what versions have beside their folders
 SNAPSHOTS = ".snapshots"  # after a version's name; no version can be called that
-MAKING, DROPPING, READING, SWAPPING = ".making-", ".dropping-", ".reading-", ".swapping-"
+MAKING, DROPPING, READING = ".making-", ".dropping-", ".reading-"
 LINGERS = 5.0  # seconds for which the name under which a version was made leads to it
 USAGE_HOLDS = 20  # times as long as it took to measure
 PATIENCE = 10.0  # seconds that a copy waits for an app's lock on its database
@@ -98,8 +100,9 @@ class Versions:
         self._copies: set[asyncio.Task[Any]] = set()
         self._measuring = asyncio.Lock()
         self._measured: tuple[float, float, Usage | None] = (0.0, 0.0, None)
-        self._makers: dict[str, tuple[asyncio.Lock, int]] = {}  # and how many have it, or wait for it
+        self._makers: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._readers = Readers()
+        self._swaps = Swaps(self._folder)
         self._copier = ThreadPoolExecutor(max_workers=2, thread_name_prefix="copy of data")
 
     def __repr__(self) -> str:
@@ -262,30 +265,20 @@ class Versions:
         async with self._readers.alone(*places), self.lines.still(version, other):
             try:
                 await self.beside.swap(version, other)
-                await self._copying(lambda: self._swap(*places))
+                await self._copying(lambda: self._swaps.begin(version, other))
             except BaseException:
                 await self._take_back(version)
                 raise
 
-    def _swap(self, place: Path, other: Path) -> None:
-        """What is to be is written down first: it has happened if a folder's number is in the other's place."""
-        durable.write(self._swapping(place.name), f"{other.name} {other.stat().st_ino}")
-        durable.exchange(place, other)
-
     async def swapped(self, version: str) -> None:
         """The swap of a version holds for good."""
         await self.beside.settle(version)
-        await self._copying(lambda: durable.remove(self._swapping(version)))
+        await self._copying(lambda: self._swaps.hold(version))
         await self.beside.swapped(version)
 
     def swapping(self) -> dict[str, str]:
         """The swaps that do not hold yet: version -> the other one. Blocks."""
-        notes = self._folder.glob(f"{SWAPPING}*")
-        return {
-            note.name.removeprefix(SWAPPING): note.read_text().split()[0]
-            for note in notes
-            if not note.name.endswith(".new")
-        }
+        return self._swaps.pending()
 
     def _unsettled(self) -> dict[str, str]:
         return self.beside.swaps | self.swapping()
@@ -301,7 +294,7 @@ class Versions:
 
     async def _take_back(self, version: str) -> bool:
         await self.beside.undo_swap(version)
-        return await self._copying(lambda: self._undo_swap(self._swapping(version)))
+        return await self._copying(lambda: self._swaps.undo(version))
 
     async def settle(self, version: str, other: str) -> None:
         """Let the swap of these two hold, if there is one that does not yet."""
@@ -324,19 +317,6 @@ class Versions:
         except StepFailed as problem:  # a server is away: it is for another time
             log.warning("The data of %s are not what they were: %s", version, problem)
             return False
-
-    def _undo_swap(self, note: Path) -> bool:
-        if not note.exists():
-            return False
-        place, (other, number) = self.place(note.name.removeprefix(SWAPPING)), note.read_text().split()
-        happened = place.is_dir() and place.stat().st_ino == int(number)
-        if happened:
-            durable.exchange(place, self.place(other))
-        durable.remove(note)
-        return happened
-
-    def _swapping(self, version: str) -> Path:
-        return self._folder / f"{SWAPPING}{check_version(version)}"
 
     async def drop(self, version: str, force: bool = False) -> None:
         """Remove a version and its snapshots; nothing happens if it is not there. Production only by force.
@@ -408,20 +388,9 @@ class Versions:
         task.add_done_callback(self._copies.discard)
         return await asyncio.shield(task)
 
-    @contextlib.asynccontextmanager
-    async def _making(self, version: str) -> AsyncIterator[None]:
-        """One who makes or drops a version at a time: who comes later finds it made, or gone."""
-        lock, count = self._makers.get(version, (asyncio.Lock(), 0))
-        self._makers[version] = lock, count + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            _, count = self._makers[version]
-            if count > 1:
-                self._makers[version] = lock, count - 1
-            else:
-                del self._makers[version]
+    def _making(self, version: str) -> asyncio.Lock:
+        """For one who makes or drops a version at a time: who comes later finds it made, or gone."""
+        return self._makers.setdefault(version, asyncio.Lock())
 
     async def _copying(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._copier, work)
