@@ -245,14 +245,7 @@ class Archive:
             yield file.fileno()
 
     def _write(self, stored: Stored) -> None:
-        place = self._folder / stored.id / FACTS
-        fresh = place.with_suffix(".new")
-        with fresh.open("w") as made:
-            json.dump(_as_dict(stored), made)
-            made.flush()
-            os.fsync(made.fileno())
-        fresh.replace(place)
-        durable.sync(place.parent)
+        durable.write(self._folder / stored.id / FACTS, json.dumps(_as_dict(stored)))
         self._stored[stored.id] = stored
 
     def _load(self) -> None:

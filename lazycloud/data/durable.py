@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from lazycloud import trees
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
 EACH = 64  # files that are synced one by one; for more, one sync of the file system is faster
@@ -47,6 +50,18 @@ def remove(place: Path) -> None:
     """A file, if it is there; on return it is gone for good."""
     place.unlink(missing_ok=True)
     sync(place.parent)
+
+
+def discard(place: Path, prefix: str, folder: Path) -> None:
+    """Remove a folder, if it is there: at once from where it was, so that nobody sees it half there.
+
+    It goes by a folder in `folder` whose name begins with `prefix`, which is what a crash leaves.
+    """
+    if place.is_dir():
+        gone = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+        place.rename(gone / place.name)
+        sync(place.parent)
+        trees.remove(gone)
 
 
 def exchange(one: Path, other: Path) -> None:

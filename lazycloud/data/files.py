@@ -33,20 +33,13 @@ def is_database(descriptor: int) -> bool:
 class Copy:
     """One copy of the folder `source` to `target`, which may hold its databases already, and nothing else.
 
-    `databases` are the places of those that are left out, relative to `root`, with what SQLite keeps beside them;
+    `databases` are the places of those that are left out, relative to `source`, with what SQLite keeps beside them;
     None: nobody writes there, and all is copied as it is.
 
-    The app may write to all below `root`, and put links in place of anything, at any moment: none is followed.
+    The app may write to all below `source`, and put links in place of anything, at any moment: none is followed.
     """
 
-    def __init__(
-        self,
-        source: Path,
-        target: Path,
-        databases: Collection[str] | None,
-        root: Path | None = None,
-    ) -> None:
-        self._root = root or source
+    def __init__(self, source: Path, target: Path, databases: Collection[str] | None) -> None:
         self._source = source
         self._target = target
         self._databases = databases
@@ -55,7 +48,7 @@ class Copy:
     def make(self) -> None:
         """Raises StepFailed for what cannot be read, Unforeseen for another database, OSError for a full disk."""
         try:
-            with within.opened(self._root, self._source, within.FOLDER) as folder:
+            with within.opened(self._source, self._source, within.FOLDER) as folder:
                 self._folder(folder, self._source, self._target)
         except PermissionError as problem:
             raise StepFailed(
@@ -93,7 +86,7 @@ class Copy:
         """Whether it is a database that is copied elsewhere, or belongs to one."""
         if self._databases is None:
             return False
-        name = str(source.relative_to(self._root))
+        name = str(source.relative_to(self._source))
         stem = next((name.removesuffix(end) for end in COMPANIONS if name.endswith(end)), name)
         return name in self._databases or stem in self._databases
 

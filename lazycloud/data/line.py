@@ -408,11 +408,8 @@ class Line:
     def _write_kept(self, marks: Marks, generations: Mapping[str, str]) -> None:
         place = self._folder / KEPT / f"{marks.id}.json"
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = place.with_suffix(".new")
-        fresh.write_text(json.dumps({"marks": marks.as_json(), "generations": generations}))
-        durable.sync(fresh)
-        fresh.replace(place)
-        for folder in (place.parent, self._folder, self._folder.parent):
+        durable.write(place, json.dumps({"marks": marks.as_json(), "generations": generations}))
+        for folder in (self._folder, self._folder.parent):
             durable.sync(folder)
 
     def _load(self) -> None:

@@ -463,10 +463,11 @@ class Redis:
     async def drop(self, version: str) -> None:
         await self.rest(version, lambda: False)
         for place in (self._place(version), self._snapshots(version)):
-            await asyncio.to_thread(self._remove, place)
+            await asyncio.to_thread(durable.discard, place, DROPPING, self._folder)
 
     async def drop_snapshot(self, version: str, snapshot: str) -> None:
-        await asyncio.to_thread(self._remove, self._snapshot(version, snapshot))
+        place = self._snapshot(version, snapshot)
+        await asyncio.to_thread(durable.discard, place, DROPPING, self._folder)
 
     async def size(self, version: str, snapshot: str | None = None) -> int:
         place = self._snapshot(version, snapshot) if snapshot else self._place(version)
@@ -575,14 +576,6 @@ class Redis:
                 self._ensure(one)
         if place.is_dir():
             self._swaps.begin(place.name, other.name)
-
-    def _remove(self, place: Path) -> None:
-        """At once, so that nobody sees it half there."""
-        if place.is_dir():
-            gone = Path(tempfile.mkdtemp(prefix=DROPPING, dir=self._folder))
-            place.rename(gone / place.name)
-            durable.sync(place.parent)
-            trees.remove(gone)
 
     def _lock(self, version: str) -> asyncio.Lock:
         return self._locks.setdefault(version, asyncio.Lock())

@@ -468,11 +468,7 @@ class Versions:
 
     def _drop(self, places: list[Path]) -> None:
         for place in places:
-            if place.is_dir():
-                gone = Path(tempfile.mkdtemp(prefix=DROPPING, dir=self._folder))
-                place.rename(gone / place.name)  # at once, so that nobody sees it half there
-                durable.sync(self._folder)
-                trees.remove(gone)
+            durable.discard(place, DROPPING, self._folder)
 
 
 def _read_for(origin: Path | None) -> list[Path]:

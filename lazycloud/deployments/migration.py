@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from lazycloud.build.commit import Commit
@@ -115,14 +115,8 @@ class Migration:
 
     async def _settle(self) -> None:
         """The pointer has moved. Until this is written down the next promote does so first, or the next control."""
-        for last in range(TRIES, 0, -1):
-            try:
-                await self.app.versions.swapped(PRODUCTION)
-                return
-            except (OSError, LazycloudError) as problem:
-                log.warning("That production has its new data is not written down yet: %s", problem)
-                if last > 1:
-                    await asyncio.sleep(PAUSE)
+        with suppress(OSError, LazycloudError):
+            await _again_and_again(lambda: self.app.versions.swapped(PRODUCTION), "be written down")
 
     async def _take_back(self) -> None:
         """Nobody is let in before production has its data again."""
@@ -130,12 +124,17 @@ class Migration:
         try:
             await self.fleet.stop(self.candidate)
         finally:
-            for last in range(TRIES, 0, -1):
-                try:
-                    await self.app.versions.undo_swap(PRODUCTION)
-                    break
-                except (OSError, LazycloudError) as problem:
-                    log.error("Production’s data could not be put back: %s", problem)
-                    if last == 1:
-                        raise
-                    await asyncio.sleep(PAUSE)
+            await _again_and_again(lambda: self.app.versions.undo_swap(PRODUCTION), "be taken back")
+
+
+async def _again_and_again(work: Callable[[], Awaitable[object]], what: str) -> None:
+    """Until it is done. Raises what it raised the last time."""
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            await work()
+            return
+        except (OSError, LazycloudError) as problem:
+            log.error("That production has other data could not %s: %s", what, problem)
+            if not left:
+                raise
+        await asyncio.sleep(PAUSE)
