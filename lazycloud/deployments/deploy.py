@@ -263,10 +263,8 @@ class Deploy:
 
     async def drop_data(self, why: str, again: bool = False) -> None:
         """`again`: at the next deploy it is forked at the same snapshot, if it was at one."""
-        version, forget = (
-            self.deployment.key.version,
-            store.forget_version(self.app.name, self.deployment.key.version),
-        )
+        version = self.deployment.key.version
+        forget = store.forget_version(self.app.name, version)
         for row in self.state.rows(store.versions, app=self.app.name, name=version):
             if again and row["snapshot"]:
                 forget = store.put(store.versions, **row | {"pending": True, "size": 0})
