@@ -99,6 +99,7 @@ class Keeper:
         names = {*rows, *await asyncio.to_thread(app.versions.all)}
         pinned = {row["commit"] for row in self._store.rows(store.pins, app=app.name)}
         named = {row["version"] for row in self._snapshots.of(app) if row["name"]}
+        waited_for = {row["source"] for row in rows.values() if row["pending"]}
         needed = self.needed(app)
         found = []
         for name in sorted(name for name in names if not name.startswith(PASSING)):
@@ -107,7 +108,7 @@ class Keeper:
                 "runs": self._changes.is_live(app, name),
                 "pinned": name in pinned,
                 "has a snapshot with a name": name in named,
-                "others will be forked from it": bool(self._snapshots.waiting_for(app, name)),
+                "others will be forked from it": name in waited_for,
                 "a recording needs it": name in needed,
             }
             row = rows.get(name)
