@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lazycloud.config import Config
+
 from .conftest import CommandLine, git, make_repository
 from .server import HANG, ScriptedServer
 
@@ -90,14 +92,15 @@ async def test_what_a_server_says_cannot_move_the_cursor(lazycloud: CommandLine,
 
 async def test_something_else_on_the_socket_does_not_fail_a_commit(lazycloud: CommandLine, home: Path):
     await lazycloud("hook", "install")
-    (home / "run").mkdir(parents=True)
+    run = Config(home).run_folder
+    run.mkdir(parents=True, exist_ok=True)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example.com ESMTP\r\n")
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
-    async with await asyncio.start_unix_server(talk, home / "run/api"):
+    async with await asyncio.start_unix_server(talk, run / "api"):
         assert "does not understand this hook" in await commit(lazycloud)
 
 
