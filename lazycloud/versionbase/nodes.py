@@ -1,18 +1,23 @@
 """The nodes of a tree: immutable, known by an integer, kept by whoever has a `Nodes`.
 
 A leaf has keys and their values; an inner node has children, each with the least key that may be below it (the first
-child's is not looked at). Encoded as MessagePack: [0, keys, values] or [1, keys, children].
+child's is not looked at) and how many entries are below it. Encoded as MessagePack, [0, keys, values] or
+[1, keys, children, counts], after the CRC-32 of that in four bytes, so that no bit of it changes unnoticed.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import Protocol
 
 import msgspec
 
+from lazycloud.errors import LazycloudError
+
 SIZE = 4096  # bytes of an encoded node, at most, unless it has one entry only
 SMALL = 1024  # bytes below which it is joined with a neighbour
 OVERHEAD = 6  # bytes that an entry takes beside its key and value, about
+REFERENCE = 8  # bytes of a child's number and count, about
 
 
 class Leaf(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
@@ -23,6 +28,11 @@ class Leaf(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
 class Inner(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     keys: list[bytes]
     children: list[int]
+    counts: list[int]
+
+
+class Damaged(LazycloudError):
+    """A node that is not there, or is not as it was written. What does not need it goes on."""
 
 
 Node = Leaf | Inner
@@ -35,7 +45,7 @@ class Nodes(Protocol):
     """Where nodes are read from, and made. A node that was made can be read at once."""
 
     def read(self, number: int) -> Node:
-        """Raises KeyError for one that is not there: what refers to it is damaged, or was collected."""
+        """Raises Damaged for one that is not there (it was collected, or the database lost it) or cannot be read."""
 
     def make(self, node: Node) -> int: ...
 
@@ -44,12 +54,19 @@ class Nodes(Protocol):
 
 
 def encode(node: Node) -> bytes:
-    return _encoder.encode(node)
+    data = _encoder.encode(node)
+    return zlib.crc32(data).to_bytes(4, "little") + data
 
 
 def decode(data: bytes) -> Node:
-    """Raises msgspec.DecodeError, msgspec.ValidationError for what `encode` did not make."""
-    return _decoder.decode(data)
+    """Raises Damaged for what `encode` did not make."""
+    content = memoryview(data)[4:]
+    if len(data) < 5 or zlib.crc32(content) != int.from_bytes(data[:4], "little"):
+        raise Damaged("It is not as it was written: its checksum is another.")
+    try:
+        return _decoder.decode(content)
+    except msgspec.MsgspecError as error:
+        raise Damaged(f"It is no node of a tree: {error}.") from error
 
 
 def leaf_size(key: bytes, value: bytes) -> int:
@@ -59,11 +76,11 @@ def leaf_size(key: bytes, value: bytes) -> int:
 
 def child_size(key: bytes) -> int:
     """The same in an inner node."""
-    return len(key) + OVERHEAD + 5
+    return len(key) + OVERHEAD + REFERENCE
 
 
 def size(node: Node) -> int:
     """Bytes of a node once it is encoded, about."""
     if isinstance(node, Leaf):
         return sum(map(len, node.keys)) + sum(map(len, node.values)) + OVERHEAD * len(node.keys)
-    return sum(map(len, node.keys)) + (OVERHEAD + 5) * len(node.keys)
+    return sum(map(len, node.keys)) + (OVERHEAD + REFERENCE) * len(node.keys)

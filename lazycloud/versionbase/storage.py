@@ -2,177 +2,183 @@
 
 A branch is a row with the root of its tree, and each of its commits another; a snapshot is a row with a root. What a
 commit has made is written with its row in one transaction: what is acknowledged is on the disk.
+
+One thread at a time changes. Others read meanwhile what has been committed, and only that: they get roots from
+`branch` and the like, which tell of a commit once the database has it; numbers of nodes are given once, so what was
+made for a commit that failed is never taken for something else.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    bindparam,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    select,
-    update,
-)
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, union_all, update
 
 from lazycloud.errors import Conflict, LazycloudError, NotFound
-from lazycloud.versionbase.nodes import Inner, Node, decode, encode, size
-from lazycloud.versionbase.tree import EMPTY, Change, apply
+from lazycloud.versionbase.database import Database
+from lazycloud.versionbase.nodes import Damaged, Inner, Node, decode, encode, size
+from lazycloud.versionbase.problems import Exists
+from lazycloud.versionbase.tables import branches, commits, nodes, snapshots
+from lazycloud.versionbase.tree import EMPTY, Change, apply, cut
 
 CACHE = 64 << 20  # bytes of nodes that are kept decoded, about
-SWEPT = 1000  # nodes that are removed in one transaction
-MARKED = 1000  # nodes that are looked at in one step of a collection
-
-_Number = BigInteger().with_variant(Integer(), "sqlite")  # the rowid, there
-
-metadata = MetaData()
-
-nodes = Table(
-    "versionbase_nodes",
-    metadata,
-    Column("number", _Number, primary_key=True, autoincrement=False),
-    Column("data", LargeBinary, nullable=False),
-)
-
-branches = Table(
-    "versionbase_branches",
-    metadata,
-    Column("name", String, primary_key=True),
-    Column("root", BigInteger, nullable=False),
-    Column("sequence", BigInteger, nullable=False),  # of its last commit; a fork goes on from its source
-    Column("source", String, nullable=False),  # "": it began empty
-    Column("made", Float, nullable=False),
-)
-
-commits = Table(  # of late: for who watches, and for what was
-    "versionbase_commits",
-    metadata,
-    Column("branch", String, primary_key=True),
-    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
-    Column("root", BigInteger, nullable=False),
-    Column("at", Float, nullable=False, index=True),
-)
-
-snapshots = Table(
-    "versionbase_snapshots",
-    metadata,
-    Column("branch", String, primary_key=True),
-    Column("id", String, primary_key=True),
-    Column("root", BigInteger, nullable=False),
-    Column("sequence", BigInteger, nullable=False),
-    Column("at", Float, nullable=False),
-)
+KNOWN = 10_000  # branches that are kept in memory
+SWEPT = 100  # nodes that are removed in one transaction, at first; more where the disk is quick
+MARKED = 1000  # rows that are read at once for a collection
+STEP = 0.003  # seconds that a step of a collection takes, about
+GRACE = 30.0  # seconds in which who got a root has to pin it
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Where a branch stands: the root of its tree after its commit `sequence`."""
+    """Where a branch stands: the root of its tree after its commit `sequence`.
+
+    `birth` is random, and another one's if there was a branch of that name before.
+    """
 
     name: str
     root: int
     sequence: int
+    birth: str = ""
+
+
+class BranchRow(NamedTuple):
+    """`source`: what it was forked from, "" if it began empty. `made`, `changed`: unix time."""
+
+    name: str
+    root: int
+    sequence: int
+    source: str
+    made: float
+    changed: float
+    birth: str
+
+
+class SnapshotRow(NamedTuple):
+    """`name` is "" if it has its id only; `at`: unix time."""
+
+    id: str
+    name: str
+    root: int
+    sequence: int
+    at: float
+
+
+class Commit(NamedTuple):
+    """What a branch was after its commit `sequence`. `at`: unix time."""
+
+    sequence: int
+    root: int
+    at: float
+
+
+class Wishing(Protocol):
+    """What one transaction wishes. `holds` is asked first, if the branch has moved on; then the others are read."""
+
+    @property
+    def branch(self) -> str: ...
+
+    @property
+    def root(self) -> int:
+        """At which it read."""
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """Sorted by key, each key once."""
+
+    @property
+    def cuts(self) -> Sequence[tuple[bytes, bytes | None]]:
+        """Ranges that are emptied before; to before the second one."""
+
+    @property
+    def holds(self) -> Callable[[int], bool]:
+        """Whether what it read is still so at another root, which may be one that is not committed yet."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """Changes of one transaction, sorted by key. `holds` tells whether what it read is still so at another root."""
+    """A `Wishing` that knows beforehand."""
 
     branch: str
-    root: int  # at which it read
+    root: int
     changes: Sequence[Change]
     holds: Callable[[int], bool]
+    cuts: Sequence[tuple[bytes, bytes | None]] = ()
 
 
 class Storage:
     """The nodes of all trees of a store (it is a `nodes.Nodes`), and its branches.
 
-    One thread at a time changes; others read meanwhile, whatever has been committed.
+    Errors of the database are LazycloudErrors (DiskFull for a full disk): then nothing has changed, here or there.
     """
 
     def __init__(self, url: str, relaxed: bool = False) -> None:
-        """`relaxed`: the last commits, of some seconds, may be lost with the machine; none is half there."""
-        self._url = make_url(url)
-        self._relaxed = relaxed
-        self._engine: Engine = create_engine(self._url)
-        if self._url.get_backend_name() == "sqlite":
-            event.listen(self._engine, "connect", self._prepare_sqlite)
-        self._reading = threading.local()
-        self._readers: list[Connection] = []
+        """`relaxed`: the last commits may be lost with the machine (SQLite: those since the last checkpoint, of 4 MB;
+        Postgres: of the last 0.6 s), but not with this process; none is half there, and none without those before it.
+        """
+        self._database = Database(url, relaxed)
+        self._load_query = _SELECT[self._database.dialect]
         self._changing = threading.RLock()
         self._cache: OrderedDict[int, tuple[Node, int]] = OrderedDict()
         self._cached = 0
         self._caching = threading.Lock()
-        self._fresh: dict[int, Node] = {}
+        self._fresh: dict[int, Node] = {}  # made since the last commit, for transactions that are done
+        self._making: dict[int, Node] = {}  # for the one that is being done
         self._next = 1
         self._known: dict[str, Branch] = {}
+        self._publishing = threading.Lock()
+        self._lately: deque[tuple[float, int]] = deque()  # when a root left the tables, and which
+        self._published = 0  # how often what is known has changed
 
     def open(self) -> None:
-        if self._url.get_backend_name() == "sqlite" and self._url.database:
-            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        metadata.create_all(self._engine)
-        with self._engine.connect() as connection:
-            self._next = (connection.execute(select(func.max(nodes.c.number))).scalar() or 0) + 1
+        """Raises Conflict if another process has this store, BadInput for a format of tomorrow, LazycloudError."""
+        self._database.open()
+        self._next = (self._database.read(select(func.max(nodes.c.number))).scalar() or 0) + 1
 
     def close(self) -> None:
-        for reader in self._readers:
-            reader.close()
-        self._engine.dispose()
+        with self._changing:
+            self._database.close()
 
     # Nodes
 
     def read(self, number: int) -> Node:
-        if (fresh := self._fresh.get(number)) is not None:
-            return fresh
         with self._caching:
             if (found := self._cache.get(number)) is not None:
                 self._cache.move_to_end(number)
                 return found[0]
-        node = decode(self._load(number))
+        fresh = self._making.get(number) or self._fresh.get(number)
+        if fresh is not None:
+            return fresh
+        node = self._load(number)
         self._keep(number, node)
         return node
 
     def make(self, node: Node) -> int:
         number, self._next = self._next, self._next + 1
-        self._fresh[number] = node
+        self._making[number] = node
         return number
 
     def discard(self, number: int) -> None:
-        self._fresh.pop(number, None)
+        """What an earlier transaction made stays, even if it is not written yet: its commit has a row of its own."""
+        self._making.pop(number, None)
 
-    def _load(self, number: int) -> bytes:
-        row = self._reader().exec_driver_sql(_SELECT[self._engine.dialect.name], (number,)).first()
+    def _load(self, number: int) -> Node:
+        row = self._database.read(self._load_query, (number,)).first()
         if row is None:
-            raise KeyError(f"node {number} of {self._url.render_as_string()} is not there")
-        return bytes(row[0])
-
-    def _reader(self) -> Connection:
-        """Of this thread. Nodes never change, so that it need not begin a transaction for each."""
-        connection: Connection | None = getattr(self._reading, "connection", None)
-        if connection is None:
-            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            self._reading.connection = connection
-            self._readers.append(connection)
-        return connection
+            raise Damaged(f"Node {number} of {self._database} is not there.", _ADVICE)
+        try:
+            return decode(row[0])
+        except Damaged as problem:
+            raise Damaged(
+                f"Node {number} of {self._database} is damaged. {problem.sentence}", _ADVICE
+            ) from None
 
     def _keep(self, number: int, node: Node) -> None:
         with self._caching:
@@ -187,211 +193,410 @@ class Storage:
     # Branches
 
     def branch(self, name: str) -> Branch:
-        """Where it stands. Raises NotFound."""
+        """Where it stands. Waits for nobody. Raises NotFound."""
         if found := self._known.get(name):
             return found
-        with self._changing, self._engine.connect() as connection:
-            row = connection.execute(select(branches).where(branches.c.name == name)).first()
-            if row is None:
-                raise NotFound(f"There is no version {name[:80]} in this versionbase.")
-            found = self._known[name] = Branch(row.name, row.root, row.sequence)
-            return found
+        published = self._published
+        row = self._database.read(select(branches).where(branches.c.name == name)).first()
+        if row is None:
+            raise NotFound(f"There is no version {name[:80]} in this versionbase.")
+        found = Branch(row.name, row.root, row.sequence, row.birth)
+        with self._publishing:
+            if self._published == published:  # else it may have moved on since it was read
+                self._known[name] = found
+                while len(self._known) > KNOWN:
+                    del self._known[next(iter(self._known))]
+        return found
+
+    def branches(self) -> list[BranchRow]:
+        """By name."""
+        columns = [branches.c[name] for name in BranchRow._fields]
+        rows = self._database.read(select(*columns).order_by(branches.c.name)).all()
+        return [BranchRow._make(row) for row in rows]
+
+    def snapshots(self, name: str) -> list[SnapshotRow]:
+        """Of a branch, the oldest first. Raises NotFound."""
+        columns = [snapshots.c[name] for name in SnapshotRow._fields]
+        wanted = select(*columns).where(snapshots.c.birth == self.branch(name).birth)
+        rows = self._database.read(wanted.order_by(snapshots.c.at, snapshots.c.sequence)).all()
+        return [SnapshotRow._make(row) for row in rows]
+
+    def commits(self, name: str, after: int, limit: int) -> list[Commit]:
+        """The next ones that are kept after a sequence; so the state at `since` is the first one after `since - 1`.
+
+        The first one that a branch ever has is where it began. Raises NotFound.
+        """
+        wanted = select(commits.c.sequence, commits.c.root, commits.c.at).where(
+            commits.c.birth == self.branch(name).birth, commits.c.sequence > after
+        )
+        rows = self._database.read(wanted.order_by(commits.c.sequence).limit(limit)).all()
+        return [Commit._make(row) for row in rows]
+
+    def oldest(self, name: str) -> int:
+        """The least sequence that is kept: who has seen what was then may be told all that came after it."""
+        return self.commits(name, -1, 1)[0].sequence
+
+    def at(self, name: str, snapshot: str = "") -> Branch:
+        """Where a branch was at a snapshot (its id, or its name); where it is now without one. Raises NotFound."""
+        now = self.branch(name)
+        if not snapshot:
+            return now
+        named = (snapshots.c.id == snapshot) | (snapshots.c.name == snapshot)
+        wanted = select(snapshots).where((snapshots.c.birth == now.birth) & named)
+        rows = self._database.read(wanted).all()
+        if not rows:
+            raise NotFound(f"{name[:80]} has no snapshot {snapshot[:80]} in this versionbase.")
+        row = next((row for row in rows if row.id == snapshot), rows[0])
+        return replace(now, root=row.root, sequence=row.sequence)
 
     def begin(self, name: str) -> Branch:
-        """An empty branch. Raises Conflict if there is one of that name."""
+        """An empty branch. Raises Exists if there is one of that name."""
         return self._make_branch(name, Branch("", EMPTY, 0))
 
     def fork(self, name: str, source: str, snapshot: str = "") -> Branch:
-        """A branch that begins as another is now, or was at a snapshot. Raises NotFound, Conflict."""
-        with self._changing:
+        """A branch that begins as another is now, or was at a snapshot. Raises NotFound, Exists."""
+        with self._changed():
             return self._make_branch(name, self.at(source, snapshot))
 
-    def at(self, name: str, snapshot: str = "") -> Branch:
-        """Where a branch was at a snapshot; where it is now without one. Raises NotFound."""
-        if not snapshot:
-            return self.branch(name)
-        with self._engine.connect() as connection:
-            wanted = (snapshots.c.branch == name) & (snapshots.c.id == snapshot)
-            row = connection.execute(select(snapshots).where(wanted)).first()
-        if row is None:
-            raise NotFound(f"{name[:80]} has no snapshot {snapshot[:80]} in this versionbase.")
-        return Branch(name, row.root, row.sequence)
-
     def _make_branch(self, name: str, origin: Branch) -> Branch:
-        with self._changing, self._engine.begin() as connection:
-            if connection.execute(select(branches.c.name).where(branches.c.name == name)).first():
-                raise Conflict(f"There is a version {name[:80]} in this versionbase already.")
-            row = {"name": name, "root": origin.root, "sequence": origin.sequence}
-            connection.execute(insert(branches).values(**row, source=origin.name, made=time.time()))
-        made = self._known[name] = replace(origin, name=name)
+        made = replace(origin, name=name, birth=secrets.token_hex(8))
+        at = time.time()
+        row = {"name": name, "birth": made.birth, "root": made.root, "sequence": made.sequence}
+
+        def work(connection: Connection) -> None:
+            row_of_branch = {**row, "source": origin.name, "made": at, "changed": at}
+            connection.execute(insert(branches).values(**row_of_branch))
+            connection.execute(insert(commits), [_commit_row(made, at)])
+
+        with self._changed():
+            if self._is_there(name):
+                raise Exists(f"There is a version {name[:80]} in this versionbase already.")
+            self._database.change(work, _is(made))
+            self._publish(made)
         return made
 
-    def snapshot(self, name: str, snapshot: str) -> Branch:
-        """Keep where a branch is now under an id of its own, for good. Raises NotFound."""
-        with self._changing, self._engine.begin() as connection:
+    def _is_there(self, name: str) -> bool:
+        try:
+            return bool(self.branch(name))
+        except NotFound:
+            return False
+
+    def snapshot(self, name: str, snapshot: str, label: str = "") -> SnapshotRow:
+        """Keep where a branch is now under an id of its own, and a name if it is given one, for good.
+
+        Raises NotFound; Exists if the branch has one of this id or name.
+        """
+        with self._changed():
             now = self.branch(name)
-            row = {
-                "branch": name,
-                "id": snapshot,
-                "root": now.root,
-                "sequence": now.sequence,
-                "at": time.time(),
-            }
-            connection.execute(insert(snapshots).values(**row))
-        return now
+            row = SnapshotRow(snapshot, label, now.root, now.sequence, time.time())
+            same = (snapshots.c.id == snapshot) | ((snapshots.c.name == label) & (snapshots.c.name != ""))
+            if self._database.read(
+                select(snapshots.c.id).where(snapshots.c.birth == now.birth, same)
+            ).first():
+                raise Exists(f"{name[:80]} has a snapshot {(label or snapshot)[:80]} already.")
+            mine = (snapshots.c.birth == now.birth) & (snapshots.c.id == snapshot)
+            self._database.change(
+                lambda connection: connection.execute(
+                    insert(snapshots).values(birth=now.birth, **row._asdict())
+                ),
+                lambda connection: connection.execute(select(snapshots.c.id).where(mine)).first() is not None,
+            )
+            return row
 
-    def drop_snapshot(self, name: str, snapshot: str) -> None:
-        """Nothing happens if there is none."""
-        with self._changing, self._engine.begin() as connection:
-            wanted = (snapshots.c.branch == name) & (snapshots.c.id == snapshot)
-            connection.execute(delete(snapshots).where(wanted))
+    def drop_snapshot(self, name: str, snapshot: str) -> bool:
+        """By its id. Whether it was there. Raises NotFound if there is no such branch."""
+        with self._changed():
+            mine = (snapshots.c.birth == self.branch(name).birth) & (snapshots.c.id == snapshot)
+            gone = self._database.read(select(snapshots.c.root).where(mine)).scalars().all()
+            if not gone:
+                return False
+            self._database.change(
+                lambda connection: connection.execute(delete(snapshots).where(mine)), _never
+            )
+            self._left(gone)
+            return True
 
-    def drop(self, name: str) -> None:
-        """A branch, its commits and its snapshots; nothing happens if it is not there. Its nodes are collected."""
-        with self._changing, self._engine.begin() as connection:
-            connection.execute(delete(branches).where(branches.c.name == name))
-            connection.execute(delete(commits).where(commits.c.branch == name))
-            connection.execute(delete(snapshots).where(snapshots.c.branch == name))
-            self._known.pop(name, None)
+    def drop(self, name: str) -> bool:
+        """A branch and its snapshots; its commits and its nodes are collected. Whether it was there."""
+        with self._changed():
+            if not self._is_there(name):
+                return False
+            gone = self.branch(name)
+
+            def work(connection: Connection) -> None:
+                connection.execute(delete(branches).where(branches.c.name == name))
+                connection.execute(delete(snapshots).where(snapshots.c.birth == gone.birth))
+
+            theirs = select(snapshots.c.root).where(snapshots.c.birth == gone.birth)
+            roots = self._database.read(theirs).scalars().all()
+            self._database.change(work, _never)
+            self._left([gone.root, *roots])
+            with self._publishing:
+                self._published += 1
+                self._known.pop(name, None)
+            return True
 
     def restore(self, name: str, snapshot: str) -> Branch:
         """A commit that makes a branch what it was at a snapshot. Raises NotFound."""
-        with self._changing:
+        with self._changed():
             now, then = self.branch(name), self.at(name, snapshot)
-            restored = Branch(name, then.root, now.sequence + 1)
+            restored = replace(now, root=then.root, sequence=now.sequence + 1)
             self._write([restored])
             return restored
 
-    def commit(self, wishes: Sequence[Wish]) -> list[Branch | LazycloudError]:
+    def swap(self, one: str, other: str) -> tuple[Branch, Branch]:
+        """Each is what the other was, by a commit of each: who watches a branch sees it change into the other one.
+
+        Name, birth, snapshots and commits so far stay, so that a sequence means what it meant. Raises NotFound.
+        """
+        with self._changed():
+            ours, theirs = self.branch(one), self.branch(other)
+            swapped = (
+                replace(ours, root=theirs.root, sequence=ours.sequence + 1),
+                replace(theirs, root=ours.root, sequence=theirs.sequence + 1),
+            )
+            if one != other:
+                self._write(swapped)
+            return swapped if one != other else (ours, ours)
+
+    def commit(self, wishes: Sequence[Wishing]) -> list[Branch | LazycloudError]:
         """Several transactions, one after the other, in one write to the disk: where each left its branch.
 
-        One whose reads do not hold any more, or whose branch is gone, has a Conflict or NotFound instead, and changes
-        nothing. Raises what the database raises: then none of them has changed anything.
+        One whose reads do not hold any more, or whose branch is gone, has a Conflict or NotFound instead, or the
+        error that its `holds` raised, and changes nothing. Raises what the database raises: then none of them has
+        changed anything, unless the error says that this is not known yet.
         """
-        with self._changing:
+        with self._changed():
             stands: dict[str, Branch] = {}
             results: list[Branch | LazycloudError] = []
             written: list[Branch] = []
-            try:
-                for wish in wishes:
-                    result = self._stage(wish, stands)
-                    results.append(result)
-                    if isinstance(result, Branch) and wish.changes:
-                        written.append(result)
-                self._write(written)
-            finally:
-                self._fresh.clear()
+            for wish in wishes:
+                try:
+                    now = stands.get(wish.branch) or self.branch(wish.branch)
+                    result = self._stage(wish, now)
+                except LazycloudError as problem:
+                    results.append(problem)
+                    continue
+                finally:
+                    self._making.clear()
+                results.append(result)
+                if result is not now:
+                    written.append(result)
+                    stands[wish.branch] = result
+            self._write(written)
             return results
 
-    def _stage(self, wish: Wish, stands: dict[str, Branch]) -> Branch | LazycloudError:
-        try:
-            now = stands.get(wish.branch) or self.branch(wish.branch)
-            if now.root != wish.root and not wish.holds(now.root):
-                return Conflict("What this transaction read has been changed meanwhile.", "Do it again.")
-        except NotFound as problem:
-            return problem
-        if not wish.changes:
-            return now
-        root = apply(self, now.root, wish.changes)
-        stands[wish.branch] = Branch(wish.branch, root, now.sequence + 1)
-        return stands[wish.branch]
+    def _stage(self, wish: Wishing, now: Branch) -> Branch:
+        """What a wish makes of a branch; the same object if nothing. Raises Conflict, or what `holds` raises."""
+        if now.root != wish.root and not wish.holds(now.root):
+            raise Conflict("What this transaction read has been changed meanwhile.", "Do it again.")
+        root = now.root
+        for begin, end in wish.cuts:
+            root = cut(self, root, begin, end)
+        root = apply(self, root, wish.changes)
+        self._fresh |= self._making
+        return replace(now, root=root, sequence=now.sequence + 1) if root != now.root else now
 
     def _write(self, written: Sequence[Branch]) -> None:
         if not written:
             return
         at, last = time.time(), {branch.name: branch for branch in written}
-        with self._engine.begin() as connection:
-            if self._fresh:
-                rows = [{"number": number, "data": encode(node)} for number, node in self._fresh.items()]
-                connection.execute(insert(nodes), rows)
-            connection.execute(
-                insert(commits),
-                [
-                    {"branch": one.name, "sequence": one.sequence, "root": one.root, "at": at}
-                    for one in written
-                ],
-            )
-            connection.execute(
-                update(branches).where(branches.c.name == bindparam("of")),
-                [{"of": one.name, "root": one.root, "sequence": one.sequence} for one in last.values()],
-            )
+        made = [{"number": number, "data": encode(node)} for number, node in self._fresh.items()]
+        moved = [{"of": one.name, "root": one.root, "sequence": one.sequence} for one in last.values()]
+
+        def work(connection: Connection) -> None:
+            if made:
+                connection.execute(insert(nodes), made)
+            connection.execute(insert(commits), [_commit_row(one, at) for one in written])
+            stands = update(branches).where(branches.c.name == bindparam("of")).values(changed=at)
+            connection.execute(stands, moved)
+
+        self._database.change(work, _is(written[-1]))
         for number, node in self._fresh.items():
             self._keep(number, node)
-        self._known |= last
+        self._publish(*last.values())
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """One thread at a time; nothing that it made is left behind."""
+        with self._changing:
+            if not self._database.ready():  # a change of which nobody was told may have taken place after all
+                with self._publishing:
+                    self._published += 1
+                    self._known.clear()
+            try:
+                yield
+            finally:
+                self._making.clear()
+                self._fresh.clear()
+
+    def _publish(self, *moved: Branch) -> None:
+        with self._publishing:
+            self._published += 1
+            self._known |= {branch.name: branch for branch in moved}
 
     # Collection
 
-    def expire(self, before: float) -> None:
-        """Forget commits before that time (unix), but for the last of each branch: nobody can watch from there."""
-        with self._changing, self._engine.begin() as connection:
-            connection.execute(delete(commits).where(commits.c.at < before))
+    def expire(self, before: float = 0.0, keep: int | None = None) -> Iterator[int]:
+        """Forget commits before that time (unix), and all but `keep` of each branch: nobody can watch from there.
 
-    def collect(self, pinned: Callable[[], Sequence[int]] = tuple) -> Iterator[int]:
+        The last one of each stays, with which the branch stands where it stands. In small steps: how many each has
+        removed. Those of branches that are gone go, too.
+        """
+        birth = ""
+        while True:
+            row = self._database.read(
+                select(func.min(commits.c.birth)).where(commits.c.birth > birth)
+            ).first()
+            if row is None or row[0] is None:
+                return
+            birth = row[0]
+            yield from self._expire(birth, before, keep)
+
+    def _expire(self, birth: str, before: float, keep: int | None) -> Iterator[int]:
+        of_branch = select(branches.c.sequence).where(branches.c.birth == birth)
+        mine = select(commits).where(commits.c.birth == birth).order_by(commits.c.sequence).limit(MARKED)
+        while True:
+            with self._changed():
+                last = self._database.read(of_branch).scalar()
+                rows: Sequence[Any] = self._database.read(mine).all()
+                if last is not None:
+                    rows = _expired(rows, last, before, 0 if keep is None else last - keep + 1)
+                if rows:
+                    self._forget_commits(birth, rows[-1].sequence)
+                    self._left(row.root for row in rows)
+            if rows:
+                yield len(rows)
+            if len(rows) < MARKED:
+                return
+
+    def _forget_commits(self, birth: str, through: int) -> None:
+        expired = delete(commits).where(commits.c.birth == birth, commits.c.sequence <= through)
+        self._database.change(lambda connection: connection.execute(expired), _never)
+
+    def collect(self, pinned: Callable[[], Iterable[int]] = tuple, grace: float = GRACE) -> Iterator[int]:
         """Remove nodes that no branch, commit or snapshot reaches, in small steps: how many each has removed.
 
-        Others read and change between the steps. `pinned` are roots that readers hold. Nodes that were made since it
-        began stay; whatever is reached later is reached from there, or was reachable when it began.
+        Others read and change between the steps, and during those that only look, which are of some ms. `pinned` are
+        the roots that readers hold; who gets a root from here has `grace` seconds to hold it.
+
+        Why nothing is taken that is needed: let all roots be those of one moment, at which nobody changes. What
+        is reached later is reached from a root, and that is one of these, or made from them: then whatever of it is
+        older than the moment is below one of these. Newer nodes stay. A reader holds a root that was handed out: at
+        that moment it is in a table, or is pinned, or has left the tables less than `grace` ago, which is remembered.
+        A crash leaves some nodes to the next collection; numbers are not given again while anybody can know them.
         """
-        with self._changing, self._engine.connect() as connection:
-            last = self._next - 1
-            tables = (branches, commits, snapshots)
-            roots = {
-                row[0] for table in tables for row in connection.execute(select(table.c.root).distinct())
-            }
-            roots |= set(pinned())
+        with self._database.beside() as connection:
+            with self._changed():
+                last = self._next - 1
+                rows = connection.execute(_ROOTS)  # as they are now, however long it takes to fetch them
+                found = {row[0] for row in rows.fetchmany(MARKED)}
+                since = time.monotonic() - grace
+                found |= {root for left, root in self._lately if left > since} | set(pinned())
+            while some := rows.fetchmany(MARKED):
+                found |= {row[0] for row in some}
+                yield 0
         reached = bytearray(last // 8 + 1)
-        for root in sorted(roots - {EMPTY}):
+        for root in sorted(found - {EMPTY}):
             yield from self._mark(root, reached)
         yield from self._sweep(reached, last)
 
+    def _left(self, roots: Iterable[int]) -> None:
+        """Remember for a while what is in no table any more."""
+        now = time.monotonic()
+        self._lately += [(now, root) for root in roots]
+        while self._lately and self._lately[0][0] < now - GRACE:
+            self._lately.popleft()
+
     def _mark(self, root: int, reached: bytearray) -> Iterator[int]:
         """Leaves are not read: they refer to nothing."""
+        if _is_marked(reached, root):
+            return
         height, node = 0, self.read(root)
         while isinstance(node, Inner):
             height, node = height + 1, self.read(node.children[0])
-        stack, looked = [(root, height)], 0
+        stack, since = [(root, height)], time.monotonic()
         while stack:
             number, above = stack.pop()
-            if number >> 3 < len(reached):
-                if reached[number >> 3] & (1 << (number & 7)):
-                    continue
-                reached[number >> 3] |= 1 << (number & 7)
+            if _is_marked(reached, number):
+                continue
+            reached[number >> 3] |= 1 << (number & 7)
             if above:
                 node = self.read(number)
                 assert isinstance(node, Inner)
                 stack += [(child, above - 1) for child in node.children]
-                looked += 1
-                if looked % MARKED == 0:
+                if time.monotonic() - since > STEP:
                     yield 0
+                    since = time.monotonic()
 
     def _sweep(self, reached: bytearray, last: int) -> Iterator[int]:
-        seen = 0
+        seen, at_once = 0, SWEPT
         while seen < last:
-            with self._changing, self._engine.begin() as connection:
-                part = select(nodes.c.number).where(nodes.c.number > seen, nodes.c.number <= last)
-                numbers = [row[0] for row in connection.execute(part.order_by(nodes.c.number).limit(SWEPT))]
-                gone = [number for number in numbers if not reached[number >> 3] & (1 << (number & 7))]
-                if gone:
-                    connection.execute(
-                        delete(nodes).where(nodes.c.number == bindparam("gone")),
-                        [{"gone": one} for one in gone],
-                    )
-            with self._caching:
-                for number in gone:
-                    _, freed = self._cache.pop(number, (None, 0))
-                    self._cached -= freed
+            part = select(nodes.c.number).where(nodes.c.number > seen, nodes.c.number <= last)
+            numbers = self._database.read(part.order_by(nodes.c.number).limit(MARKED)).scalars().all()
             if not numbers:
                 return
+            gone = [number for number in numbers if not _is_marked(reached, number)]
+            while gone:
+                since = time.monotonic()
+                self._remove(gone[:at_once])
+                took = time.monotonic() - since
+                yield len(gone[:at_once])
+                gone = gone[at_once:]
+                at_once = max(10, at_once // 2) if took > STEP * 2 else min(MARKED, at_once * 2)
             seen = numbers[-1]
-            yield len(gone)
+            yield 0
 
-    def _prepare_sqlite(self, connection: object, _: object) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute(f"PRAGMA synchronous={'NORMAL' if self._relaxed else 'FULL'}")
-        cursor.execute("PRAGMA busy_timeout=10000")
-        cursor.close()
+    def _remove(self, gone: Sequence[int]) -> None:
+        swept = delete(nodes).where(nodes.c.number == bindparam("gone"))
+        rows = [{"gone": one} for one in gone]
+        with self._changed():
+            self._database.change(lambda connection: connection.execute(swept, rows), _never)
+        with self._caching:
+            for number in gone:
+                _, freed = self._cache.pop(number, (None, 0))
+                self._cached -= freed
 
+
+def _commit_row(branch: Branch, at: float) -> dict[str, Any]:
+    return {"birth": branch.birth, "sequence": branch.sequence, "root": branch.root, "at": at}
+
+
+def _is(branch: Branch) -> Callable[[Connection], bool]:
+    """Whether a branch is where a transaction was to leave it. No other one leaves it there."""
+    wanted = select(branches.c.birth, branches.c.root, branches.c.sequence).where(
+        branches.c.name == branch.name
+    )
+
+    def is_done(connection: Connection) -> bool:
+        row = connection.execute(wanted).first()
+        return row is not None and tuple(row) == (branch.birth, branch.root, branch.sequence)
+
+    return is_done
+
+
+def _expired(rows: Sequence[Any], last: int, before: float, least: int) -> Sequence[Any]:
+    """The first ones, until one is to be kept."""
+    kept = (
+        at
+        for at, row in enumerate(rows)
+        if row.sequence >= last or (row.sequence >= least and row.at >= before)
+    )
+    return rows[: next(kept, len(rows))]
+
+
+def _never(connection: Connection) -> bool:
+    """Of what may as well be done twice."""
+    return False
+
+
+def _is_marked(reached: bytearray, number: int) -> bool:
+    return bool(reached[number >> 3] & (1 << (number & 7)))
+
+
+_ROOTS = union_all(*(select(table.c.root) for table in (branches, snapshots, commits)))
+
+_ADVICE = "`lazycloud versionbase verify` tells what else is; a backup may have it."
 
 _SELECT = {
     "sqlite": "SELECT data FROM versionbase_nodes WHERE number = ?",

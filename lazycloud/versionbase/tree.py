@@ -29,7 +29,7 @@ Change = tuple[bytes, bytes | None]
 Difference = tuple[bytes, bytes | None, bytes | None]
 """A key, its value in one tree and in the other; None where it is not."""
 
-_Entry = tuple[bytes, int]  # the least key below a node, and its number
+_Entry = tuple[bytes, int, int]  # the least key below a node, its number, and how many entries are below it
 
 
 def get(nodes: Nodes, root: int, key: bytes) -> bytes | None:
@@ -50,33 +50,50 @@ def scan(
         yield from (_scan_back if backwards else _scan)(nodes, nodes.read(root), begin, end)
 
 
+def count(nodes: Nodes, root: int, begin: bytes = b"", end: bytes | None = None) -> int:
+    """How many keys there are from `begin` to before `end` (None: to the last). Reads two paths at most."""
+    if root == EMPTY or (end is not None and end <= begin):
+        return 0
+    return _below(nodes, nodes.read(root), end) - (_below(nodes, nodes.read(root), begin) if begin else 0)
+
+
 def apply(nodes: Nodes, root: int, changes: Sequence[Change]) -> int:
     """The root with these changes, which are sorted by key, each key once. The same root if nothing changes."""
     if not changes:
         return root
     if root == EMPTY:
-        entries = _pack(nodes, [], list(changes))
-    else:
-        node = nodes.read(root)
-        changed = _changed(nodes, node, changes)
-        if changed is None:
-            return root
-        nodes.discard(root)
-        entries = changed
-    while len(entries) > 1:
-        entries = _inner_nodes(nodes, entries)
-    if not entries:
-        return EMPTY
-    top = entries[0][1]
-    while isinstance(node := nodes.read(top), Inner) and len(node.children) == 1:
-        nodes.discard(top)
-        top = node.children[0]
-    return top
+        return _top(nodes, _pack(nodes, [], list(changes)))
+    changed = _changed(nodes, nodes.read(root), changes)
+    if changed is None:
+        return root
+    nodes.discard(root)
+    return _top(nodes, changed)
 
 
-def differences(nodes: Nodes, one: int, other: int) -> Iterator[Difference]:
-    """What differs between two trees, by key. Costs what differs, and a path to it: what is shared is not read."""
-    ours, theirs = _Frontier(nodes, one), _Frontier(nodes, other)
+def cut(nodes: Nodes, root: int, begin: bytes = b"", end: bytes | None = None) -> int:
+    """The root without the keys from `begin` to before `end` (None: to the last). The same root if there is none.
+
+    Costs two paths: what lies between is not read, and not discarded either, even if it was made just now.
+    """
+    if root == EMPTY or (end is not None and end <= begin):
+        return root
+    left = _cut(nodes, nodes.read(root), begin, end)
+    if left is None:
+        return root
+    nodes.discard(root)
+    return _top(nodes, left)
+
+
+def differences(
+    nodes: Nodes, one: int, other: int, begin: bytes = b"", end: bytes | None = None
+) -> Iterator[Difference]:
+    """What differs between two trees from `begin` to before `end` (None: to the last), by key.
+
+    Costs what differs, and a path to it: neither what is shared nor what is outside is read.
+    """
+    if one == other or (end is not None and end <= begin):
+        return
+    ours, theirs = _Frontier(nodes, one, begin, end), _Frontier(nodes, other, begin, end)
     while not (ours.is_over and theirs.is_over):
         if not ours.is_over and not theirs.is_over and ours.node == theirs.node != EMPTY:
             ours.skip()
@@ -113,13 +130,14 @@ def reach(nodes: Nodes, root: int, is_known: Callable[[int], bool]) -> Iterator[
 class _Frontier:
     """What of a tree is yet to be seen, least first: nodes that are not open, and the entries of the leaf that is."""
 
-    def __init__(self, nodes: Nodes, root: int) -> None:
+    def __init__(self, nodes: Nodes, root: int, begin: bytes, end: bytes | None) -> None:
         self._nodes = nodes
+        self._begin, self._end = begin, end
         self._pending: list[tuple[bytes, int, int]] = []  # (least key, node, height); the next one last
         self._leaf: Leaf | None = None
-        self._at = 0
+        self._at = self._last = 0  # of the open leaf: the next entry, and where to stop
         if root != EMPTY:
-            self._pending.append((b"", root, _height(nodes, root)))
+            self._pending.append((b"", root, _height(nodes, root, begin)))
 
     @property
     def is_over(self) -> bool:
@@ -151,12 +169,14 @@ class _Frontier:
         low, number, height = self._pending.pop()
         node = self._nodes.read(number)
         if isinstance(node, Leaf):
-            self._leaf, self._at = node, 0
+            self._at = bisect_left(node.keys, self._begin)
+            self._last = len(node.keys) if self._end is None else bisect_left(node.keys, self._end)
+            self._leaf = node if self._at < self._last else None
             return
-        lows = [low, *node.keys[1:]]
+        first, last = _places(node, self._begin, self._end)
         self._pending += [
-            (key, child, height - 1)
-            for key, child in zip(reversed(lows), reversed(node.children), strict=True)
+            (node.keys[place] if place else low, node.children[place], height - 1)
+            for place in range(last, first - 1, -1)
         ]
 
     def skip(self) -> None:
@@ -166,15 +186,16 @@ class _Frontier:
         assert self._leaf is not None
         entry = self._leaf.keys[self._at], self._leaf.values[self._at]
         self._at += 1
-        if self._at == len(self._leaf.keys):
+        if self._at == self._last:
             self._leaf = None
         return entry
 
 
-def _height(nodes: Nodes, root: int) -> int:
+def _height(nodes: Nodes, root: int, key: bytes) -> int:
+    """All leaves are equally deep; looked for where a key is, which is read anyway."""
     height, node = 0, nodes.read(root)
     while isinstance(node, Inner):
-        height, node = height + 1, nodes.read(node.children[0])
+        height, node = height + 1, nodes.read(node.children[_child(node, key)])
     return height
 
 
@@ -183,15 +204,32 @@ def _child(node: Inner, key: bytes) -> int:
     return max(0, bisect_right(node.keys, key) - 1)
 
 
+def _places(node: Inner, begin: bytes, end: bytes | None) -> tuple[int, int]:
+    """The first and the last child that may have keys from `begin` to before `end`."""
+    last = len(node.children) - 1 if end is None else max(0, bisect_left(node.keys, end) - 1)
+    return _child(node, begin), last
+
+
+def _below(nodes: Nodes, node: Node, key: bytes | None) -> int:
+    """How many keys are less than this one; all of them for None."""
+    total = 0
+    while isinstance(node, Inner):
+        if key is None:
+            return total + sum(node.counts)
+        place = _child(node, key)
+        total += sum(node.counts[:place])
+        node = nodes.read(node.children[place])
+    return total + (len(node.keys) if key is None else bisect_left(node.keys, key))
+
+
 def _scan(nodes: Nodes, node: Node, begin: bytes, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
     if isinstance(node, Leaf):
         last = len(node.keys) if end is None else bisect_left(node.keys, end)
         for at in range(bisect_left(node.keys, begin), last):
             yield node.keys[at], node.values[at]
         return
-    for at in range(_child(node, begin), len(node.children)):
-        if at and end is not None and node.keys[at] >= end:
-            return
+    first, until = _places(node, begin, end)
+    for at in range(first, until + 1):
         yield from _scan(nodes, nodes.read(node.children[at]), begin, end)
 
 
@@ -201,9 +239,52 @@ def _scan_back(nodes: Nodes, node: Node, begin: bytes, end: bytes | None) -> Ite
         for at in range(last - 1, bisect_left(node.keys, begin) - 1, -1):
             yield node.keys[at], node.values[at]
         return
-    last = len(node.children) - 1 if end is None else max(0, bisect_left(node.keys, end) - 1)
-    for at in range(last, _child(node, begin) - 1, -1):
+    first, until = _places(node, begin, end)
+    for at in range(until, first - 1, -1):
         yield from _scan_back(nodes, nodes.read(node.children[at]), begin, end)
+
+
+def _top(nodes: Nodes, entries: list[_Entry]) -> int:
+    """The root of what is left of a tree: nodes of one height, put below inner nodes till they are one."""
+    while len(entries) > 1:
+        entries = _inner_nodes(nodes, entries)
+    if not entries:
+        return EMPTY
+    top = entries[0][1]
+    while isinstance(node := nodes.read(top), Inner) and len(node.children) == 1:
+        nodes.discard(top)
+        top = node.children[0]
+    return top
+
+
+def _entries(node: Inner) -> list[_Entry]:
+    return list(zip(node.keys, node.children, node.counts, strict=True))
+
+
+def _cut(nodes: Nodes, node: Node, begin: bytes, end: bytes | None) -> list[_Entry] | None:
+    """What takes the place of a node: none, or one or several of its height; None if it stays."""
+    if isinstance(node, Leaf):
+        first = bisect_left(node.keys, begin)
+        last = len(node.keys) if end is None else bisect_left(node.keys, end)
+        items = list(zip(node.keys, node.values, strict=True))
+        return _leaves(nodes, items[:first] + items[last:]) if first < last else None
+    first, last = _places(node, begin, end)
+    before = _entries(node)
+    left, is_same = before[:first], last - first < 2
+    for place in (first, last) if first < last else (first,):
+        low, child, _ = entry = before[place]
+        part = _cut(nodes, nodes.read(child), begin, end)
+        if part is None:
+            left.append(entry)
+            continue
+        nodes.discard(child)
+        is_same = False
+        left += [(low, *part[0][1:]), *part[1:]] if part else []
+    if is_same:
+        return None
+    # Up to two parts of children, and what now lies beside them: all of it may be small.
+    touched = set(range(first, min(len(left), first + 3)))
+    return _inner_nodes(nodes, _joined(nodes, left + before[last + 1 :], touched))
 
 
 def _changed(nodes: Nodes, node: Node, changes: Sequence[Change]) -> list[_Entry] | None:
@@ -213,24 +294,24 @@ def _changed(nodes: Nodes, node: Node, changes: Sequence[Change]) -> list[_Entry
     entries: list[_Entry] = []
     touched: set[int] = set()  # places in entries
     at, is_same = 0, True
-    for place, child in enumerate(node.children):
-        low = node.keys[place]
+    for place, entry in enumerate(_entries(node)):
+        low, child, _ = entry
         until = len(changes)
         if place + 1 < len(node.children):
             until = bisect_left(changes, node.keys[place + 1], at, key=_key)
         changed = _changed(nodes, nodes.read(child), changes[at:until]) if until > at else None
         at = until
         if changed is None:
-            entries.append((low, child))
+            entries.append(entry)
             continue
         nodes.discard(child)
         is_same = False
         touched |= set(range(len(entries), len(entries) + max(1, len(changed))))
         # The first one's keys may begin above the place's own least key: what is between belongs to it.
-        entries += [(low, changed[0][1]), *changed[1:]] if changed else []
+        entries += [(low, *changed[0][1:]), *changed[1:]] if changed else []
     if is_same:
         return None
-    return _parents(nodes, _joined(nodes, entries, touched))
+    return _inner_nodes(nodes, _joined(nodes, entries, touched))
 
 
 def _key(change: Change) -> bytes:
@@ -263,24 +344,25 @@ def _leaves(nodes: Nodes, items: list[tuple[bytes, bytes]]) -> list[_Entry]:
     made = []
     for begin, end in parts:
         leaf = Leaf([key for key, _ in items[begin:end]], [value for _, value in items[begin:end]])
-        made.append((leaf.keys[0], nodes.make(leaf)))
+        made.append((leaf.keys[0], nodes.make(leaf), end - begin))
     return made
 
 
 def _inner_nodes(nodes: Nodes, entries: list[_Entry]) -> list[_Entry]:
-    parts = _parts([child_size(key) for key, _ in entries])
-    made = []
-    for begin, end in parts:
-        part = entries[begin:end]
-        made.append((part[0][0], nodes.make(Inner([key for key, _ in part], [child for _, child in part]))))
-    return made
+    parts = _parts([child_size(key) for key, _, _ in entries], least=2)
+    return [_inner_node(nodes, entries[begin:end]) for begin, end in parts]
 
 
-_parents = _inner_nodes
+def _inner_node(nodes: Nodes, entries: list[_Entry]) -> _Entry:
+    keys, children, counts = (list(column) for column in zip(*entries, strict=True))
+    return keys[0], nodes.make(Inner(keys, children, counts)), sum(counts)
 
 
-def _parts(sizes: list[int]) -> list[tuple[int, int]]:
-    """Where to cut, so that no part is larger than a node may be, and they are about equal."""
+def _parts(sizes: list[int], least: int = 1) -> list[tuple[int, int]]:
+    """Where to cut, so that no part is larger than a node may be, and they are about equal.
+
+    But each has `least` entries, however large (the last one may have fewer): long keys make no endless tower.
+    """
     total = sum(sizes)
     if not sizes:
         return []
@@ -289,7 +371,7 @@ def _parts(sizes: list[int]) -> list[tuple[int, int]]:
     wanted = total / -(-total // (SIZE * 3 // 4))
     parts, begin, taken = [], 0, 0
     for at, one in enumerate(sizes):
-        if at > begin and (taken + one > SIZE or taken >= wanted):
+        if at - begin >= least and (taken + one > SIZE or taken >= wanted):
             parts.append((begin, at))
             begin, taken = at, 0
         taken += one
@@ -305,12 +387,10 @@ def _joined(nodes: Nodes, entries: list[_Entry], touched: set[int]) -> list[_Ent
         if joined and (is_touched or was_touched):
             left, right = nodes.read(joined[-1][1]), nodes.read(entry[1])
             sizes = size(left), size(right)
-            if min(sizes) < SMALL and sum(sizes) <= SIZE:
-                low = joined[-1][0]
-                number = nodes.make(_concatenated(left, right, entry[0]))
+            if min(sizes) < SMALL and sum(sizes) + len(entry[0]) <= SIZE:
                 nodes.discard(joined[-1][1])
                 nodes.discard(entry[1])
-                joined[-1] = (low, number)
+                joined[-1] = (joined[-1][0], *_concatenated(nodes, left, right, entry[0])[1:])
                 was_touched = True
                 continue
         joined.append(entry)
@@ -318,9 +398,12 @@ def _joined(nodes: Nodes, entries: list[_Entry], touched: set[int]) -> list[_Ent
     return joined
 
 
-def _concatenated(left: Node, right: Node, low: bytes) -> Node:
+def _concatenated(nodes: Nodes, left: Node, right: Node, low: bytes) -> _Entry:
     """Both are of one height. `low` is the least key that may be below the right one."""
     if isinstance(left, Leaf) and isinstance(right, Leaf):
-        return Leaf(left.keys + right.keys, left.values + right.values)
+        leaf = Leaf(left.keys + right.keys, left.values + right.values)
+        return leaf.keys[0], nodes.make(leaf), len(leaf.keys)
     assert isinstance(left, Inner) and isinstance(right, Inner)
-    return Inner([*left.keys, low, *right.keys[1:]], left.children + right.children)
+    first, *others = _entries(right)
+    seam = len(left.children)
+    return _inner_node(nodes, _joined(nodes, [*_entries(left), (low, *first[1:]), *others], {seam}))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from lazycloud.errors import Conflict, NotFound
-from lazycloud.versionbase import storage as tables
+from lazycloud.errors import BadInput, Conflict, NotFound
+from lazycloud.versionbase import tables
+from lazycloud.versionbase.nodes import Damaged
+from lazycloud.versionbase.problems import Exists
 from lazycloud.versionbase.storage import Branch, Storage, Wish
 from lazycloud.versionbase.tree import Change, get, reach, scan
 
@@ -33,8 +37,7 @@ def put(storage: Storage, branch: str, *changes: Change, holds: Callable[[int], 
 
 
 def count(storage: Storage) -> int:
-    with storage._engine.connect() as connection:
-        return connection.execute(select(func.count()).select_from(tables.nodes)).scalar() or 0
+    return storage._database.read(select(func.count()).select_from(tables.nodes)).scalar() or 0
 
 
 def content(storage: Storage, branch: str, snapshot: str = "") -> dict[bytes, bytes]:
@@ -45,6 +48,7 @@ def test_a_commit_is_there_after_a_restart(storage: Storage, tmp_path: Path) -> 
     storage.begin("production")
     assert put(storage, "production", (b"a", b"1")).sequence == 1
     assert put(storage, "production", (b"b", b"2")).sequence == 2
+    storage.close()
     again = Storage(f"sqlite:///{tmp_path}/base/versionbase.sqlite")
     again.open()
     assert content(again, "production") == {b"a": b"1", b"b": b"2"}
@@ -117,8 +121,8 @@ def test_what_nobody_reaches_is_collected_and_nothing_else(storage: Storage) -> 
     for number in range(0, 5000, 50):
         put(storage, "production", (b"%05d" % number, b"y" * 100))
     kept = {name: content(storage, *name) for name in [("production",), ("abc",), ("production", "s1")]}
-    storage.expire(float("inf"))
-    before, steps = count(storage), storage.collect()
+    sum(storage.expire(float("inf")))
+    before, steps = count(storage), storage.collect(grace=0)
     removed = next(steps)
     put(storage, "production", (b"new", b"1"))  # between the steps
     removed += sum(steps)
@@ -128,8 +132,8 @@ def test_what_nobody_reaches_is_collected_and_nothing_else(storage: Storage) -> 
     assert {name: content(storage, *name) for name in kept} == kept
     storage.drop_snapshot("production", "s1")
     storage.drop("abc")
-    storage.expire(float("inf"))
-    assert sum(storage.collect()) > 90
+    sum(storage.expire(float("inf")))
+    assert sum(storage.collect(grace=0)) > 90
     known = {number for number, _ in reach(storage, storage.branch("production").root, lambda number: False)}
     assert count(storage) == len(known)
     assert content(storage, "production") == kept["production",]
@@ -139,11 +143,11 @@ def test_a_root_that_a_reader_holds_is_not_collected(storage: Storage) -> None:
     storage.begin("production")
     held = put(storage, "production", (b"a", b"1")).root
     put(storage, "production", (b"a", b"2"))
-    storage.expire(float("inf"))
-    assert sum(storage.collect(lambda: [held])) == 0
+    sum(storage.expire(float("inf")))
+    assert sum(storage.collect(lambda: [held], grace=0)) == 0
     assert get(storage, held, b"a") == b"1"
-    assert sum(storage.collect()) == 1
-    with pytest.raises(KeyError):
+    assert sum(storage.collect(grace=0)) == 1
+    with pytest.raises(Damaged, match="is not there"):
         get(storage, held, b"a")
 
 
@@ -161,3 +165,122 @@ def test_names_are_had_once(storage: Storage) -> None:
     storage.drop("production")
     storage.begin("production")
     assert content(storage, "production") == {}
+
+
+def test_commits_are_told_and_forgotten_but_for_the_last(storage: Storage) -> None:
+    storage.begin("production")
+    for number in range(5):
+        put(storage, "production", (b"a", b"%d" % number))
+    storage.fork("abc", "production")
+    put(storage, "abc", (b"a", b"mine"))
+    assert [commit.sequence for commit in storage.commits("production", -1, 99)] == [0, 1, 2, 3, 4, 5]
+    assert [commit.sequence for commit in storage.commits("production", 2, 2)] == [3, 4]
+    assert [commit.sequence for commit in storage.commits("abc", -1, 99)] == [5, 6]
+    for sequence, root, at in storage.commits("production", 0, 99):
+        assert get(storage, root, b"a") == b"%d" % (sequence - 1)
+        assert abs(at - time.time()) < 60
+    assert sum(storage.expire(keep=2)) == 4
+    assert storage.oldest("production") == 4
+    assert storage.oldest("abc") == 5
+    assert sum(storage.expire(before=time.time() + 5)) == 2
+    assert [storage.oldest(name) for name in ("production", "abc")] == [5, 6]
+    storage.drop("abc")
+    assert sum(storage.expire()) == 1
+
+
+def test_commits_that_were_written_together_are_told_apart(storage: Storage) -> None:
+    root = storage.begin("production").root
+    storage.commit([Wish("production", root, [(b"a", b"%d" % number)], yes) for number in range(5)])
+    assert [get(storage, commit.root, b"a") for commit in storage.commits("production", 0, 9)] == [
+        b"%d" % number for number in range(5)
+    ]
+    assert len(list(storage.collect(grace=0))) >= 0
+    assert get(storage, storage.commits("production", 2, 1)[0].root, b"a") == b"2"
+
+
+def test_who_watches_a_branch_sees_a_swap_as_a_change_of_it(storage: Storage) -> None:
+    begun = storage.begin("production")
+    put(storage, "production", (b"a", b"1"))
+    storage.fork("abc", "production")
+    for number in range(5):
+        put(storage, "abc", (b"b", b"%d" % number))
+    storage.snapshot("production", "s1", "before")
+    ours, theirs = storage.swap("production", "abc")
+    assert (ours.sequence, ours.birth) == (2, begun.birth)
+    assert ours == storage.branch("production")
+    assert theirs == storage.branch("abc")
+    assert content(storage, "production") == {b"a": b"1", b"b": b"4"}
+    assert content(storage, "abc") == content(storage, "production", "before") == {b"a": b"1"}
+    assert [sequence for sequence, _, _ in storage.commits("production", -1, 9)] == [0, 1, 2]
+    storage.swap("production", "abc")
+    assert content(storage, "production") == {b"a": b"1"}
+    assert storage.branch("production").sequence == 3
+
+
+def test_snapshots_have_names_and_branches_are_listed(storage: Storage) -> None:
+    storage.begin("production")
+    put(storage, "production", (b"a", b"1"))
+    storage.snapshot("production", "s1", "first")
+    storage.snapshot("production", "s2")
+    storage.snapshot("production", "s3")
+    storage.fork("abc", "production", "first")
+    storage.snapshot("abc", "s1", "first")
+    with pytest.raises(Exists):
+        storage.snapshot("production", "s1")
+    with pytest.raises(Exists):
+        storage.snapshot("production", "s4", "first")
+    assert [(row.id, row.name, row.sequence) for row in storage.snapshots("production")] == [
+        ("s1", "first", 1),
+        ("s2", "", 1),
+        ("s3", "", 1),
+    ]
+    assert storage.drop_snapshot("production", "s1")
+    assert not storage.drop_snapshot("production", "s1")
+    assert storage.at("abc", "first") == storage.at("abc", "s1") == storage.branch("abc")
+    listed = storage.branches()
+    assert [(row.name, row.source, row.sequence) for row in listed] == [
+        ("abc", "production", 1),
+        ("production", "", 1),
+    ]
+    assert {row.birth for row in listed} == {storage.branch(row.name).birth for row in listed}
+    was = storage.branch("abc").birth
+    storage.drop("abc")
+    assert storage.begin("abc").birth != was
+
+
+def test_ranges_are_cut_before_changes_are_made(storage: Storage) -> None:
+    root = storage.begin("production").root
+    storage.commit([Wish("production", root, [(b"%05d" % number, b"x") for number in range(2000)], yes)])
+    wish = Wish(
+        "production", storage.branch("production").root, [(b"00500", b"new")], yes, [(b"00010", None)]
+    )
+    assert storage.commit([wish]) == [storage.branch("production")]
+    assert list(content(storage, "production")) == [*(b"%05d" % number for number in range(10)), b"00500"]
+
+
+def test_a_store_is_had_by_one(storage: Storage, tmp_path: Path) -> None:
+    storage.begin("production")
+    other = Storage(f"sqlite:///{tmp_path}/base/versionbase.sqlite")
+    with pytest.raises(Conflict, match=rf"is open already: process {os.getpid()} "):
+        other.open()
+    put(storage, "production", (b"a", b"1"))
+    storage.close()
+    other.open()
+    assert content(other, "production") == {b"a": b"1"}
+    other.close()
+
+
+def test_a_store_of_a_newer_format_is_not_touched(storage: Storage, tmp_path: Path) -> None:
+    storage._database.change(
+        lambda connection: connection.execute(update(tables.store).values(format=7)), lambda _: False
+    )
+    storage.close()
+    other = Storage(f"sqlite:///{tmp_path}/base/versionbase.sqlite")
+    with pytest.raises(BadInput, match="has format 7; this lazycloud knows 1 only"):
+        other.open()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://a/b", "sqlite://", "sqlite:///:memory:"])
+def test_where_no_store_can_be_is_said(url: str) -> None:
+    with pytest.raises(BadInput):
+        Storage(url)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import zlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazycloud.versionbase.nodes import SIZE, Inner, Leaf, Node, decode, encode, size
-from lazycloud.versionbase.tree import EMPTY, apply, differences, get, reach, scan
+from lazycloud.versionbase.nodes import SIZE, Damaged, Inner, Leaf, Node, decode, encode, size
+from lazycloud.versionbase.tree import EMPTY, apply, count, cut, differences, get, reach, scan
 
 KEYS = st.binary(min_size=1, max_size=5)
 VALUES = st.one_of(st.binary(max_size=20), st.integers(0, 1500).map(lambda n: b"v" * n))
@@ -50,19 +51,21 @@ def sound(nodes: Memory, root: int) -> None:
         return
     depths: set[int] = set()
 
-    def look(number: int, low: bytes, high: bytes | None, depth: int) -> None:
+    def look(number: int, low: bytes, high: bytes | None, depth: int) -> int:
         node = nodes.read(number)
         keys = node.keys if isinstance(node, Leaf) else node.keys[1:]
         assert keys == sorted(set(keys))
         assert all(low <= key and (high is None or key < high) for key in keys)
-        assert len(node.keys) == 1 or size(node) <= SIZE
+        assert len(node.keys) <= (1 if isinstance(node, Leaf) else 3) or size(node) <= SIZE
         if isinstance(node, Leaf):
             assert node.keys
             depths.add(depth)
-            return
+            return len(node.keys)
         bounds = [low, *node.keys[1:], high]
         for place, child in enumerate(node.children):
-            look(child, bounds[place] or b"", bounds[place + 1], depth + 1)
+            told = node.counts[place]
+            assert look(child, bounds[place] or b"", bounds[place + 1], depth + 1) == told
+        return sum(node.counts)
 
     look(root, b"", None, 0)
     assert len(depths) == 1
@@ -112,6 +115,41 @@ def test_a_part_is_scanned_either_way(model: dict[bytes, bytes], begin: bytes, e
     assert list(scan(nodes, root, begin, end, backwards=True)) == part[::-1]
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(KEYS, VALUES, min_size=20, max_size=300),
+    st.lists(st.tuples(KEYS, st.one_of(st.none(), KEYS), CHANGES), max_size=6),
+)
+def test_a_range_is_cut_counted_and_compared(
+    model: dict[bytes, bytes], steps: list[tuple[bytes, bytes | None, dict[bytes, bytes | None]]]
+) -> None:
+    nodes = Memory()
+    root = apply(nodes, EMPTY, sorted(model.items()))
+    for begin, end, changes in steps:
+        nodes.commit()
+        before, was = root, dict(model)
+        part = [key for key in model if begin <= key and (end is None or key < end)]
+        assert count(nodes, root, begin, end) == len(part)
+        assert (cut(nodes, root, begin, end) == root) == (not part)
+        root = cut(nodes, root, begin, end)
+        sound(nodes, root)
+        for key in part:
+            del model[key]
+        assert dict(scan(nodes, root)) == model
+        root = apply(nodes, root, sorted(changes.items()))
+        sound(nodes, root)
+        model = {key: value for key, value in {**model, **changes}.items() if value is not None}
+        assert count(nodes, root) == len(model)
+        told = list(differences(nodes, before, root, begin, end))
+        assert [key for key, _, _ in told] == sorted(
+            key
+            for key in was.keys() | model
+            if was.get(key) != model.get(key) and begin <= key and (end is None or key < end)
+        )
+        assert all((was.get(key), model.get(key)) == (one, other) for key, one, other in told)
+    assert dict(scan(nodes, root)) == model
+
+
 def many(count: int) -> list[tuple[bytes, bytes | None]]:
     return [(b"%08d" % number, b"value of %d" % number) for number in range(count)]
 
@@ -128,6 +166,45 @@ def test_what_differs_costs_what_differs() -> None:
     nodes.reads = 0
     assert list(differences(nodes, root, root)) == []
     assert nodes.reads < 10
+
+
+def test_a_range_costs_its_edges() -> None:
+    nodes = Memory()
+    root = apply(nodes, EMPTY, many(100_000))
+    nodes.commit()
+    nodes.reads = 0
+    assert count(nodes, root, b"%08d" % 5, b"%08d" % 99_995) == 99_990
+    assert nodes.reads < 10
+    nodes.reads, before = 0, set(nodes.stored)
+    assert list(scan(nodes, cut(nodes, root, b"%08d" % 5, b"%08d" % 99_998), b"%08d" % 4)) == [
+        (b"%08d" % number, b"value of %d" % number) for number in (4, 99_998, 99_999)
+    ]
+    assert nodes.reads < 40
+    assert len(set(nodes.stored) - before) < 8
+    assert cut(nodes, root) == EMPTY
+
+
+def test_what_is_outside_a_range_is_not_compared() -> None:
+    nodes = Memory()
+    root = apply(nodes, EMPTY, many(100_000))
+    nodes.commit()
+    other = apply(nodes, root, [(b"%08d" % number, b"x") for number in range(0, 100_000, 20)])
+    nodes.reads = 0
+    told = list(differences(nodes, root, other, b"%08d" % 50_010, b"%08d" % 50_050))
+    assert [key for key, _, _ in told] == [b"%08d" % 50_020, b"%08d" % 50_040]
+    assert nodes.reads < 20
+
+
+def test_keys_longer_than_a_node_are_borne() -> None:
+    nodes, root = Memory(), EMPTY
+    keys = [bytes([number]) * 3000 for number in range(40)]
+    for key in keys:
+        root = apply(nodes, root, [(key, b"v")])
+        sound(nodes, root)
+    assert [key for key, _ in scan(nodes, root)] == keys
+    root = cut(nodes, root, keys[3], keys[37])
+    sound(nodes, root)
+    assert count(nodes, root) == 6
 
 
 def test_one_change_makes_one_path() -> None:
@@ -179,6 +256,8 @@ def test_an_entry_that_is_larger_than_a_node_has_one_for_itself() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\x93\x02\x90\x90", b"\x93\x00\x91\xc4\x01a\x91\x01"])
 def test_what_is_no_node_is_not_read(data: bytes) -> None:
-    with pytest.raises(Exception, match=r"."):
+    with pytest.raises(Damaged, match="not as it was written"):
         decode(data)
-    assert isinstance(decode(encode(Inner([b""], [1]))), Inner)
+    with pytest.raises(Damaged, match="no node" if data else "not as it was"):
+        decode(zlib.crc32(data).to_bytes(4, "little") + data)
+    assert isinstance(decode(encode(Inner([b""], [1], [5]))), Inner)
