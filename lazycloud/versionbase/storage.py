@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +25,7 @@ from lazycloud.errors import Conflict, LazycloudError, NotFound
 from lazycloud.versionbase.database import Database
 from lazycloud.versionbase.nodes import Damaged, Inner, Node, decode, encode, size
 from lazycloud.versionbase.problems import Exists
+from lazycloud.versionbase.sizes import size_of
 from lazycloud.versionbase.tables import branches, commits, nodes, snapshots
 from lazycloud.versionbase.tree import EMPTY, Change, apply, cut
 
@@ -123,8 +124,8 @@ class Storage:
         """`relaxed`: the last commits may be lost with the machine (SQLite: those since the last checkpoint, of 4 MB;
         Postgres: of the last 0.6 s), but not with this process; none is half there, and none without those before it.
         """
-        self._database = Database(url, relaxed)
-        self._load_query = _SELECT[self._database.dialect]
+        self.database = Database(url, relaxed)
+        self._load_query = _SELECT[self.database.dialect]
         self._changing = threading.RLock()
         self._cache: OrderedDict[int, tuple[Node, int]] = OrderedDict()
         self._cached = 0
@@ -135,18 +136,35 @@ class Storage:
         self._known: dict[str, Branch] = {}
         self._publishing = threading.Lock()
         self._lately: deque[tuple[float, int]] = deque()  # when a root left the tables, and which
+        self._held: list[Set[int]] = []
         self._published = 0  # how often what is known has changed
 
     def open(self) -> None:
         """Raises Conflict if another process has this store, BadInput for a format of tomorrow, LazycloudError."""
-        self._database.open()
-        self._next = (self._database.read(select(func.max(nodes.c.number))).scalar() or 0) + 1
+        self.database.open()
+        self._next = (self.database.read(select(func.max(nodes.c.number))).scalar() or 0) + 1
 
     def close(self) -> None:
         with self._changing:
-            self._database.close()
+            self.database.close()
+
+    @contextmanager
+    def holding(self, roots: Set[int]) -> Iterator[None]:
+        """Keep what is below these roots, which were in the tables just now, whatever is dropped meanwhile."""
+        with self._changing:
+            self._held.append(roots)
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._held.remove(roots)
 
     # Nodes
+
+    @property
+    def last(self) -> int:
+        """The number of the last node that was made."""
+        return self._next - 1
 
     def read(self, number: int) -> Node:
         with self._caching:
@@ -156,7 +174,7 @@ class Storage:
         fresh = self._making.get(number) or self._fresh.get(number)
         if fresh is not None:
             return fresh
-        node = self._load(number)
+        node = self.load(number)
         self._keep(number, node)
         return node
 
@@ -169,15 +187,15 @@ class Storage:
         """What an earlier transaction made stays, even if it is not written yet: its commit has a row of its own."""
         self._making.pop(number, None)
 
-    def _load(self, number: int) -> Node:
-        row = self._database.read(self._load_query, (number,)).first()
+    def load(self, number: int) -> Node:
+        row = self.database.read(self._load_query, (number,)).first()
         if row is None:
-            raise Damaged(f"Node {number} of {self._database} is not there.", _ADVICE)
+            raise Damaged(f"Node {number} of {self.database} is not there.", _ADVICE)
         try:
             return decode(row[0])
         except Damaged as problem:
             raise Damaged(
-                f"Node {number} of {self._database} is damaged. {problem.sentence}", _ADVICE
+                f"Node {number} of {self.database} is damaged. {problem.sentence}", _ADVICE
             ) from None
 
     def _keep(self, number: int, node: Node) -> None:
@@ -190,6 +208,10 @@ class Storage:
                 _, (_, freed) = self._cache.popitem(last=False)
                 self._cached -= freed
 
+    def size(self, root: int, besides: Iterable[int] = ()) -> int:
+        """Bytes of the nodes that a tree has and none of the others has, about: a large one is only sampled."""
+        return size_of(self, root, besides)
+
     # Branches
 
     def branch(self, name: str) -> Branch:
@@ -197,7 +219,7 @@ class Storage:
         if found := self._known.get(name):
             return found
         published = self._published
-        row = self._database.read(select(branches).where(branches.c.name == name)).first()
+        row = self.database.read(select(branches).where(branches.c.name == name)).first()
         if row is None:
             raise NotFound(f"There is no version {name[:80]} in this versionbase.")
         found = Branch(row.name, row.root, row.sequence, row.birth)
@@ -211,14 +233,14 @@ class Storage:
     def branches(self) -> list[BranchRow]:
         """By name."""
         columns = [branches.c[name] for name in BranchRow._fields]
-        rows = self._database.read(select(*columns).order_by(branches.c.name)).all()
+        rows = self.database.read(select(*columns).order_by(branches.c.name)).all()
         return [BranchRow._make(row) for row in rows]
 
     def snapshots(self, name: str) -> list[SnapshotRow]:
         """Of a branch, the oldest first. Raises NotFound."""
         columns = [snapshots.c[name] for name in SnapshotRow._fields]
         wanted = select(*columns).where(snapshots.c.birth == self.branch(name).birth)
-        rows = self._database.read(wanted.order_by(snapshots.c.at, snapshots.c.sequence)).all()
+        rows = self.database.read(wanted.order_by(snapshots.c.at, snapshots.c.sequence)).all()
         return [SnapshotRow._make(row) for row in rows]
 
     def commits(self, name: str, after: int, limit: int) -> list[Commit]:
@@ -229,7 +251,7 @@ class Storage:
         wanted = select(commits.c.sequence, commits.c.root, commits.c.at).where(
             commits.c.birth == self.branch(name).birth, commits.c.sequence > after
         )
-        rows = self._database.read(wanted.order_by(commits.c.sequence).limit(limit)).all()
+        rows = self.database.read(wanted.order_by(commits.c.sequence).limit(limit)).all()
         return [Commit._make(row) for row in rows]
 
     def oldest(self, name: str) -> int:
@@ -243,7 +265,7 @@ class Storage:
             return now
         named = (snapshots.c.id == snapshot) | (snapshots.c.name == snapshot)
         wanted = select(snapshots).where((snapshots.c.birth == now.birth) & named)
-        rows = self._database.read(wanted).all()
+        rows = self.database.read(wanted).all()
         if not rows:
             raise NotFound(f"{name[:80]} has no snapshot {snapshot[:80]} in this versionbase.")
         row = next((row for row in rows if row.id == snapshot), rows[0])
@@ -271,7 +293,7 @@ class Storage:
         with self._changed():
             if self._is_there(name):
                 raise Exists(f"There is a version {name[:80]} in this versionbase already.")
-            self._database.change(work, _is(made))
+            self.database.change(work, _is(made))
             self._publish(made)
         return made
 
@@ -290,12 +312,10 @@ class Storage:
             now = self.branch(name)
             row = SnapshotRow(snapshot, label, now.root, now.sequence, time.time())
             same = (snapshots.c.id == snapshot) | ((snapshots.c.name == label) & (snapshots.c.name != ""))
-            if self._database.read(
-                select(snapshots.c.id).where(snapshots.c.birth == now.birth, same)
-            ).first():
+            if self.database.read(select(snapshots.c.id).where(snapshots.c.birth == now.birth, same)).first():
                 raise Exists(f"{name[:80]} has a snapshot {(label or snapshot)[:80]} already.")
             mine = (snapshots.c.birth == now.birth) & (snapshots.c.id == snapshot)
-            self._database.change(
+            self.database.change(
                 lambda connection: connection.execute(
                     insert(snapshots).values(birth=now.birth, **row._asdict())
                 ),
@@ -307,12 +327,10 @@ class Storage:
         """By its id. Whether it was there. Raises NotFound if there is no such branch."""
         with self._changed():
             mine = (snapshots.c.birth == self.branch(name).birth) & (snapshots.c.id == snapshot)
-            gone = self._database.read(select(snapshots.c.root).where(mine)).scalars().all()
+            gone = self.database.read(select(snapshots.c.root).where(mine)).scalars().all()
             if not gone:
                 return False
-            self._database.change(
-                lambda connection: connection.execute(delete(snapshots).where(mine)), _never
-            )
+            self.database.change(lambda connection: connection.execute(delete(snapshots).where(mine)), _never)
             self._left(gone)
             return True
 
@@ -328,8 +346,8 @@ class Storage:
                 connection.execute(delete(snapshots).where(snapshots.c.birth == gone.birth))
 
             theirs = select(snapshots.c.root).where(snapshots.c.birth == gone.birth)
-            roots = self._database.read(theirs).scalars().all()
-            self._database.change(work, _never)
+            roots = self.database.read(theirs).scalars().all()
+            self.database.change(work, _never)
             self._left([gone.root, *roots])
             with self._publishing:
                 self._published += 1
@@ -411,7 +429,7 @@ class Storage:
             stands = update(branches).where(branches.c.name == bindparam("of")).values(changed=at)
             connection.execute(stands, moved)
 
-        self._database.change(work, _is(written[-1]))
+        self.database.change(work, _is(written[-1]))
         for number, node in self._fresh.items():
             self._keep(number, node)
         self._publish(*last.values())
@@ -420,7 +438,7 @@ class Storage:
     def _changed(self) -> Iterator[None]:
         """One thread at a time; nothing that it made is left behind."""
         with self._changing:
-            if not self._database.ready():  # a change of which nobody was told may have taken place after all
+            if not self.database.ready():  # a change of which nobody was told may have taken place after all
                 with self._publishing:
                     self._published += 1
                     self._known.clear()
@@ -445,9 +463,7 @@ class Storage:
         """
         birth = ""
         while True:
-            row = self._database.read(
-                select(func.min(commits.c.birth)).where(commits.c.birth > birth)
-            ).first()
+            row = self.database.read(select(func.min(commits.c.birth)).where(commits.c.birth > birth)).first()
             if row is None or row[0] is None:
                 return
             birth = row[0]
@@ -458,8 +474,8 @@ class Storage:
         mine = select(commits).where(commits.c.birth == birth).order_by(commits.c.sequence).limit(MARKED)
         while True:
             with self._changed():
-                last = self._database.read(of_branch).scalar()
-                rows: Sequence[Any] = self._database.read(mine).all()
+                last = self.database.read(of_branch).scalar()
+                rows: Sequence[Any] = self.database.read(mine).all()
                 if last is not None:
                     rows = _expired(rows, last, before, 0 if keep is None else last - keep + 1)
                 if rows:
@@ -472,7 +488,7 @@ class Storage:
 
     def _forget_commits(self, birth: str, through: int) -> None:
         expired = delete(commits).where(commits.c.birth == birth, commits.c.sequence <= through)
-        self._database.change(lambda connection: connection.execute(expired), _never)
+        self.database.change(lambda connection: connection.execute(expired), _never)
 
     def collect(self, pinned: Callable[[], Iterable[int]] = tuple, grace: float = GRACE) -> Iterator[int]:
         """Remove nodes that no branch, commit or snapshot reaches, in small steps: how many each has removed.
@@ -486,13 +502,13 @@ class Storage:
         that moment it is in a table, or is pinned, or has left the tables less than `grace` ago, which is remembered.
         A crash leaves some nodes to the next collection; numbers are not given again while anybody can know them.
         """
-        with self._database.beside() as connection:
+        with self.database.beside() as connection:
             with self._changed():
-                last = self._next - 1
+                last = self.last
                 rows = connection.execute(_ROOTS)  # as they are now, however long it takes to fetch them
                 found = {row[0] for row in rows.fetchmany(MARKED)}
                 since = time.monotonic() - grace
-                found |= {root for left, root in self._lately if left > since} | set(pinned())
+                found |= {root for left, root in self._lately if left > since}.union(pinned(), *self._held)
             while some := rows.fetchmany(MARKED):
                 found |= {row[0] for row in some}
                 yield 0
@@ -533,7 +549,7 @@ class Storage:
         seen, at_once = 0, SWEPT
         while seen < last:
             part = select(nodes.c.number).where(nodes.c.number > seen, nodes.c.number <= last)
-            numbers = self._database.read(part.order_by(nodes.c.number).limit(MARKED)).scalars().all()
+            numbers = self.database.read(part.order_by(nodes.c.number).limit(MARKED)).scalars().all()
             if not numbers:
                 return
             gone = [number for number in numbers if not _is_marked(reached, number)]
@@ -551,7 +567,7 @@ class Storage:
         swept = delete(nodes).where(nodes.c.number == bindparam("gone"))
         rows = [{"gone": one} for one in gone]
         with self._changed():
-            self._database.change(lambda connection: connection.execute(swept, rows), _never)
+            self.database.change(lambda connection: connection.execute(swept, rows), _never)
         with self._caching:
             for number in gone:
                 _, freed = self._cache.pop(number, (None, 0))

@@ -114,6 +114,14 @@ def differences(
                 yield key, value, theirs_value
 
 
+def height(nodes: Nodes, root: int, key: bytes = b"") -> int:
+    """How far the root is from the leaves. All are equally deep; it goes where `key` is, which is read anyway."""
+    levels, node = 0, nodes.read(root)
+    while isinstance(node, Inner):
+        levels, node = levels + 1, nodes.read(node.children[_child(node, key)])
+    return levels
+
+
 def reach(nodes: Nodes, root: int, is_known: Callable[[int], bool]) -> Iterator[tuple[int, Node]]:
     """Every node below a root, itself too, but for those below one that `is_known`, which is asked once of each."""
     stack = [root] if root != EMPTY else []
@@ -137,7 +145,7 @@ class _Frontier:
         self._leaf: Leaf | None = None
         self._at = self._last = 0  # of the open leaf: the next entry, and where to stop
         if root != EMPTY:
-            self._pending.append((b"", root, _height(nodes, root, begin)))
+            self._pending.append((b"", root, height(nodes, root, begin)))
 
     @property
     def is_over(self) -> bool:
@@ -189,14 +197,6 @@ class _Frontier:
         if self._at == self._last:
             self._leaf = None
         return entry
-
-
-def _height(nodes: Nodes, root: int, key: bytes) -> int:
-    """All leaves are equally deep; looked for where a key is, which is read anyway."""
-    height, node = 0, nodes.read(root)
-    while isinstance(node, Inner):
-        height, node = height + 1, nodes.read(node.children[_child(node, key)])
-    return height
 
 
 def _child(node: Inner, key: bytes) -> int:

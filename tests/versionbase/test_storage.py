@@ -37,7 +37,7 @@ def put(storage: Storage, branch: str, *changes: Change, holds: Callable[[int], 
 
 
 def count(storage: Storage) -> int:
-    return storage._database.read(select(func.count()).select_from(tables.nodes)).scalar() or 0
+    return storage.database.read(select(func.count()).select_from(tables.nodes)).scalar() or 0
 
 
 def content(storage: Storage, branch: str, snapshot: str = "") -> dict[bytes, bytes]:
@@ -271,7 +271,7 @@ def test_a_store_is_had_by_one(storage: Storage, tmp_path: Path) -> None:
 
 
 def test_a_store_of_a_newer_format_is_not_touched(storage: Storage, tmp_path: Path) -> None:
-    storage._database.change(
+    storage.database.change(
         lambda connection: connection.execute(update(tables.store).values(format=7)), lambda _: False
     )
     storage.close()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazycloud.versionbase.nodes import SIZE, Damaged, Inner, Leaf, Node, decode, encode, size
+from lazycloud.versionbase.sizes import size_of
 from lazycloud.versionbase.tree import EMPTY, apply, count, cut, differences, get, reach, scan
 
 KEYS = st.binary(min_size=1, max_size=5)
@@ -193,6 +194,25 @@ def test_what_is_outside_a_range_is_not_compared() -> None:
     told = list(differences(nodes, root, other, b"%08d" % 50_010, b"%08d" % 50_050))
     assert [key for key, _, _ in told] == [b"%08d" % 50_020, b"%08d" % 50_040]
     assert nodes.reads < 20
+
+
+def test_what_only_one_tree_has_is_measured() -> None:
+    nodes = Memory()
+    root = apply(nodes, EMPTY, many(100_000))
+    nodes.commit()
+    whole = sum(len(data) for data in nodes.stored.values())
+    assert size_of(nodes, root) == pytest.approx(whole, rel=0.1)
+    assert size_of(nodes, root, [root]) == size_of(nodes, EMPTY) == size_of(nodes, EMPTY, [root]) == 0
+    assert size_of(nodes, root, [EMPTY]) == size_of(nodes, root)
+    before = set(nodes.stored)
+    other = apply(nodes, root, [(b"%08d" % number, b"x") for number in range(0, 100_000, 5000)])
+    nodes.reads = 0
+    own = sum(len(data) for number, data in nodes.stored.items() if number not in before)
+    assert size_of(nodes, other, [root]) == pytest.approx(own, rel=0.1)
+    assert nodes.reads < 200
+    small = apply(nodes, EMPTY, many(10))
+    assert size_of(nodes, other, [small, root]) == pytest.approx(own, rel=0.1)
+    assert size_of(nodes, small, [root, other]) < 1000
 
 
 def test_keys_longer_than_a_node_are_borne() -> None:
