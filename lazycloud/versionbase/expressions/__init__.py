@@ -1,0 +1,90 @@
+"""Filters and maps of documents: expressions of CEL, the Common Expression Language (https://cel.dev).
+
+Google's own parser and checker (cel-cpp, by cel-expr-python) read them. It could evaluate them too, but it knows no
+decimals and no datetimes within a document, copies a list for each look at it, and takes several times as long as
+functions made of the syntax do, since every document would have to be made its own. So the meaning is ours, and held
+against cel-cpp's by the tests.
+
+syntax     the text, read
+functions  what functions and operators mean for values
+meaning    the syntax, made into functions
+facts      what is true of each document that a filter can match: by that an index is chosen
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from lazycloud.errors import BadInput
+from lazycloud.versionbase.expressions.facts import Restriction, restrictions
+from lazycloud.versionbase.expressions.functions import Failure, Steps
+from lazycloud.versionbase.expressions.meaning import DOCUMENT, KEY, Frame, Names, meaning
+from lazycloud.versionbase.expressions.syntax import parse
+from lazycloud.versionbase.values import Value
+
+__all__ = ["Expression", "Restriction", "compile"]
+
+Document = Mapping[str, Value]
+
+
+class Expression:
+    """Raises BadInput for what is none. `names` are those of its parameters."""
+
+    def __init__(self, text: str, names: frozenset[str]) -> None:
+        self._syntax, self.type = parse(text, names)
+        self._names = sorted(names)
+        places = {"key": KEY, "doc": DOCUMENT}
+        for place, name in enumerate(self._names, DOCUMENT + 1):
+            places[name] = place
+        room = Names(places)
+        self._meaning = meaning(self._syntax, room)
+        self._size = room.size
+
+    def bind(self, params: Mapping[str, Value]) -> Callable[[str, Document], Value]:
+        """What it gives for a key and a document; null where it has no value. Raises TooCostly."""
+        frame, mean = self._frame(params), self._meaning
+
+        def mapped(key: str, document: Document) -> Value:
+            frame[: DOCUMENT + 1] = Steps(), key, document
+            try:
+                return mean(frame)
+            except Failure:
+                return None
+
+        return mapped
+
+    def test(self, params: Mapping[str, Value]) -> Callable[[str, Document], bool]:
+        """Whether it is true; it is not where it has no value. Raises TooCostly.
+
+        Raises BadInput at once for what never is a bool.
+        """
+        if self.type not in ("bool", "dyn"):
+            raise BadInput(f"A filter is true or false; this one gives a {self.type}.")
+        frame, mean = self._frame(params), self._meaning
+
+        def tested(key: str, document: Document) -> bool:
+            frame[: DOCUMENT + 1] = Steps(), key, document
+            try:
+                return mean(frame) is True
+            except Failure:
+                return False
+
+        return tested
+
+    def restrictions(self, params: Mapping[str, Value]) -> Iterable[Restriction]:
+        """What is true of each document of which `test` says that it is."""
+        return restrictions(self._syntax, params)
+
+    def _frame(self, params: Mapping[str, Value]) -> Frame:
+        frame: list[Any] = [None] * self._size
+        for place, name in enumerate(self._names, DOCUMENT + 1):
+            frame[place] = params[name]
+        return frame
+
+
+@lru_cache(1000)
+def compile(text: str, names: frozenset[str]) -> Expression:  # noqa: A001 - the word for it
+    """`Expression`, remembered."""
+    return Expression(text, names)

@@ -1,0 +1,255 @@
+"""What an expression gives for a document: its syntax, made once into functions of a frame, which are called often.
+
+A frame is a list: the steps that are left, the key, the document, the parameters, and the names of loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lazycloud.versionbase.expressions import functions
+from lazycloud.versionbase.expressions.functions import Failure, Steps
+from lazycloud.versionbase.expressions.syntax import Call, Constant, ListOf, Loop, MapOf, Member, Name, Node
+
+Frame = list[Any]
+Meaning = Callable[[Frame], Any]
+
+STEPS, KEY, DOCUMENT = 0, 1, 2
+
+
+class Names:
+    """Where in a frame each name is."""
+
+    def __init__(self, places: dict[str, int]) -> None:
+        self.places = places
+        self.size = max(places.values(), default=DOCUMENT) + 1
+
+    def place(self, name: str) -> int:
+        self.size += 1
+        self.places = self.places | {name: self.size - 1}
+        return self.size - 1
+
+
+def meaning(node: Node, names: Names) -> Meaning:
+    """Raises BadInput for a function that is not known. What it returns raises Failure, TooCostly."""
+    return _MEANINGS[type(node)](node, names)
+
+
+def _constant(node: Constant, _: Names) -> Meaning:
+    value = node.value
+    return lambda frame: value
+
+
+def _name(node: Name, names: Names) -> Meaning:
+    place = names.places[node.name]
+    if place <= DOCUMENT:
+        return lambda frame: frame[place]
+
+    def found(frame: Frame) -> Any:
+        value = frame[place]
+        if value.__class__ is Failure:  # what a loop keeps may be one
+            raise value
+        return value
+
+    return found
+
+
+def _member(node: Member, names: Names) -> Meaning:
+    of, name = meaning(node.of, names), node.name
+
+    def asked(frame: Frame) -> bool:
+        value = of(frame)
+        if not isinstance(value, dict):
+            raise Failure("no members")
+        return name in value
+
+    def found(frame: Frame) -> Any:
+        value = of(frame)
+        try:
+            return value[name]
+        except (KeyError, TypeError):
+            raise Failure(f"no such member: {name}") from None
+
+    return asked if node.asks else found
+
+
+def _list(node: ListOf, names: Names) -> Meaning:
+    items = [meaning(item, names) for item in node.items]
+    return lambda frame: [item(frame) for item in items]
+
+
+def _map(node: MapOf, names: Names) -> Meaning:
+    entries = [(meaning(key, names), meaning(value, names)) for key, value in node.entries]
+
+    def made(frame: Frame) -> dict[str, Any]:
+        found = {}
+        for key, value in entries:
+            name = key(frame)
+            if type(name) is not str or name in found:
+                raise Failure("names of members are strings, each once")
+            found[name] = value(frame)
+        return found
+
+    return made
+
+
+def _call(node: Call, names: Names) -> Meaning:
+    if special := _SPECIAL.get(node.function):
+        return special(node, names)
+    arguments = [meaning(argument, names) for argument in node.arguments]
+    if (plain := functions.PLAIN.get(node.function)) is not None:
+        if len(arguments) == 1:
+            (only,) = arguments
+            return lambda frame: plain(only(frame))
+        return lambda frame: plain(*[argument(frame) for argument in arguments])
+    if (counted := functions.WITH_STEPS.get(node.function)) is None:
+        raise functions.refuse(node.function)
+    one, other = arguments
+    return lambda frame: counted(one(frame), other(frame), frame[STEPS])
+
+
+def _both(node: Call, names: Names) -> Meaning:
+    return _decided(node, names, False)
+
+
+def _either(node: Call, names: Names) -> Meaning:
+    return _decided(node, names, True)
+
+
+def _decided(node: Call, names: Names, by: bool) -> Meaning:
+    """Of two, one that is `by` decides, whatever the other is, or fails to be."""
+    one, other = (meaning(argument, names) for argument in node.arguments)
+
+    def decided(frame: Frame) -> Any:
+        failure = None
+        try:
+            first: Any = one(frame)
+            if first is by:
+                return by
+        except Failure as problem:
+            first, failure = None, problem
+        second: Any = other(frame)
+        if second is by:
+            return by
+        if failure is not None:
+            raise failure
+        if first.__class__ is not bool or second.__class__ is not bool:
+            raise Failure("no bool")
+        return not by
+
+    return decided
+
+
+def _not(node: Call, names: Names) -> Meaning:
+    of = meaning(node.arguments[0], names)
+
+    def opposite(frame: Frame) -> bool:
+        value = of(frame)
+        if value.__class__ is not bool:
+            raise Failure("no bool")
+        return not value
+
+    return opposite
+
+
+def _choice(node: Call, names: Names) -> Meaning:
+    condition, one, other = (meaning(argument, names) for argument in node.arguments)
+
+    def chosen(frame: Frame) -> Any:
+        value = condition(frame)
+        if value.__class__ is not bool:
+            raise Failure("no bool")
+        return one(frame) if value else other(frame)
+
+    return chosen
+
+
+def _goes_on(node: Call, names: Names) -> Meaning:
+    """Whether a loop's condition is not plainly false."""
+    of = meaning(node.arguments[0], names)
+
+    def goes_on(frame: Frame) -> bool:
+        try:
+            return of(frame) is not False
+        except Failure:
+            return True
+
+    return goes_on
+
+
+def _loop(node: Loop, names: Names) -> Meaning:
+    over, start = meaning(node.range, names), meaning(node.start, names)
+    outer = names.places
+    item, kept = names.place(node.item), names.place(node.kept)
+    condition = meaning(node.condition, names)
+    step, appends = _step(node, names)
+    result = meaning(node.result, names)
+    names.places = outer
+
+    def looped(frame: Frame) -> Any:
+        items = over(frame)
+        if not isinstance(items, (list, dict)):
+            raise Failure("no list")
+        steps: Steps = frame[STEPS]
+        frame[kept] = start(frame)
+        for one in items:
+            steps.take(1)
+            frame[item] = one
+            if not condition(frame):
+                break
+            try:
+                if appends:
+                    step(frame)
+                else:
+                    frame[kept] = step(frame)
+            except Failure as problem:
+                frame[kept] = problem
+                if appends:
+                    break
+        return result(frame)
+
+    return looped
+
+
+def _step(node: Loop, names: Names) -> tuple[Meaning, bool]:
+    """What a loop does with each item; of `kept + [item]`, whether it puts that to the list that is kept."""
+    step, kept = node.step, Name(node.kept)
+    condition: Meaning | None = None
+    if isinstance(step, Call) and step.function == "_?_:_" and step.arguments[2] == kept:
+        condition, step = meaning(step.arguments[0], names), step.arguments[1]
+    match step:
+        case Call("_+_", (first, ListOf((appended,)))) if first == kept and node.start == ListOf(()):
+            pass
+        case _:
+            return meaning(node.step, names), False
+    value, place = meaning(appended, names), names.places[node.kept]
+
+    def append(frame: Frame) -> None:
+        if condition is not None:
+            chosen = condition(frame)
+            if chosen.__class__ is not bool:
+                raise Failure("no bool")
+            if not chosen:
+                return
+        frame[place].append(value(frame))
+
+    return append, True
+
+
+_SPECIAL = {
+    "_&&_": _both,
+    "_||_": _either,
+    "!_": _not,
+    "_?_:_": _choice,
+    "@not_strictly_false": _goes_on,
+}
+_MEANINGS: dict[type, Callable[[Any, Names], Meaning]] = {
+    Constant: _constant,
+    Name: _name,
+    Member: _member,
+    Call: _call,
+    ListOf: _list,
+    MapOf: _map,
+    Loop: _loop,
+}
