@@ -1,0 +1,272 @@
+"""A versionbase at work: transactions begin at what a branch is, and end in one thread that commits them in groups.
+
+All but the commits is done by whoever calls, for a time that is short, or in iterators which say None (or an
+`Awaited`) now and then; so one thread can serve many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from lazycloud.errors import LazycloudError
+from lazycloud.versionbase.nodes import Nodes
+from lazycloud.versionbase.storage import Branch, Storage
+from lazycloud.versionbase.transactions import Transaction
+from lazycloud.versionbase.tree import Change
+
+log = logging.getLogger(__name__)
+
+GROUP = 1000  # transactions that are committed together, at most
+GROUP_SIZE = 16 << 20  # bytes beyond which no further one is
+
+T = TypeVar("T")
+
+
+class Engine:
+    """Over a storage, of which it is the one user."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._waiting: queue.SimpleQueue[_Attempt | Callable[[], None] | None] = queue.SimpleQueue()
+        self._committing = threading.Thread(target=self._commit_all, name="versionbase-commits", daemon=True)
+        self._pinned: Counter[int] = Counter()
+        self._pinning = threading.Lock()
+        self._listeners: dict[str, list[Callable[[], None]]] = {}
+
+    def open(self) -> None:
+        """Raises Conflict if another has it, LazycloudError in words for what is not right with it."""
+        self.storage.open()
+        self._committing.start()
+
+    def close(self) -> None:
+        """What was to be committed before is."""
+        self._waiting.put(None)
+        if self._committing.is_alive():
+            self._committing.join()
+        self.storage.close()
+
+    # Transactions
+
+    def transaction(self, version: str, at: str = "", write: bool = True) -> Transaction:
+        """Of a version as it is now, or was at a snapshot; to be closed by `close`. Raises Gone, NotFound."""
+        return Transaction(self.storage, self.pinned_at(version, at), write and not at)
+
+    def close_transaction(self, transaction: Transaction) -> None:
+        """Whatever becomes of it. Once."""
+        self.unpin(transaction.begun.root)
+
+    def commit(self, transaction: Transaction) -> Future[int]:
+        """The version's sequence with it; on the disk then. Raises Conflict when what it read is not so any more."""
+        return self._queue(_Attempt(self.storage, transaction, None))
+
+    def perform(self, version: str, work: Callable[[Transaction], T]) -> Future[tuple[T, int]]:
+        """A transaction of one step: what the step returns, and the sequence with it.
+
+        It is never a conflict: the step is taken again when what it read is not so any more. So it may be taken in
+        another thread too, and does nothing but what it does with the transaction. What it raises, the future does.
+        """
+        waited: Future[tuple[T, int]] = Future()
+        waited.set_running_or_notify_cancel()
+        try:
+            transaction = self.transaction(version)
+        except LazycloudError as problem:
+            waited.set_exception(problem)
+            return waited
+        try:
+            attempt = _Attempt(self.storage, transaction, work)
+            attempt.result = work(transaction)
+        except Exception as problem:
+            self.close_transaction(transaction)
+            waited.set_exception(problem)
+            return waited
+
+        def done(future: Future[int]) -> None:
+            self.close_transaction(transaction)
+            if problem := future.exception():
+                waited.set_exception(problem)
+            else:
+                waited.set_result((attempt.result, future.result()))
+
+        self._queue(attempt).add_done_callback(done)
+        return waited
+
+    def change(self, what: Callable[[], T]) -> Future[T]:
+        """Something that changes branches as a whole, between two groups of commits. Raises what it raises."""
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                future.set_result(what())
+            except BaseException as problem:
+                future.set_exception(problem)
+
+        self._waiting.put(run)
+        return future
+
+    def _queue(self, attempt: _Attempt) -> Future[int]:
+        if not attempt.transaction.tree.is_changed:
+            attempt.future.set_result(attempt.transaction.begun.sequence)
+        else:
+            self._waiting.put(attempt)
+        return attempt.future
+
+    # In the committing thread
+
+    def _commit_all(self) -> None:
+        going_on = True
+        while going_on:
+            first = self._waiting.get()
+            group: list[_Attempt] = []
+            size = 0
+            while True:
+                if isinstance(first, _Attempt):
+                    group.append(first)
+                    size += first.transaction.tree.size
+                else:
+                    self._commit(group)
+                    group, size = [], 0
+                    if first is None:
+                        going_on = False
+                        break
+                    first()
+                if len(group) >= GROUP or size > GROUP_SIZE:
+                    break
+                try:
+                    first = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+            self._commit(group)
+
+    def _commit(self, group: Sequence[_Attempt]) -> None:
+        if not group:
+            return
+        try:
+            results = self.storage.commit(group)
+        except BaseException as problem:
+            if not isinstance(problem, LazycloudError):
+                log.exception("A group of %d transactions could not be committed.", len(group))
+            for attempt in group:
+                attempt.future.set_exception(problem)
+            return
+        for attempt, result in zip(group, results, strict=True):
+            if failed := attempt.problem or (result if isinstance(result, Exception) else None):
+                attempt.future.set_exception(failed)
+            elif isinstance(result, Branch):
+                attempt.future.set_result(result.sequence)
+        for branch in {attempt.branch for attempt in group}:
+            self.notify(branch)
+
+    # Who reads a root, and who waits for another
+
+    def pin(self, root: int) -> None:
+        """Its nodes are kept until it is unpinned as often."""
+        with self._pinning:
+            self._pinned[root] += 1
+
+    def unpin(self, root: int) -> None:
+        with self._pinning:
+            self._pinned[root] -= 1
+            if not self._pinned[root]:
+                del self._pinned[root]
+
+    def pinned_at(self, version: str, at: str = "") -> Branch:
+        """Where a version is, or was at a snapshot, pinned. Raises NotFound."""
+        while True:
+            found = self.storage.at(version, at)
+            self.pin(found.root)
+            if self.storage.at(version, at).root == found.root:  # so that nobody can have collected it before
+                return found
+            self.unpin(found.root)
+
+    @contextlib.contextmanager
+    def pinning(self, branch: Branch) -> Iterator[Branch]:
+        """What a branch was is kept meanwhile."""
+        self.pin(branch.root)
+        try:
+            yield branch
+        finally:
+            self.unpin(branch.root)
+
+    def pinned(self) -> set[int]:
+        """Roots that somebody reads."""
+        with self._pinning:
+            return set(self._pinned)
+
+    def listen(self, version: str, listener: Callable[[], None]) -> Callable[[], None]:
+        """Called after each commit of a version, in the committing thread; what is returned ends that."""
+        self._listeners.setdefault(version, []).append(listener)
+
+        def end() -> None:
+            listeners = self._listeners.get(version, [])
+            if listener in listeners:
+                listeners.remove(listener)
+            if not listeners:
+                self._listeners.pop(version, None)
+
+        return end
+
+    def notify(self, version: str) -> None:
+        """It has changed."""
+        for listener in list(self._listeners.get(version, ())):
+            try:
+                listener()
+            except Exception:
+                log.exception("Who watches %s could not be told of a change.", version)
+
+
+class _Attempt:
+    """A transaction that is to be committed, as a `storage.Wish`: its changes are right once `holds` has said so."""
+
+    def __init__(
+        self, nodes: Nodes, transaction: Transaction, work: Callable[[Transaction], Any] | None
+    ) -> None:
+        self._nodes = nodes
+        self.transaction = transaction
+        self._work = work
+        self.future: Future[int] = Future()
+        self.future.set_running_or_notify_cancel()  # once it is queued, nobody takes it back
+        self.result: Any = None
+        self.problem: Exception | None = None
+
+    @property
+    def branch(self) -> str:
+        return self.transaction.begun.name
+
+    @property
+    def birth(self) -> str:
+        return self.transaction.begun.birth
+
+    @property
+    def root(self) -> int:
+        return self.transaction.begun.root
+
+    @property
+    def cuts(self) -> Sequence[tuple[bytes, bytes]]:
+        return () if self.problem else self.transaction.tree.cuts
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        return () if self.problem else self.transaction.tree.changes
+
+    def holds(self, root: int) -> bool:
+        """Whether it may be done at another root; one of a single step is done there, again."""
+        if self.transaction.tree.holds(root):
+            return True
+        if self._work is None:
+            return False
+        begun = self.transaction.begun
+        self.transaction = Transaction(self._nodes, replace(begun, root=root))
+        try:
+            self.result = self._work(self.transaction)
+        except Exception as problem:
+            self.problem = problem
+        return True
