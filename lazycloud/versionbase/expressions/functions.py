@@ -270,7 +270,7 @@ def to_int(value: Any) -> int:
     if kind in ("double", "decimal") and abs(value) < 1 << 63:
         return _integer(int(value))
     if kind == "timestamp":
-        return math.floor(value.timestamp())
+        return int(math.floor(value.timestamp()))
     if kind == "string" and re.fullmatch(r"-?[0-9]{1,20}", value):
         return _integer(int(value))
     raise Failure(f"no int of a {kind}")
