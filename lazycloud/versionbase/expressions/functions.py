@@ -70,12 +70,15 @@ _KINDS = {
     timedelta: "duration",
 }
 _NUMBERS = frozenset(("int", "double", "decimal"))
-_SIZED = frozenset((str, bytes, list, dict))
+_PLAIN = frozenset((type(None), bool, int, float, Decimal, datetime, timedelta))
+"""Kinds of which two are compared at once, and in no time."""
 
 
 def equal(one: Any, other: Any, steps: Steps) -> bool:
     """Of two kinds they are not equal; numbers are one kind."""
     steps.take(1)
+    if type(one) is type(other) and type(one) in _PLAIN:
+        return bool(one == other)
     kind = _kind(one)
     if kind in _NUMBERS:
         return _kind(other) in _NUMBERS and bool(one == other)
@@ -115,6 +118,8 @@ def item(of: Any, place: Any) -> Any:
 
 def _comparison(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any, Steps], bool]:
     def compared(one: Any, other: Any, steps: Steps) -> bool:
+        if type(one) is type(other) is int:
+            return compare(one, other)
         kinds = _kind(one), _kind(other)
         if not (kinds[0] == kinds[1] and kinds[0] in _ORDERED) and not _NUMBERS.issuperset(kinds):
             raise Failure(f"{kinds[0]} and {kinds[1]} have no order")
@@ -130,10 +135,11 @@ _ORDERED = frozenset(("bool", "string", "bytes", "timestamp", "duration"))
 
 def _integer(value: int, *of: int) -> int:
     """An int of 64 bits; of operands beyond those, an unsigned one."""
-    is_unsigned = any(one > _GREATEST_INT for one in of)
-    if not (0 <= value <= GREATEST if is_unsigned else LEAST <= value <= _GREATEST_INT):
-        raise Failure("integer overflow")
-    return value
+    if LEAST <= value <= _GREATEST_INT and (not of or max(of) <= _GREATEST_INT):
+        return value
+    if of and max(of) > _GREATEST_INT and 0 <= value <= GREATEST:
+        return value
+    raise Failure("integer overflow")
 
 
 _GREATEST_INT = (1 << 63) - 1
@@ -145,9 +151,9 @@ def _arithmetic(
     on_decimals: Callable[[Decimal, Decimal], Decimal],
 ) -> Callable[[Any, Any], Any]:
     def done(one: Any, other: Any) -> Any:
-        kinds = {_kind(one), _kind(other)}
-        if kinds == {"int"}:
+        if type(one) is type(other) is int:
             return _integer(on_integers(one, other), one, other)
+        kinds = {_kind(one), _kind(other)}
         if kinds == {"double"} and on_doubles:
             return on_doubles(one, other)
         if kinds in ({"decimal"}, {"decimal", "int"}):
@@ -185,6 +191,8 @@ _remainder = _arithmetic(_rest, None, _DECIMALS.remainder)
 
 
 def add(one: Any, other: Any, steps: Steps) -> Any:
+    if type(one) is type(other) is int:
+        return _sum(one, other)
     kinds = _kind(one), _kind(other)
     if kinds[0] == kinds[1] and kinds[0] in ("string", "bytes", "list"):
         steps.take((len(one) + len(other)) // (1 if kinds[0] == "list" else CHARACTERS))

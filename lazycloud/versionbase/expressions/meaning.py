@@ -102,6 +102,9 @@ def _call(node: Call, names: Names) -> Meaning:
         if len(arguments) == 1:
             (only,) = arguments
             return lambda frame: plain(only(frame))
+        if len(arguments) == 2:
+            first, second = arguments
+            return lambda frame: plain(first(frame), second(frame))
         return lambda frame: plain(*[argument(frame) for argument in arguments])
     if (counted := functions.WITH_STEPS.get(node.function)) is None:
         raise functions.refuse(node.function)
