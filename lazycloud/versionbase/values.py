@@ -179,9 +179,7 @@ def at_path(document: Any, path: tuple[str, ...]) -> Value | _Missing:
 
 # Order
 
-_NULL, _FALSE, _TRUE, _NUMBER, _DATETIME, _TEXT, _BYTES, _LIST, _OBJECT = (
-    bytes([tag]) for tag in range(1, 10)
-)
+_NULL, _BOOL, _NUMBER, _DATETIME, _TEXT, _BYTES, _LIST, _OBJECT = (bytes([tag]) for tag in range(1, 9))
 _SAME, _LESS, _MORE = b"\x80", b"\x7f", b"\x81"  # what is left of a number beyond the double next to it
 _REST = 4  # doubles that tell a number, at most
 _EXACT = 1 << 53
@@ -204,7 +202,7 @@ def ordered(value: Value) -> bytes:
     if value is None:
         return _NULL
     if kind is bool:
-        return _TRUE if value else _FALSE
+        return _BOOL + (b"\1" if value else b"\0")
     if isinstance(value, datetime):
         return _DATETIME + _long.pack((value - _EPOCH) // _MICROSECOND + (1 << 63))
     if isinstance(value, Decimal):

@@ -11,7 +11,7 @@ import math
 import operator
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Context, Decimal, DecimalException
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,7 @@ from lazycloud.versionbase.values import GREATEST, LEAST
 
 STEPS = 100_000  # of one evaluation
 CHARACTERS = 64  # of a text, or bytes, that count as a step
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DECIMALS = Context(prec=60, Emax=300, Emin=-300)
 
 
@@ -99,7 +100,7 @@ def contains(item: Any, among: Any, steps: Steps) -> bool:
     """`item in among`."""
     if isinstance(among, list):
         return any(equal(item, one, steps) for one in among)
-    if isinstance(among, dict):
+    if isinstance(among, dict) and _kind(item) in ("string", "int", "double", "bool"):
         return isinstance(item, str) and item in among
     raise Failure(f"in a {_kind(among)}")
 
@@ -278,7 +279,7 @@ def to_int(value: Any) -> int:
     if kind in ("double", "decimal") and abs(value) < 1 << 63:
         return _integer(int(value))
     if kind == "timestamp":
-        return int(math.floor(value.timestamp()))
+        return (value - _EPOCH) // timedelta(seconds=1)  # type: ignore[no-any-return]
     if kind == "string" and re.fullmatch(r"-?[0-9]{1,20}", value):
         return _integer(int(value))
     raise Failure(f"no int of a {kind}")
@@ -350,7 +351,7 @@ def to_timestamp(value: Any) -> datetime:
         if isinstance(value, datetime):
             return value
         if _kind(value) == "int":
-            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=value)
+            return _EPOCH + timedelta(seconds=value)
         if isinstance(value, str) and (found := _TIMESTAMP.fullmatch(value)):
             date, time, fraction, zone = found.groups()
             zone = "+00:00" if zone in "Zz" else zone
@@ -384,25 +385,12 @@ def to_duration(value: Any) -> timedelta:
 
 @lru_cache(100)
 def _zone(name: str) -> tzinfo:
-    if found := re.fullmatch(r"([+-]?)(\d\d):(\d\d)", name, re.ASCII):
-        offset = timedelta(hours=int(found[2]), minutes=int(found[3]))
-        return (
-            datetime.strptime("-" if found[1] == "-" else "+", "%z").tzinfo or UTC
-            if not offset
-            else _fixed(-offset if found[1] == "-" else offset)
-        )
     try:
+        if found := re.fullmatch(r"([+-]?)(\d\d):(\d\d)", name, re.ASCII):
+            offset = timedelta(hours=int(found[2]), minutes=int(found[3]))
+            return timezone(-offset if found[1] == "-" else offset)
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):
-        raise Failure("no such time zone") from None
-
-
-def _fixed(offset: timedelta) -> tzinfo:
-    from datetime import timezone
-
-    try:
-        return timezone(offset)
-    except ValueError:
         raise Failure("no such time zone") from None
 
 

@@ -21,6 +21,7 @@ LONGEST = 4096  # characters of an expression
 NAMES = 100  # parameters
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 DOCUMENT, KEY = "doc", "key"
+RESERVED = frozenset((DOCUMENT, KEY, "true", "false", "null", "in"))
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def parse(text: str, names: frozenset[str]) -> tuple[Node, str]:
     if len(text) > LONGEST:
         raise BadInput(f"An expression has {LONGEST:,} characters at most; this one has {len(text):,}.")
     try:
+        text.encode()  # half of a surrogate pair is no text
         compiled = _environment(names).compile(text)
         wrapped = dict(_fields(compiled.serialize()))  # a google.protobuf.Any
         return _node(dict(_fields(wrapped[2]))[4]), compiled.return_type().name().lower()
@@ -98,10 +100,10 @@ def _environment(names: frozenset[str]) -> cel.Env:
     if len(names) > NAMES:
         raise BadInput(f"An expression has {NAMES} parameters at most.")
     for name in names:
-        if not NAME.fullmatch(name) or name in (DOCUMENT, KEY):
+        if not NAME.fullmatch(name) or name in RESERVED:
             raise BadInput(
                 f"{name[:80]!r} is no name for a parameter.",
-                f"Letters, digits and _, and neither {DOCUMENT} nor {KEY}.",
+                "Letters, digits and _, and no word that means something else.",
             )
     types = {DOCUMENT: cel.Type.DYN, KEY: cel.Type.STRING} | dict.fromkeys(sorted(names), cel.Type.DYN)
     try:
