@@ -764,6 +764,10 @@ class _Wire:
         lost.__cause__ = cause
         return lost
 
+    def abandon(self) -> None:
+        """At the end of the process: without a word to those who wait."""
+        self._socket.transport.close()
+
     def _drop(self) -> None:
         self._reader.cancel()
         self._socket.transport.abort()
@@ -1829,10 +1833,10 @@ class _Background:
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
-        tasks = asyncio.all_tasks(self.loop)
-        for task in tasks:
-            task.cancel()
-        self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        for task in asyncio.all_tasks(self.loop):  # at the process's end: whoever waits ends with it, unheard
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        for wire in list(self.wires):
+            wire.abandon()
 
 
 class _Process:
