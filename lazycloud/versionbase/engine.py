@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from lazycloud.errors import LazycloudError
 from lazycloud.versionbase.nodes import Nodes
+from lazycloud.versionbase.problems import Gone
 from lazycloud.versionbase.storage import Branch, Storage
 from lazycloud.versionbase.transactions import Transaction
 from lazycloud.versionbase.tree import Change
@@ -55,9 +56,12 @@ class Engine:
 
     # Transactions
 
-    def transaction(self, version: str, at: str = "", write: bool = True) -> Transaction:
-        """Of a version as it is now, or was at a snapshot; to be closed by `close`. Raises Gone, NotFound."""
-        return Transaction(self.storage, self.pinned_at(version, at), write and not at)
+    def transaction(self, version: str, at: str = "", write: bool = True, birth: str = "") -> Transaction:
+        """Of a version as it is now, or was at a snapshot; to be closed by `close_transaction`.
+
+        `birth`: of the version that is meant, if one of the same name may have been made since. Raises Gone, NotFound.
+        """
+        return Transaction(self.storage, self.pinned_at(version, at, birth), write and not at)
 
     def close_transaction(self, transaction: Transaction) -> None:
         """Whatever becomes of it. Once."""
@@ -67,7 +71,9 @@ class Engine:
         """The version's sequence with it; on the disk then. Raises Conflict when what it read is not so any more."""
         return self._queue(_Attempt(self.storage, transaction, None))
 
-    def perform(self, version: str, work: Callable[[Transaction], T]) -> Future[tuple[T, int]]:
+    def perform(
+        self, version: str, work: Callable[[Transaction], T], birth: str = ""
+    ) -> Future[tuple[T, int]]:
         """A transaction of one step: what the step returns, and the sequence with it.
 
         It is never a conflict: the step is taken again when what it read is not so any more. So it may be taken in
@@ -76,7 +82,7 @@ class Engine:
         waited: Future[tuple[T, int]] = Future()
         waited.set_running_or_notify_cancel()
         try:
-            transaction = self.transaction(version)
+            transaction = self.transaction(version, birth=birth)
         except LazycloudError as problem:
             waited.set_exception(problem)
             return waited
@@ -178,9 +184,14 @@ class Engine:
             if not self._pinned[root]:
                 del self._pinned[root]
 
-    def pinned_at(self, version: str, at: str = "") -> Branch:
-        """Where a version is, or was at a snapshot, pinned. Raises NotFound."""
+    def pinned_at(self, version: str, at: str = "", birth: str = "") -> Branch:
+        """Where a version is, or was at a snapshot, pinned. Raises Gone, NotFound."""
         while True:
+            if birth and self.storage.branch(version).birth != birth:
+                raise Gone(
+                    f"The version {version[:80]} was dropped, and made again.",
+                    "Connect again, with its new key.",
+                )
             found = self.storage.at(version, at)
             self.pin(found.root)
             if self.storage.at(version, at).root == found.root:  # so that nobody can have collected it before
@@ -188,13 +199,13 @@ class Engine:
             self.unpin(found.root)
 
     @contextlib.contextmanager
-    def pinning(self, branch: Branch) -> Iterator[Branch]:
-        """What a branch was is kept meanwhile."""
-        self.pin(branch.root)
+    def pinning(self, version: str, at: str = "", birth: str = "") -> Iterator[Branch]:
+        """The same, as long as it is looked at."""
+        pinned = self.pinned_at(version, at, birth)
         try:
-            yield branch
+            yield pinned
         finally:
-            self.unpin(branch.root)
+            self.unpin(pinned.root)
 
     def pinned(self) -> set[int]:
         """Roots that somebody reads."""

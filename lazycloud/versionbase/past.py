@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lazycloud.errors import NotFound
 from lazycloud.versionbase import catalogue, expressions, tree
 from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.nodes import Damaged
@@ -42,14 +43,14 @@ def differences(engine: Engine, one: Branch, other: Branch, collection: str = ""
 
 
 def history(
-    engine: Engine, version: str, collection: str, key: str, limit: int | None = None
+    engine: Engine, version: str, collection: str, key: str, limit: int | None = None, birth: str = ""
 ) -> Iterator[dict[str, Any] | None]:
     """What a document was after each commit that changed it, the latest first, as far as commits are kept.
 
     None now and then. The last one may have been so for longer than is known.
     """
     place = catalogue.document_key(catalogue.check_name(collection), catalogue.check_key(key))
-    with engine.pinning(engine.storage.branch(version)) as now:
+    with engine.pinning(version, birth=birth) as now:
         pending: tuple[int, float, bytes | None] | None = None
         left = limit
         for commit in commits_back(engine, now):
@@ -126,10 +127,10 @@ class Watch:
 
         Raises Gone when the version is dropped, or commits went by faster than they were read.
         """
-        while (now := self._engine.storage.branch(self._version)).sequence != self._seen.sequence:
+        while (now := self._now()).sequence != self._seen.sequence:
             page = self._engine.storage.commits(self._version, self._seen.sequence, PAGE)
             if not page or page[0][0] != self._seen.sequence + 1:
-                if self._engine.storage.branch(self._version).sequence == now.sequence:
+                if self._now().sequence == now.sequence:
                     raise _gone(self._version, self._seen.sequence)
                 continue
             for sequence, root, at in page:
@@ -138,6 +139,16 @@ class Watch:
     def close(self) -> None:
         self._end()
         self._engine.unpin(self._seen.root)
+
+    def _now(self) -> Branch:
+        """Raises Gone: one of the same name, made later, is another."""
+        try:
+            now = self._engine.storage.branch(self._version)
+        except NotFound:
+            now = None
+        if now is None or now.birth != self._seen.birth:
+            raise Gone(f"The version {self._version[:80]} is there no more.")
+        return now
 
     def _told(self, now: Branch, at: float) -> Iterator[dict[str, Any] | None]:
         storage = self._engine.storage

@@ -338,7 +338,7 @@ def test_dropped_collections_and_indexes_leave_nothing(people: Database) -> None
     assert people.do(lambda tx: tx.drop_collection("people")) is True
     assert people.do(lambda tx: tx.drop_collection("people")) is False
     assert people.keys("people") == [] and people.keys("others") == ["a"]
-    with people.engine.pinning(people.storage.branch(MAIN)) as now:
+    with people.engine.pinning(MAIN) as now:
         from lazycloud.versionbase import tree
 
         assert tree.count(people.storage, now.root) == 2  # the other collection, and its document
