@@ -21,7 +21,6 @@ import hashlib
 import json
 import logging
 import os
-import random
 import secrets
 import shutil
 import stat
@@ -30,13 +29,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
 from lazycloud import trees
 from lazycloud.data import blocks, durable, within
 from lazycloud.data.names import check_snapshot, check_version
 from lazycloud.data.resp import Refusal, Talk, facts, talk
+from lazycloud.data.serving import Hosting, Process, Wanted, mind
 from lazycloud.data.swaps import Swaps
 from lazycloud.errors import Conflict, DiskFull, StepFailed
 
@@ -54,66 +54,9 @@ US = "lazycloud"  # the server's user that may do all
 PATIENCE = 60.0  # seconds that a server has to read what it keeps
 SAVE_PATIENCE = 300.0  # seconds that it has to write all of it
 POLL = 0.01  # seconds
-PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # before each further start of one that ended by itself
-QUIET = 60.0  # seconds after which an end is the first one again
 MEMORY_SHARE = 2  # its data may take a half of its limit: BGSAVE needs the rest, in the worst case
 RIGHTS = "~* &* +@all -@admin -migrate +client +monitor +slowlog +latency +config|get +acl|whoami"
 """What an app may do. `-@admin` takes what is for who runs a server; the rest gives back what libraries use of it."""
-
-
-class Process(Protocol):
-    """A server that runs."""
-
-    @property
-    def address(self) -> str: ...
-
-    @property
-    def pid(self) -> int: ...
-
-    @property
-    def note(self) -> Mapping[str, Any]:
-        """What it is found again by."""
-
-    @property
-    def is_running(self) -> bool: ...
-
-    def last_lines(self) -> list[str]: ...
-
-    def memory(self) -> int:
-        """Bytes that it takes of the machine's. Blocks for milliseconds."""
-
-    async def ended(self) -> str:
-        """Wait until it has; how, to follow its name in a sentence."""
-
-    async def stop(self) -> None:
-        """TERM, then KILL. Bounded, idempotent."""
-
-    def leave(self) -> None:
-        """Let it run on, for the next control."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A server to be started. Walls show it `read` and `write`, which is its folder. `port` 0: any."""
-
-    name: str
-    command: str
-    read: tuple[Path, ...]
-    write: Path
-    log: Path
-    port: int
-
-
-class Hosting(Protocol):
-    """What runs servers where workers run, and within the same limits."""
-
-    memory: int  # bytes that one may take, 0 for no limit
-
-    async def start(self, wanted: Wanted) -> Process:
-        """Started, and listening. Raises StepFailed; nothing of it runs then."""
-
-    async def adopt(self, note: Mapping[str, Any]) -> Process | None:
-        """Find it again; None if that very process runs no more."""
 
 
 @dataclass(frozen=True)
@@ -352,30 +295,18 @@ class Redis:
 
     def _mind(self, version: str, server: Server) -> None:
         self._servers[version] = server
-        server.minding = asyncio.create_task(self._minding(version, server), name=f"mind redis of {version}")
+        server.minding = asyncio.create_task(
+            mind(f"The Redis of {version}", lambda: server.process, lambda: self._again(version, server))
+        )
 
-    async def _minding(self, version: str, server: Server) -> None:
-        """One that ended by itself is started again at the same port, which its workers know."""
-        ends = 0
-        while True:
-            began = time.monotonic()
-            how = await server.process.ended()
-            ends = ends + 1 if time.monotonic() - began < QUIET else 1
-            log.warning("The Redis of %s %s; it is started again.", version, how)
-            while True:
-                await asyncio.sleep(PAUSES[min(ends, len(PAUSES)) - 1] * random.uniform(0.75, 1.25))  # noqa: S311
-                async with self._lock(version):
-                    if self._servers.get(version) is not server:
-                        return
-                    try:
-                        await server.process.stop()  # what is left of it holds the port
-                        again = await self._start(self._place(version))
-                    except (StepFailed, OSError) as problem:
-                        log.warning("The Redis of %s does not start: %s", version, problem)
-                        ends += 1
-                        continue
-                    server.process, server.note = again.process, again.note
-                    break
+    async def _again(self, version: str, server: Server) -> bool:
+        async with self._lock(version):
+            if self._servers.get(version) is not server:
+                return False
+            await server.process.stop()  # what is left of it holds the port
+            again = await self._start(self._place(version))
+            server.process, server.note = again.process, again.note
+            return True
 
     # What they keep
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lazycloud.data.redis import Process, Wanted
+from lazycloud.data.serving import Process, Wanted
 from lazycloud.errors import StepFailed
 from lazycloud.processes import unheard
 from lazycloud.walls.sandbox import SYSTEM_PATH

@@ -59,7 +59,7 @@ class Engine:
     def transaction(self, version: str, at: str = "", write: bool = True, birth: str = "") -> Transaction:
         """Of a version as it is now, or was at a snapshot; to be closed by `close_transaction`.
 
-        `birth`: of the version that is meant, if one of the same name may have been made since. Raises Gone, NotFound.
+        `birth`: of the version that is meant, if one of its name may have been made since. Raises Gone, NotFound.
         """
         return Transaction(self.storage, self.pinned_at(version, at, birth), write and not at)
 
