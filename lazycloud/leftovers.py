@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from lazycloud import store
 from lazycloud.config import Config
-from lazycloud.data import redis
+from lazycloud.data import redis, versionbase
 from lazycloud.deployments.post import record_in, rows_of
 from lazycloud.errors import Conflict, NotFound
 from lazycloud.processes import end_strays
@@ -85,10 +85,11 @@ async def _end(config: Config, records: list[Record]) -> int:
 
 async def _end_servers(config: Config, engine: Engine) -> None:
     """What kept the data of workers, which are gone by now."""
-    for note in redis.notes(config.home / "apps"):
-        if server := await engine.adopt(Record.from_dict(note)):
-            await server.stop()
-    redis.forget(config.home / "apps")
+    for kind in (redis, versionbase):
+        for note in kind.notes(config.home / "apps"):
+            if server := await engine.adopt(Record.from_dict(note)):
+                await server.stop()
+        kind.forget(config.home / "apps")
 
 
 @asynccontextmanager

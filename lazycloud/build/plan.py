@@ -30,10 +30,10 @@ class Plan:
 
     `run` is "" for a static site whose folder the build has yet to leave; `settled` fills it in. `python_path` are
     folders of the tree. `found` are sentences for the log. `data_from` is "production", "parent" or "empty",
-    `data_database` "sqlite" or "postgres"; `data_redis`: each version has a Redis; `data_snapshots`: how often one is
-    made of production by itself, in seconds, 0 for never. `on_commit` is "announce", "build" or "start".
-    `build_inputs` are the files that the build reads, as patterns with their fingerprints, none for all. `secrets`
-    are names. `writable`: the app may change committed files. `workers` serve it at a time; `background` are
+    `data_database` "sqlite" or "postgres"; `data_redis`, `data_versionbase`: each version has a Redis, documents of
+    its own; `data_snapshots`: how often one is made of production by itself, in seconds, 0 for never. `on_commit` is
+    "announce", "build" or "start". `build_inputs` are the files that the build reads, as patterns with their
+    fingerprints, none for all. `secrets` are names. `writable`: the app may change committed files. `workers` serve it at a time; `background` are
     commands of other processes, by name. `build_network`: its build may use the network. With a `dockerfile`, all
     run in an image that is built of it, and `run` is "" for its own command.
     """
@@ -67,6 +67,7 @@ class Plan:
     data_from: str = "production"
     data_database: str = "sqlite"
     data_redis: bool = False
+    data_versionbase: bool = False
     data_snapshots: float = 0
     on_commit: str = "announce"
     env: Mapping[str, str] = field(default_factory=dict)
@@ -137,6 +138,7 @@ def make_plan(tree: Tree, images: bool = False) -> Plan:
         data_from=settings.data_from,
         data_database=settings.data_database,
         data_redis=settings.data_redis,
+        data_versionbase=settings.data_versionbase,
         data_snapshots=spans.seconds(settings.data_snapshots, "snapshots") if settings.data_snapshots else 0,
         on_commit=settings.on_commit,
         env=settings.env,

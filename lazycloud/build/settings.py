@@ -92,6 +92,8 @@ from = "production"
 database = "sqlite"
 # Whether each version has a Redis of its own, at $REDIS_URL.
 redis = false
+# Whether each version has documents of its own in the app's versionbase, at $VERSIONBASE_URL.
+versionbase = false
 # How often a snapshot of production is made by itself; without it, only before a promote, a migration or a restore.
 # snapshots = "1h"
 
@@ -133,6 +135,7 @@ class Settings:
     data_from: str = "production"
     data_database: str = "sqlite"
     data_redis: bool = False
+    data_versionbase: bool = False
     data_snapshots: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -250,6 +253,7 @@ KNOWN: dict[tuple[str, str], tuple[str, Check]] = {
     ("data", "from"): ("data_from", _one_of(*DATA_FROM)),
     ("data", "database"): ("data_database", _one_of(*DATABASES)),
     ("data", "redis"): ("data_redis", _true_or_false),
+    ("data", "versionbase"): ("data_versionbase", _true_or_false),
     ("data", "snapshots"): ("data_snapshots", _every),
 }
 TABLES = ("build", "run", "data", "env")

@@ -59,6 +59,8 @@ from lazycloud.control.visits import Visits
 from lazycloud.control.webhooks import Webhooks
 from lazycloud.data.provider import Provider
 from lazycloud.data.redis import Redis
+from lazycloud.data.serving import Servers
+from lazycloud.data.versionbase import Versionbase
 from lazycloud.data.versions import Versions
 from lazycloud.deployments.app import App
 from lazycloud.deployments.backups import Backups
@@ -190,8 +192,8 @@ class Control:
     async def _close_fleet(self) -> None:
         await self.fleet.close(keep_workers=self._keep_workers)
 
-    async def _close_redis(self, redis: Redis) -> None:
-        await redis.close(keep=self._keep_workers)
+    async def _close_servers(self, servers: Servers) -> None:
+        await servers.close(keep=self._keep_workers)
 
     async def _serve(self) -> None:
         """What answers the routers' questions, what they relay, and the owner's command line."""
@@ -357,18 +359,25 @@ class Control:
             images=self._images,
         )
         stages.in_use = lambda release: is_held(self.fleet, name, release)
-        redis = Redis(folder / "redis", self._hosting)
-        versions = Versions(folder / "data", providers=self._providers(name) | {redis.name: redis})
+        redis, versionbase = (
+            Redis(folder / "redis", self._hosting),
+            Versionbase(folder / "versionbase", self._hosting),
+        )
+        providers = self._providers(name) | {redis.name: redis, versionbase.name: versionbase}
+        versions = Versions(folder / "data", providers=providers)
         versions.lines.enclose = self._enclose_holder if self._walls else None
         stages.clear_leftovers()
         versions.clear_leftovers()
         await versions.beside.open()
         domain = own_domain or self._domain(name)
-        app = App(name, wish.source, domain, follow, repository, stages, versions, redis)
+        app = App(
+            name, wish.source, domain, follow, repository, stages, versions, (redis, versionbase), versionbase
+        )
         self.fleet.apps[name] = app
         self._closing.push_async_callback(repository.close)
         self._closing.push_async_callback(versions.close)
-        self._closing.push_async_callback(self._close_redis, redis)
+        for servers in app.servers:
+            self._closing.push_async_callback(self._close_servers, servers)
         added = float(row["added"]) if row else time.time()
         values = {"name": name, "source": wish.source, "domain": own_domain, "follow": follow, "added": added}
         if row is None or row != values:

@@ -330,7 +330,7 @@ class Views:
             return None
         # Of several that share production's, it counts for production.
         own = not deployment.key.is_production or self._fleet.is_production(deployment)
-        redis = await app.redis.memory(deployment.key.version) if own else 0
+        kept = [await servers.memory(deployment.key.version) for servers in app.servers] if own else []
         first = min(processes, key=lambda one: (not one["name"].startswith("web."), one["name"]))
         last_end = await asyncio.to_thread(self._store.last_of, deployment.id, WorkerEnded.kind)
         return {
@@ -343,7 +343,7 @@ class Views:
             "preloaded": first["preloaded"],
             "listens": first["listens"],
             "processes": processes,
-            "memory": sum(one["memory"] for one in processes) + redis,
+            "memory": sum(one["memory"] for one in processes) + sum(kept),
             "cpu": round(sum(one["cpu"] for one in processes), 1),
             "restarts": sum(post.restarts for post in deployment.posts.values()),
             "last_end": {"at": last_end.at, **last_end.event.data()} if last_end else None,

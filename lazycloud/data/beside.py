@@ -29,6 +29,10 @@ MISSING = {
         "The commit asks for Redis ([data] redis = true), and this server has none.",
         "`lazycloud doctor` tells what it lacks.",
     ),
+    "versionbase": (
+        "The commit asks for a versionbase ([data] versionbase = true), and this server has none.",
+        "",
+    ),
 }
 
 

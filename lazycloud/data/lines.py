@@ -25,7 +25,13 @@ from lazycloud.errors import Unavailable
 
 ARCHIVE = ".archive"  # after a version's name
 MOMENT = "moment.json"  # in a frozen folder
-OURS = {DATABASE, MOMENT, "postgres.dump", "redis.dump"}  # in the folder of a version, or of a copy of one
+OURS = {
+    DATABASE,
+    MOMENT,
+    "postgres.dump",
+    "redis.dump",
+    "versionbase.dump",
+}  # in the folder of a version, or of a copy of one
 SEEN = (PROGRAM.parent, Path(sys.base_prefix), Path(sys.prefix))  # that a holder needs to run
 TRIES = 5  # of a copy in whose midst the app makes a database, or the holder dies
 AGAIN = 0.1  # seconds between tries to hold what was lost

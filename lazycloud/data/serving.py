@@ -74,6 +74,36 @@ class Hosting(Protocol):
         """Find it again; None if that very process runs no more."""
 
 
+class Servers(Protocol):
+    """What runs while versions of an app do, and keeps data of theirs."""
+
+    name: str
+
+    async def adopt(self) -> None:
+        """Find again what an earlier control left running."""
+
+    async def go_on(self, in_use: Callable[[str], bool]) -> None:
+        """Start anew, where its users look for it, what ended meanwhile. After `adopt`, and the end of strays."""
+
+    @property
+    def awake(self) -> list[str]:
+        """The versions for which something runs."""
+
+    async def rest(self, version: str, in_use: Callable[[], bool]) -> None:
+        """Nothing runs for that version any more, unless it is in use."""
+
+    def pids(self) -> set[int]: ...
+
+    async def memory(self, version: str) -> int:
+        """Bytes that what runs for it takes now."""
+
+    def changing(self, version: str) -> list[Path]:
+        """Folders that change when its data do."""
+
+    async def close(self, keep: bool = False) -> None:
+        """Stop all of it, or leave it to be found again."""
+
+
 async def mind(name: str, process: Callable[[], Process], again: Callable[[], Awaitable[bool]]) -> None:
     """One that ends by itself is started again, where those who use it look for it.
 

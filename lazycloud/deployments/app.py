@@ -9,7 +9,8 @@ from lazycloud.build.commit import Commit
 from lazycloud.build.plan import Plan
 from lazycloud.build.repository import Repository
 from lazycloud.build.stages import Stages
-from lazycloud.data.redis import Redis
+from lazycloud.data.serving import Servers
+from lazycloud.data.versionbase import Versionbase
 from lazycloud.data.versions import Versions
 from lazycloud.errors import BadInput, LazycloudError, NotFound
 from lazycloud.hosts import flat_limit
@@ -28,7 +29,8 @@ class App:
     repository: Repository
     stages: Stages
     versions: Versions
-    redis: Redis
+    servers: tuple[Servers, ...]
+    versionbase: Versionbase
     production: str = ""
     _commits: OrderedDict[str, Commit] = field(default_factory=OrderedDict)
 

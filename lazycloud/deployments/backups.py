@@ -272,7 +272,8 @@ class Backups:
             return True
         if "postgres" in app.versions.beside.of(PRODUCTION):  # which does not tell
             return True
-        places = [app.versions.place(PRODUCTION), *app.redis.changing(PRODUCTION)]
+        changing = [place for servers in app.servers for place in servers.changing(PRODUCTION)]
+        places = [app.versions.place(PRODUCTION), *changing]
         changed = [await asyncio.to_thread(changed_since, place, standing.at) for place in places]
         return any(changed)
 

@@ -397,6 +397,7 @@ def beside(plan: Plan) -> list[str]:
     return [
         *(["postgres"] if plan.data_database == "postgres" else []),
         *(["redis"] if plan.data_redis else []),
+        *(["versionbase"] if plan.data_versionbase else []),
     ]
 
 

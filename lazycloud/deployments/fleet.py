@@ -277,7 +277,8 @@ class Fleet:
         rows = await asyncio.to_thread(self._store.unfinished, known)
         cut_off = [row for row in rows if row["app"] in self.apps and not await self._adopted(row)]
         for app in self.apps.values():
-            await app.redis.adopt()
+            for servers in app.servers:
+                await servers.adopt()
         await self._engine.restored()
         await asyncio.to_thread(self._end_strays)
         self._clear_scratch()
@@ -286,7 +287,8 @@ class Fleet:
             for version, other in undone.items():
                 await self._was_undone(app, version, other)
             await app.versions.clear_passing()
-            await app.redis.go_on(lambda version, app=app: self._uses(app, version))  # type: ignore[misc]
+            for servers in app.servers:
+                await servers.go_on(lambda version, app=app: self._uses(app, version))  # type: ignore[misc]
         # Not before: what an earlier control had begun to start may run yet, or be taken for what this one starts.
         for deployment in self.known():
             if deployment.state is State.READY:
@@ -299,7 +301,7 @@ class Fleet:
         for row in cut_off:
             self._go_on(row)
         for app in self.apps.values():
-            for version in app.redis.awake:
+            for version in {version for servers in app.servers for version in servers.awake}:
                 self._let_servers_rest(app, version)
 
     async def _adopted(self, row: dict[str, Any]) -> bool:
@@ -365,7 +367,7 @@ class Fleet:
     def _end_strays(self) -> None:
         """Of a control that was killed: its builds, migrations, and workers that it had not written down."""
         ours = {worker.record.pid for one in self.known() for worker in one.workers}
-        ours |= {pid for app in self.apps.values() for pid in app.redis.pids()}
+        ours |= {pid for app in self.apps.values() for servers in app.servers for pid in servers.pids()}
         processes.end_strays(self._config.home / "apps", ours)
 
     async def close(self, keep_workers: bool = False) -> None:
@@ -643,12 +645,13 @@ class Fleet:
     def let_servers_rest(self, deployment: Deployment) -> None:
         """Nothing of it runs any more: what its data are kept by rests with it, unless others use that."""
         app, version = self.apps.get(deployment.key.app), deployment.key.version
-        if app and version in app.redis.awake:
+        if app and any(version in servers.awake for servers in app.servers):
             self._let_servers_rest(app, version)
 
     def _let_servers_rest(self, app: App, version: str) -> None:
         async def rest() -> None:
-            await app.redis.rest(version, lambda: self._uses(app, version))
+            for servers in app.servers:
+                await servers.rest(version, lambda: self._uses(app, version))
 
         if not self._uses(app, version):
             self._later_for(f"{version} of {app.name}", rest())
