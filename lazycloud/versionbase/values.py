@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
-from fractions import Fraction
+from decimal import Context, Decimal
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +26,7 @@ Value = Any
 
 MAX_DOCUMENT = 16 << 20  # bytes, encoded
 MAX_DEPTH = 100
+NESTED = 200  # of what comes in JSON: a document is a few deep in its frame
 LEAST, GREATEST = -(1 << 63), (1 << 64) - 1  # integers of MessagePack
 EXPONENT = 300  # decimals are below 10 to that, and not closer to 0 than 10 to minus that
 DIGITS = 1000  # of a decimal
@@ -45,125 +46,182 @@ MISSING: Final = _Missing()
 
 
 def check(document: Any) -> None:
-    """Raises BadInput, with the path of it, for what cannot be in a document, or is none."""
-    if not isinstance(document, dict):
+    """Raises BadInput, with the path of it, for what cannot be in a document, or is none; TooLarge."""
+    if type(document) is not dict:
         raise BadInput(f"A document is an object, not a {type(document).__name__}.")
-    _check(document, 0, ())
+    encode(document)
 
 
 def encode(value: Value) -> bytes:
     """Raises BadInput, with the path of it, for what cannot be a value; TooLarge."""
-    _check(value, 0, ())
-    data = _encoder.encode(_with_extensions(value))
+    try:
+        data = _encoder.encode(_ready(value, 0))
+    except (_Unfit, UnicodeEncodeError, OverflowError, RecursionError):
+        _explain(value, ())
+        raise  # never: it has found the place
     if len(data) > MAX_DOCUMENT:
         raise TooLarge(f"This takes {len(data):,} bytes; a document has {MAX_DOCUMENT:,} at most.")
     return data
 
 
 def decode(data: bytes | memoryview) -> Value:
-    """Raises BadInput for what is no MessagePack of values; what it holds is not checked further."""
+    """Of what `encode` made. Raises BadInput for what is no MessagePack of values."""
     try:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError) as problem:
         raise BadInput(f"This is no MessagePack of values: {str(problem)[:200]}.") from None
 
 
-_PLAIN = frozenset((type(None), bool))
+class _Unfit(Exception):
+    """Somewhere in it is what cannot be in a document."""
 
 
-def _check(value: Value, depth: int, path: tuple[str | int, ...]) -> None:
+_NAMES = frozenset((str,))
+_PLAIN = frozenset((str, int, bool, bytes, type(None)))  # the encoder refuses what cannot be of these
+
+
+def _ready(value: Value, depth: int) -> Value:
+    """As the encoder takes it: the same object where it does. Raises _Unfit.
+
+    It goes by types, which is quick, and does not say where: `_explain` does, of the few that fail.
+    """
+    kind = type(value)
+    if kind is dict:
+        if depth >= MAX_DEPTH or not _NAMES.issuperset(map(type, value)):
+            raise _Unfit
+        if _PLAIN.issuperset(map(type, value.values())):
+            return value
+        return _ready_members(value, value.items(), depth + 1)
+    if kind is list:
+        if depth >= MAX_DEPTH:
+            raise _Unfit
+        if _PLAIN.issuperset(map(type, value)):
+            return value
+        return _ready_members(value, enumerate(value), depth + 1)
+    if kind is float:
+        if value - value != 0:
+            raise _Unfit
+        return value
+    return value if kind in _PLAIN else _extension(value)
+
+
+def _ready_members(value: Value, members: Iterable[tuple[Any, Value]], depth: int) -> Value:
+    changed = None
+    for place, inner in members:
+        if type(inner) not in _PLAIN:
+            ready = _ready(inner, depth)
+            if ready is not inner:
+                if changed is None:
+                    changed = value.copy()
+                changed[place] = ready
+    return value if changed is None else changed
+
+
+def _extension(value: Value) -> Value:
+    if type(value) is datetime and value.utcoffset() is not None:
+        return value if value.tzinfo is UTC else value.astimezone(UTC)
+    if type(value) is Decimal and _is_kept(value):
+        return msgspec.msgpack.Ext(DECIMAL, str(value).encode())
+    raise _Unfit
+
+
+def _is_kept(value: Decimal) -> bool:
+    if not value.is_finite() or abs(value.adjusted()) > EXPONENT:
+        return False
+    _, digits, exponent = value.as_tuple()
+    return len(digits) <= DIGITS and abs(int(exponent)) <= DIGITS
+
+
+def _explain(value: Value, path: tuple[str | int, ...]) -> None:
+    """Raises BadInput for the first that cannot be in a document."""
+    if type(value) is dict or type(value) is list:
+        if len(path) >= MAX_DEPTH:
+            raise _bad(path[:8], f"is nested more than {MAX_DEPTH} deep")
+        if type(value) is dict:
+            _explain_names(value, path)
+        for place, inner in value.items() if type(value) is dict else enumerate(value):
+            _explain(inner, (*path, place))
+    else:
+        what = _unfit(value)
+        if what:
+            raise _bad(path, what)
+
+
+def _explain_names(value: dict[Any, Value], path: tuple[str | int, ...]) -> None:
+    for name in value:
+        if type(name) is not str:
+            raise _bad(path, f"has a member whose name is no text: {str(name)[:40]!r}")
+        if _is_broken(name):
+            raise _bad((*path, name), "has half of a surrogate pair in its name")
+
+
+def _unfit(value: Value) -> str:
+    """What is wrong with it; nothing when it may be."""
     kind = type(value)
     if kind is str:
-        try:
-            if not value.isascii():
-                value.encode()
-        except UnicodeEncodeError:
-            raise _bad(path, "is a text with half of a surrogate pair") from None
-    elif kind is int:
-        if not LEAST <= value <= GREATEST:
-            raise _bad(path, "is an integer of more than 64 bits; give it as a decimal")
-    elif kind in _PLAIN:
-        pass
-    elif kind is float:
-        if not math.isfinite(value):
-            raise _bad(path, f"is {value}, which is no number")
-    elif isinstance(value, dict):
-        if depth >= MAX_DEPTH:
-            raise _bad(path[:8], f"is nested more than {MAX_DEPTH} deep")
-        for member, inner in value.items():
-            if not isinstance(member, str):
-                raise _bad(path, f"has a member whose name is no text: {str(member)[:40]!r}")
-            if not member.isascii():
-                _check(member, depth, (*path, member))
-            if not (type(inner) is str and inner.isascii()):
-                _check(inner, depth + 1, (*path, member))
-    elif isinstance(value, list):
-        if depth >= MAX_DEPTH:
-            raise _bad(path[:8], f"is nested more than {MAX_DEPTH} deep")
-        for place, inner in enumerate(value):
-            _check(inner, depth + 1, (*path, place))
-    elif isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise _bad(path, "is a datetime without a time zone; give it one, as in datetime.now(UTC)")
-        try:
-            value.astimezone(UTC)
-        except OverflowError:
-            raise _bad(path, "is a datetime beyond the years 1 to 9999 of UTC") from None
-    elif isinstance(value, Decimal):
-        _check_decimal(value, path)
-    elif not isinstance(value, bytes):
-        raise _bad(path, f"is a {kind.__name__}, which no document holds")
+        return "is a text with half of a surrogate pair" if _is_broken(value) else ""
+    if kind is int:
+        return (
+            "" if LEAST <= value <= GREATEST else "is an integer of more than 64 bits; give it as a decimal"
+        )
+    if kind is float:
+        return "" if math.isfinite(value) else f"is {value}, which is no number"
+    if kind is Decimal:
+        return "" if _is_kept(value) else _unfit_decimal(value)
+    if kind is datetime:
+        return _unfit_datetime(value)
+    return "" if kind in _PLAIN else f"is a {kind.__name__}, which no document holds"
 
 
-def _check_decimal(value: Decimal, path: tuple[str | int, ...]) -> None:
+def _unfit_decimal(value: Decimal) -> str:
     if not value.is_finite():
-        raise _bad(path, f"is {value}, which is no number")
-    exponent = value.as_tuple().exponent
-    if abs(value.adjusted()) > EXPONENT or not isinstance(exponent, int) or abs(exponent) > DIGITS:
-        raise _bad(path, f"is a decimal beyond 10 to ±{EXPONENT}, or of more than {DIGITS} digits")
-    if len(value.as_tuple().digits) > DIGITS:
-        raise _bad(path, f"is a decimal of more than {DIGITS} digits")
+        return f"is {value}, which is no number"
+    return f"is a decimal beyond 10 to ±{EXPONENT}, or of more than {DIGITS} digits"
+
+
+def _unfit_datetime(value: datetime) -> str:
+    if value.utcoffset() is None:
+        return "is a datetime without a time zone; give it one, as in datetime.now(UTC)"
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        return "is a datetime beyond the years 1 to 9999 of UTC"
+    return ""
+
+
+def _is_broken(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _bad(path: tuple[str | int, ...], what: str) -> BadInput:
-    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    return BadInput(f"`{shown[:200]}` {what}." if path else f"The document {what}.")
+    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+    shown = shown[:200].encode(errors="backslashreplace").decode()
+    return BadInput(f"`{shown}` {what}." if path else f"The document {what}.")
 
 
 def _decode_extension(code: int, data: memoryview) -> Any:
-    if code == DECIMAL:
-        return _decimal(bytes(data[: DIGITS + 20]).decode("ascii", "replace"))
-    raise ValueError(f"extension {code} is not known")
+    if code != DECIMAL:
+        raise ValueError(f"extension {code} is not known")
+    if len(data) > DIGITS + 20:  # a sign, a point, an exponent
+        raise ValueError(f"a decimal of {len(data):,} characters")
+    return _decimal(bytes(data).decode("ascii"))
 
 
 def _decimal(text: str) -> Decimal:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f"{text[:40]!r} is no decimal") from None
-    if "_" in text or not text.isascii():
+    """Of its digits. Raises ValueError."""
+    if len(text) > DIGITS + 20 or not _DIGITS.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is no decimal")
+    value = Decimal(text)
+    if not _is_kept(value):
+        raise ValueError(f"{text[:40]!r} {_unfit_decimal(value)}")
     return value
 
 
-def _with_extensions(value: Value) -> Value:
-    """The same, with extensions in the places of decimals, and of datetimes of other time zones those of UTC."""
-    kind = type(value)
-    if kind is dict or isinstance(value, dict):
-        return {
-            member: _with_extensions(inner) if type(inner) not in _AS_IT_IS else inner
-            for member, inner in value.items()
-        }
-    if isinstance(value, list):
-        return [_with_extensions(inner) if type(inner) not in _AS_IT_IS else inner for inner in value]
-    if isinstance(value, Decimal):
-        return msgspec.msgpack.Ext(DECIMAL, str(value).encode())
-    if isinstance(value, datetime):
-        return value.astimezone(UTC)
-    return value
-
-
-_AS_IT_IS = frozenset((str, int, float, bool, bytes, type(None)))
+_DIGITS = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?", re.ASCII)
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_decode_extension)
 
@@ -186,6 +244,8 @@ _EXACT = 1 << 53
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _double, _long = struct.Struct(">d"), struct.Struct(">Q")
+_wide = Context(prec=4000, traps=[])  # a decimal less a double is exact in it
+_UP = Decimal(_EXACT)
 
 
 def ordered(value: Value) -> bytes:
@@ -196,7 +256,7 @@ def ordered(value: Value) -> bytes:
     """
     kind = type(value)
     if kind is str:
-        return _TEXT + _escaped(value.encode()) + b"\0\0"
+        return _text(value) + b"\0\0"
     if kind is int or kind is float:
         return _NUMBER + _number(value)
     if value is None:
@@ -222,7 +282,14 @@ def ordered(value: Value) -> bytes:
 
 def ordered_prefix(text: str) -> bytes:
     """How `ordered` begins for each text that begins so."""
-    return _TEXT + _escaped(text.encode())
+    return _text(text)
+
+
+def _text(text: str) -> bytes:
+    try:
+        return _TEXT + _escaped(text.encode())
+    except UnicodeEncodeError:
+        raise BadInput("A text with half of a surrogate pair has no place in an order.") from None
 
 
 def _escaped(data: bytes) -> bytes:
@@ -230,20 +297,27 @@ def _escaped(data: bytes) -> bytes:
 
 
 def _number(value: int | float | Decimal) -> bytes:
-    """The double next to it, and, as often as something is left, its sign and the double next to that."""
+    """The double next to it, and, as often as something is left, its sign and the double next to that.
+
+    What is left is less than 2**-53 of the double: it is made larger by as much, and no digits get lost near 0.
+    """
     if type(value) is float or (type(value) is int and -_EXACT <= value <= _EXACT):
         return _placed(float(value)) + _SAME
-    rest, told = Fraction(value), b""
+    rest: Any = value
+    told = b""
     for _ in range(_REST):
         near = float(rest)
+        if near - near != 0:  # computed from what was stored: what is beyond doubles is all in one place
+            return told + _placed(near) + _SAME
         told += _placed(near)
-        rest -= Fraction(near)
+        if type(rest) is int:
+            rest = (rest - int(near)) << 53
+        else:
+            rest = _wide.multiply(_wide.subtract(rest, Decimal(near)), _UP)
         if not rest:
-            break
+            return told + _SAME
         told += _MORE if rest > 0 else _LESS
-    else:
-        return told[:-1] + _SAME
-    return told + _SAME
+    return told[:-1] + _SAME
 
 
 def _placed(number: float) -> bytes:
@@ -256,37 +330,60 @@ def _placed(number: float) -> bytes:
 
 def to_json(value: Value) -> Any:
     """The same with bytes, datetimes and decimals as objects of one member; names with a $ have one more."""
-    if isinstance(value, dict):
+    kind = type(value)
+    if kind is dict:
         if len(value) == 1 and next(iter(value)).startswith("$"):
             ((name, inner),) = value.items()
             return {f"${name}": to_json(inner)}
-        return {name: to_json(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [to_json(inner) for inner in value]
-    if isinstance(value, bytes):
+        if _AS_IT_IS.issuperset(map(type, value.values())):
+            return value
+        return {name: inner if type(inner) in _AS_IT_IS else to_json(inner) for name, inner in value.items()}
+    if kind is list:
+        return [inner if type(inner) in _AS_IT_IS else to_json(inner) for inner in value]
+    if kind is bytes:
         return {"$bytes": base64.b64encode(value).decode()}
-    if isinstance(value, datetime):
+    if kind is datetime:
         return {"$datetime": value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")}
-    if isinstance(value, Decimal):
+    if kind is Decimal:
         return {"$decimal": str(value)}
     return value
 
 
 def from_json(value: Any) -> Value:
-    """What `to_json` was given. Raises BadInput."""
-    if isinstance(value, dict):
-        if len(value) == 1 and next(iter(value)).startswith("$"):
-            ((name, inner),) = value.items()
-            return _from_tagged(name, inner)
-        return {name: from_json(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [from_json(inner) for inner in value]
-    return value
+    """What `to_json` was given. Raises BadInput; for what is nested too deep, as well."""
+    return _from_json(value, 0)
 
 
-def _from_tagged(name: str, inner: Any) -> Value:
+def _from_json(value: Any, depth: int) -> Value:
+    kind = type(value)
+    if kind is int:
+        if not LEAST <= value <= GREATEST:
+            raise BadInput(
+                "An integer here has more than 64 bits.", 'Give it as a decimal: {"$decimal": "…"}.'
+            )
+        return value
+    if kind is not dict and kind is not list:
+        return value
+    if depth > NESTED:
+        raise BadInput(f"This is nested more than {NESTED} deep.")
+    if kind is list:
+        return [inner if type(inner) in _AS_IN_JSON else _from_json(inner, depth + 1) for inner in value]
+    if len(value) == 1 and next(iter(value)).startswith("$"):
+        ((name, inner),) = value.items()
+        return _from_tagged(name, inner, depth + 1)
+    return {
+        name: inner if type(inner) in _AS_IN_JSON else _from_json(inner, depth + 1)
+        for name, inner in value.items()
+    }
+
+
+_AS_IT_IS = frozenset((str, int, float, bool, type(None)))
+_AS_IN_JSON = frozenset((str, float, bool, type(None)))
+
+
+def _from_tagged(name: str, inner: Any, depth: int) -> Value:
     if name.startswith("$$"):
-        return {name[1:]: from_json(inner)}
+        return {name[1:]: _from_json(inner, depth)}
     read = _TAGS.get(name)
     try:
         if read is None or not isinstance(inner, str):
