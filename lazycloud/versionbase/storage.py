@@ -24,7 +24,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, unio
 from lazycloud.errors import Conflict, LazycloudError, NotFound
 from lazycloud.versionbase.database import Database
 from lazycloud.versionbase.nodes import Damaged, Inner, Node, decode, encode, size
-from lazycloud.versionbase.problems import Exists
+from lazycloud.versionbase.problems import Exists, Gone
 from lazycloud.versionbase.sizes import size_of
 from lazycloud.versionbase.tables import branches, commits, nodes, snapshots
 from lazycloud.versionbase.tree import EMPTY, Change, apply, cut
@@ -87,6 +87,10 @@ class Wishing(Protocol):
     def branch(self) -> str: ...
 
     @property
+    def birth(self) -> str:
+        """Of the branch; "" if it may be any of that name."""
+
+    @property
     def root(self) -> int:
         """At which it read."""
 
@@ -112,6 +116,7 @@ class Wish:
     changes: Sequence[Change]
     holds: Callable[[int], bool]
     cuts: Sequence[tuple[bytes, bytes | None]] = ()
+    birth: str = ""
 
 
 class Storage:
@@ -252,6 +257,14 @@ class Storage:
             commits.c.birth == self.branch(name).birth, commits.c.sequence > after
         )
         rows = self.database.read(wanted.order_by(commits.c.sequence).limit(limit)).all()
+        return [Commit._make(row) for row in rows]
+
+    def commits_until(self, name: str, until: int, limit: int) -> list[Commit]:
+        """Those that are kept up to a sequence, the latest first. Raises NotFound."""
+        wanted = select(commits.c.sequence, commits.c.root, commits.c.at).where(
+            commits.c.birth == self.branch(name).birth, commits.c.sequence <= until
+        )
+        rows = self.database.read(wanted.order_by(commits.c.sequence.desc()).limit(limit)).all()
         return [Commit._make(row) for row in rows]
 
     def oldest(self, name: str) -> int:
@@ -405,7 +418,9 @@ class Storage:
             return results
 
     def _stage(self, wish: Wishing, now: Branch) -> Branch:
-        """What a wish makes of a branch; the same object if nothing. Raises Conflict, or what `holds` raises."""
+        """What a wish makes of a branch; the same object if nothing. Raises Gone, Conflict, what `holds` raises."""
+        if wish.birth not in ("", now.birth):
+            raise Gone(f"The version {now.name[:80]} was removed; there is another one of its name.")
         if now.root != wish.root and not wish.holds(now.root):
             raise Conflict("What this transaction read has been changed meanwhile.", "Do it again.")
         root = now.root
