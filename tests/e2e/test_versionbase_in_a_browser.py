@@ -1,0 +1,178 @@
+"""The to-do list of examples/, and the page of an app's documents, in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from lazycloud.versionbase.client import connect
+from tests.e2e.conftest import Up
+from tests.e2e.repository import Checkout
+from tests.e2e.server import PATIENCE
+from tests.e2e.test_browser import browser, page  # noqa: F401 - fixtures
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+MADE = datetime(2026, 1, 31, 12, tzinfo=UTC)
+TODO = Path(__file__).parents[2] / "examples" / "todo"
+
+
+def todo(folder: Path, *steps: str) -> Path:
+    """The example as its user has it: its folders copied over each other, and the client that a verb writes."""
+    for step in steps:
+        shutil.copytree(TODO / step, folder, dirs_exist_ok=True)
+    command = [sys.executable, "-m", "lazycloud", "versionbase", "client", "python", "--to", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@contextmanager
+def versionbase(store: Path) -> Iterator[str]:
+    """`lazycloud versionbase serve`, alone; the owner's URL."""
+    command = [sys.executable, "-m", "lazycloud", "versionbase", "serve", "--store", f"sqlite:///{store}"]
+    with subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0", "--print-url"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            lines = (line.strip().partition("=") for line in process.stdout)
+            yield next(url for name, _, url in lines if name == "VERSIONBASE_OWNER_URL")
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
+class App:
+    """The to-do list, on the version of its name, for who has the owner's URL."""
+
+    def __init__(self, folder: Path, name: str, owner: str) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.versionbase = owner.replace("//production:", f"//{quote(name)}:")
+        self.address = f"http://127.0.0.1:{self.port}/"
+
+    @contextmanager
+    def running(self) -> Iterator[App]:
+        told = {"VERSIONBASE_URL": self.versionbase, "PORT": str(self.port), "HOST": "127.0.0.1"}
+        with subprocess.Popen(
+            [sys.executable, "app.py"], cwd=self.folder, env=os.environ | told, stdout=subprocess.DEVNULL
+        ) as process:
+            try:
+                yield self
+            finally:
+                process.terminate()
+                process.wait(PATIENCE)
+
+    async def answers(self) -> None:
+        async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    async with session.get(self.address + "tasks") as answer:
+                        assert answer.status == 200
+                        return
+                except aiohttp.ClientConnectionError:
+                    await asyncio.sleep(0.05)
+
+
+async def open_list(page: Page, address: str) -> Page:  # noqa: F811
+    await page.goto(address)
+    await expect(page.locator("#live")).to_have_text("Live", timeout=30_000)
+    return page
+
+
+async def add(page: Page, *texts: str) -> None:  # noqa: F811
+    for text in texts:
+        await page.get_by_label("A new task").fill(text)
+        await page.keyboard.press("Enter")
+
+
+async def shows(page: Page, *texts: str) -> None:  # noqa: F811
+    """Until the list has these tasks, in this order."""
+    await expect(page.locator("#tasks .text")).to_have_count(len(texts))
+    for field, text in zip(await page.locator("#tasks .text").all(), texts, strict=True):
+        await expect(field).to_have_value(text)
+
+
+async def test_two_commits_have_each_its_list_and_push_it_to_their_own_browsers(
+    tmp_path: Path,
+    page: Page,  # noqa: F811
+) -> None:
+    with versionbase(tmp_path / "store.db") as owner:
+        async with connect(owner, "production") as db:
+            await db.collection("tasks").insert({"text": "Water the roses", "done": False, "made": MADE})
+        first = App(todo(tmp_path / "first", "1-list"), "first", owner)
+        second = App(todo(tmp_path / "second", "1-list", "2-priority"), "second", owner)
+        with first.running(), second.running():
+            await asyncio.gather(first.answers(), second.answers())
+            pages = [page, *[await page.context.new_page() for _ in range(3)]]
+            mine, also, other, besides = pages
+            for each, app in zip(pages, (first, first, second, second), strict=True):
+                await open_list(each, app.address)
+                await shows(each, "Water the roses")
+            await add(mine, "Sow the <b>beans</b>", "Mend the boat")
+            await shows(also, "Water the roses", "Sow the <b>beans</b>", "Mend the boat")
+            await add(other, "Call Ada")
+            await besides.get_by_label("Priority: Call Ada").select_option("now")
+            await shows(other, "Call Ada", "Water the roses")
+            await shows(mine, "Water the roses", "Sow the <b>beans</b>", "Mend the boat")
+            await also.get_by_label("Done: Water the roses").check()
+            await shows(mine, "Sow the <b>beans</b>", "Mend the boat", "Water the roses")
+            await expect(other.get_by_label("Done: Water the roses")).not_to_be_checked()
+            await mine.get_by_role("button", name="Remove the one that is done").click()
+            await shows(also, "Sow the <b>beans</b>", "Mend the boat")
+            await expect(mine.get_by_label("Priority", exact=False)).to_have_count(0)
+
+
+async def test_a_list_goes_on_where_it_was_when_its_app_was_away(
+    tmp_path: Path,
+    page: Page,  # noqa: F811
+) -> None:
+    with versionbase(tmp_path / "store.db") as owner:
+        app = App(todo(tmp_path / "app", "1-list"), "production", owner)
+        with app.running():
+            await app.answers()
+            await open_list(page, app.address)
+            await add(page, "Buy milk")
+            await shows(page, "Buy milk")
+            await page.evaluate("window.same = true")
+        await expect(page.locator("#live")).to_have_text("Connecting…")
+        async with connect(owner, "production") as db:
+            for text in ("Post the letter", "Pay the rent"):
+                await db.collection("tasks").insert({"text": text, "done": False, "made": MADE})
+        with app.running():
+            await shows(page, "Buy milk", "Post the letter", "Pay the rent")
+            await expect(page.locator("#live")).to_have_text("Live", timeout=30_000)
+            assert await page.evaluate("window.same")
+
+
+async def test_what_the_schema_refuses_is_said_and_not_shown(
+    tmp_path: Path,
+    page: Page,  # noqa: F811
+) -> None:
+    with versionbase(tmp_path / "store.db") as owner:
+        app = App(todo(tmp_path / "app", "1-list"), "production", owner)
+        with app.running():
+            await app.answers()
+            await open_list(page, app.address)
+            await page.locator("[name=text]").evaluate("field => field.removeAttribute('maxlength')")
+            await add(page, "x" * 501)
+            await expect(page.get_by_role("alert")).to_contain_text("text")
+            await expect(page.locator("[name=text]")).to_have_value("x" * 501)
+            await add(page, "Buy milk")
+            await shows(page, "Buy milk")
+            await expect(page.get_by_role("alert")).to_be_hidden()
