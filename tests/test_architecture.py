@@ -17,6 +17,7 @@ from lazycloud.control.data import VersionData
 from lazycloud.control.doors import Doors
 from lazycloud.control.identity import Role
 from lazycloud.control.people import People
+from lazycloud.control.versionbase import DocumentViews
 
 PACKAGE = Path(lazycloud.__file__).parent
 DOCS = PACKAGE.parent / "docs"
@@ -93,6 +94,7 @@ MAY_KNOW = {
         "errors",
         "findings",
         "trees",
+        "versionbase",  # only its client
         "walls",
         "workforce",
     }
@@ -190,6 +192,7 @@ def test_every_event_every_route_and_every_setting_is_documented() -> None:
         *Doors.ROUTES,
         *VersionData.ROUTES,
         *BackupViews.ROUTES,
+        *DocumentViews.ROUTES,
     ):
         assert isinstance(role, Role), path
         shown = path.replace("{app}", "<app>").replace("{deployment}", "<id>").replace("{name}", "<name>")

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 from lazycloud import hosts
 from lazycloud.config import Config
 from lazycloud.control.auth import Auth
-from lazycloud.control.identity import ANY_APP, Role
+from lazycloud.control.identity import ANY_APP, Identity, Role
 from lazycloud.control.logins import Logins, go_to
 from lazycloud.control.pages import Pages
 from lazycloud.control.resolver import Resolver
@@ -37,6 +37,7 @@ class ControlHost:
         router.add_get("/", self.home)
         router.add_get("/people", self.people)
         router.add_get("/apps/{app}/data", self.data)
+        router.add_get("/apps/{app}/documents", self.documents)
         router.add_get("/visit", self.visit)
         self._logins.add_to(router)
 
@@ -57,11 +58,20 @@ class ControlHost:
 
     async def data(self, request: web.Request) -> web.StreamResponse:
         """The versions of an app's data."""
+        return self._of_app(request, self._pages.data)
+
+    async def documents(self, request: web.Request) -> web.StreamResponse:
+        """What is in an app's versionbase."""
+        return self._of_app(request, self._pages.documents)
+
+    def _of_app(
+        self, request: web.Request, page: Callable[[str, Identity], web.Response]
+    ) -> web.StreamResponse:
         identity, name = self._auth.identify(request), request.match_info["app"]
         if identity is None:
             return self._pages.login(request.raw_path)
         identity.demand(Role.VIEWER, name)
-        return self._pages.data(self._resolver.app(name).name, identity)
+        return page(self._resolver.app(name).name, identity)
 
     async def visit(self, request: web.Request) -> web.StreamResponse:
         """A browser that wants to see a preview: with a login here it is given a way in there."""

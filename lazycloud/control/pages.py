@@ -103,6 +103,9 @@ class Pages:
     def data(self, app: str, identity: Identity) -> web.Response:
         return self._render("data.html", 200, **_shown(identity), app=app)
 
+    def documents(self, app: str, identity: Identity) -> web.Response:
+        return self._render("documents.html", 200, **_shown(identity), app=app)
+
     def problem(
         self,
         request: web.Request,

@@ -54,6 +54,7 @@ from lazycloud.control.shares import Shares
 from lazycloud.control.tokens import Tokens
 from lazycloud.control.unanswered import Unanswered
 from lazycloud.control.uses import Uses
+from lazycloud.control.versionbase import DocumentViews
 from lazycloud.control.views import Views, error_view
 from lazycloud.control.visits import Visits
 from lazycloud.control.webhooks import Webhooks
@@ -257,13 +258,14 @@ class Control:
             self.schemas,
             self._store,
         )
+        documents = DocumentViews(self.fleet, self.snapshots)
         backups = BackupViews(config, self.fleet, self.auth, self.backups)
         doors = Doors(config, self.fleet, self.auth, previews, shares, webhooks, pulls)
         views.doors = doors.view
         guard = Guard(self.auth, self.events)
 
         def add_api(router: web.UrlDispatcher) -> None:
-            guard.add(router, [api, people, doors, data, backups])
+            guard.add(router, [api, people, doors, data, documents, backups])
             webhooks.add_to(router)
 
         application = make_application(

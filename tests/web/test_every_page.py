@@ -41,6 +41,8 @@ async def open_page(page: Page, stage: Stage, name: str) -> None:
     await page.goto(stage.address)
     if stage.page in ("landing.html", "control.html", "data.html"):
         await until(lambda: bool(stage.asked_after))
+    if stage.page == "documents.html":
+        await expect(page.locator("#rows table")).to_be_visible()
 
 
 @pytest.mark.parametrize("name", PAGES)

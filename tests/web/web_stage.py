@@ -25,6 +25,7 @@ POLICY = (
 )
 HOUR, DAY = 3600.0, 86400.0
 FIRST, SECOND = "20260101T000000000000-00000001", "20260102T000000000000-00000002"  # snapshots
+KEYS = ("0198f3a2-7c1e-7b7a-9d55-3e0f1c2b4a68", "0198f3a2-7c1f-7c02-8a11-90be77d3c511")  # of documents
 Json = dict[str, Any]
 
 
@@ -141,6 +142,61 @@ def data() -> Json:
     return {"versions": [production(), preview], "keep": 30 * DAY, "limit": 0}
 
 
+def documents() -> dict[str, Json]:
+    """What a versionbase of two collections tells, by the end of the address that is asked."""
+    made = {"datetime": "2026-11-01T12:00:00.000001Z"}
+    first = [["text", "Buy milk"], ["done", False], ["price", {"decimal": "1.10"}], ["made", made]]
+    photo = {"bytes": 20_480, "begin": "89504e47"}
+    second = [["text", "Sow"], ["done", True], ["tags", {"list": ["a", 2]}], ["photo", photo]]
+    indexes = [{"name": "made", "path": "made", "unique": False, "state": "ready"}]
+    changed = {"change": "changed", "members": [{"path": ["done"], "old": False, "new": True}]}
+    return {
+        "": {
+            "collections": [
+                {"name": "tasks", "documents": 1204, "indexes": indexes, "schema": {"type": "object"}},
+                {"name": "people", "documents": 1, "indexes": [], "schema": None},
+            ]
+        },
+        "/documents": {
+            "documents": [
+                {"key": KEYS[0], "document": {"object": first}},
+                {"key": KEYS[1], "document": {"object": second}},
+            ],
+            "skip": 0,
+            "more": False,
+            "late": False,
+            "explain": {"scan": "collection", "index": None, "estimate": 1204, "sorted": False},
+        },
+        "/document": {
+            "key": KEYS[0],
+            "document": {"object": [*first, ["by", {"object": [["name", "Ada"], ["langs", {"list": []}]]}]]},
+            "history": [
+                {"sequence": 12, "at": "2026-11-01T12:00:00Z", **changed},
+                {
+                    "sequence": 3,
+                    "at": "2026-10-01T12:00:00Z",
+                    "change": "added",
+                    "document": {"object": first},
+                },
+            ],
+            "more": False,
+        },
+        "/diff": {
+            "differences": [
+                {"collection": "tasks", "key": KEYS[0], **changed},
+                {
+                    "collection": "people",
+                    "key": "ada",
+                    "change": "removed",
+                    "document": {"object": [["name", "Ada"]]},
+                },
+            ],
+            "more": False,
+            "late": False,
+        },
+    }
+
+
 OWNER = {"version": "0.1.0", "user": "ada", "role": "owner"}
 CONTROL = OWNER | {"address": "http://localhost:8000"}
 LONG = "unbroken" * 30
@@ -184,6 +240,7 @@ PAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "control": ("control.html", CONTROL),
     "people": ("people.html", OWNER | {"kind": "account"}),
     "data": ("data.html", OWNER | {"app": "guestbook"}),
+    "documents": ("documents.html", OWNER | {"app": "guestbook"}),
 }
 
 
@@ -202,6 +259,9 @@ class Stage:
         self.lists: dict[str, list[Json]] = {}  # by the last word of their path
         self.answers: dict[str, Json] = {}  # to what is posted, by path
         self.data: Json = data()
+        self.documents: dict[str, Json] = documents()
+        self.refused: dict[str, tuple[int, Json]] = {}  # likewise by the end of the address
+        self.questions: list[tuple[str, Json]] = []  # what was asked of the versionbase
         self.differences: list[Json] = []  # one for each that is asked for, the last again and again
         self.compared: list[Json] = []  # what was asked
         self.error: tuple[int, Json] | None = None
@@ -252,6 +312,7 @@ class Stage:
         application.router.add_get("/api/{list:accounts|tokens|sessions|apps}", self._list)
         application.router.add_get("/api/apps/{app}/data", self._data)
         application.router.add_get("/api/apps/{app}/data/diff", self._difference)
+        application.router.add_get("/api/apps/{app}/versionbase{what:.*}", self._documents)
         application.router.add_post("/{path:.*}", self._post)
         application.router.add_get("/{path:.*}", self._page)
         return application
@@ -284,6 +345,12 @@ class Stage:
     async def _data(self, _: web.Request) -> web.Response:
         self.fetches += 1
         return web.json_response(self.data)
+
+    async def _documents(self, request: web.Request) -> web.Response:
+        what = request.match_info["what"]
+        self.questions.append((what, {name: text for name, text in request.query.items() if text}))
+        status, answer = self.refused.get(what) or (200, self.documents[what])
+        return web.json_response(answer, status=status)
 
     async def _difference(self, request: web.Request) -> web.Response:
         self.compared.append(dict(request.query))

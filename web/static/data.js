@@ -21,12 +21,6 @@ const now = () => Date.now() / 1000 + skew;
 const since = (at) => ago(now() - at);
 const dots = (...parts) => parts.filter(Boolean).flatMap((part, i) => (i ? [" · ", part] : [part]));
 const versionOf = (name) => seen.versions.find((version) => version.name === name);
-const point = (version, snapshot) => `${version.name}${snapshot ? `@${snapshot.name || snapshot.id}` : ""}`;
-const WHYS = {
-  promote: "before a promote", release: "before a release command", restore: "before a restore",
-  timer: "by the clock", fork: "for a fork",
-};
-const titleOf = ({ name, why, who }) => name || WHYS[why] || (who ? `taken by ${who}` : "asked for");
 
 function button(text, about, action, data = {}, look = "quiet") {
   const facts = Object.entries({ action, ...data }).map(([name, value]) => [`data-${name}`, value]);
@@ -141,19 +135,12 @@ function drawChosen() {
     shown.length < newest.length && h("p", {}, button(`Show all ${newest.length}`, `snapshots of ${label}`, "all", { list: name }))].filter(Boolean));
 }
 
-function pointOptions() {
-  return inOrder(seen.versions).filter(({ pending }) => !pending).map((version) => h("optgroup", { label: version.production ? "production" : `${version.label} ${version.subject}` },
-    h("option", { value: point(version) }, `${version.label}, now`),
-    version.snapshots.toSorted((a, b) => b.at - a.at).map((snapshot) => h("option", { value: `${version.name}@${snapshot.id}` },
-      snapshot.name ? `${version.label}@${snapshot.name}` : `${version.label}, ${titleOf(snapshot)}, ${since(snapshot.at)}`))));
-}
-
 function drawCompare() {
   const first = byId("from").options.length === 0;
   byId("compare").hidden = !seen.versions.some(({ pending }) => !pending);
   for (const id of ["from", "to"]) {
     const select = byId(id), value = select.value;
-    fill(select, pointOptions());
+    fill(select, pointOptions(seen.versions, since));
     if (value) select.value = value;
   }
   if (first && byId("from").options.length > 1) byId("from").selectedIndex = 1; // what came just before, with what is now

@@ -8,28 +8,11 @@ const LONGEST = 20; // letters of a name that are shown in the picture
 
 const depth = (age) => Math.log1p(Math.max(0, age) / SOON);
 
-/** When a version's data were the same as its source's. */
-const began = (version, origin) => origin?.snapshots.find(({ id }) => id === version.snapshot)?.at ?? version.forked;
-
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) if (value != null) element.setAttribute(name, value);
   element.append(...children.filter(Boolean));
   return element;
-}
-
-/** As a tree, each followed by what was forked from it, the newest first: so no line crosses another. */
-function inOrder(versions) {
-  const byName = new Map(versions.map((version) => [version.name, version]));
-  const of = (version) => byName.get(version.source);
-  const start = (version) => began(version, of(version));
-  const children = new Map();
-  for (const version of versions) children.set(of(version), [...children.get(of(version)) ?? [], version]);
-  const walk = (parent, seen) => (children.get(parent) ?? []).toSorted((a, b) => b.production - a.production || start(b) - start(a))
-    .flatMap((each) => (seen.has(each) ? [] : [each, ...walk(each, seen.add(each))]));
-  const seen = new Set();
-  const found = walk(undefined, seen);
-  return [...found, ...versions.filter((each) => !found.includes(each))]; // what says that it comes of itself
 }
 
 /** Draw into `picture` the lines of `versions`; `lane(version)` is where that one's is, `pick(version, snapshot)` hears clicks. */
