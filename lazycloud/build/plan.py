@@ -33,9 +33,9 @@ class Plan:
     `data_database` "sqlite" or "postgres"; `data_redis`, `data_versionbase`: each version has a Redis, documents of
     its own; `data_snapshots`: how often one is made of production by itself, in seconds, 0 for never. `on_commit` is
     "announce", "build" or "start". `build_inputs` are the files that the build reads, as patterns with their
-    fingerprints, none for all. `secrets` are names. `writable`: the app may change committed files. `workers` serve it
-    at a time; `background` are commands of other processes, by name. `build_network`: its build may use the network.
-    With a `dockerfile`, all run in an image that is built of it, and `run` is "" for its own command.
+    fingerprints, none for all. `secrets` are names. `writable`: the app may change committed files. `workers` serve
+    it at a time; `background` are commands of other processes, by name. `build_network`: its build may use the
+    network. With a `dockerfile`, all run in an image that is built of it, and `run` is "" for its own command.
     """
 
     runtime: str

@@ -121,7 +121,7 @@ class DocumentViews:
 
         read = self._snapshots.read_from(app, data)
         base = app.versionbase
-        if base is None or "versionbase" not in app.versions.beside.of(read.version, read.snapshot):
+        if "versionbase" not in app.versions.beside.of(read.version, read.snapshot):
             raise NotFound(
                 f"{shown(data.version)} has no versionbase.",
                 "An app whose lazycloud.toml says `versionbase = true` under [data] has one with each version.",

@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import lazycloud
@@ -29,8 +29,11 @@ from lazycloud.data import durable
 from lazycloud.data.names import PRODUCTION, check_snapshot, check_version
 from lazycloud.data.serving import Hosting, Process, Wanted, mind
 from lazycloud.errors import LazycloudError, StepFailed
-from lazycloud.versionbase import client, keys
+from lazycloud.versionbase import keys
 from lazycloud.versionbase.values import from_json, to_json
+
+if TYPE_CHECKING:
+    from lazycloud.versionbase.client import Database
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ class Versionbase:
         self._minding: asyncio.Task[None] | None = None
         self._users: set[str] = set()
         self._waking = asyncio.Lock()
-        self._database: client.Database | None = None
+        self._database: Database | None = None
 
     def __repr__(self) -> str:
         return f"<Versionbase in {self._folder}: {'awake' if self._process else 'at rest'}>"
@@ -228,26 +231,35 @@ class Versionbase:
 
     # Talk with it
 
+    async def address(self, version: str = PRODUCTION) -> str:
+        """Of a version that is there, for the owner; not to be shown to anybody. Raises StepFailed."""
+        return self._url(await self.wake(), version, self._keys().owner)
+
+    def moment(self, version: str, snapshot: str | None) -> str:
+        """What the owner calls it."""
+        return f"{version}@{snapshot}" if snapshot else version
+
     @contextlib.asynccontextmanager
-    async def talk(self, version: str = PRODUCTION) -> AsyncIterator[client.Database]:
+    async def talk(self, version: str = PRODUCTION) -> AsyncIterator[Database]:
         """A connection of the owner's, at a version that is there. Raises StepFailed for what is refused."""
-        port = await self.wake()
+        from lazycloud.versionbase import client  # takes a tenth of a second, and few need it
+
         try:
             if version == PRODUCTION:
-                yield await self._ours(port)
+                yield await self._ours()
             else:
-                async with client.connect(
-                    self._url(port, version, self._keys().owner), timeout=PATIENCE
-                ) as database:
+                async with client.connect(await self.address(version), timeout=PATIENCE) as database:
                     yield database
         except client.VersionbaseError as problem:
             raise StepFailed(f"The versionbase says: {problem.sentence}", problem.hint) from problem
 
-    async def _ours(self, port: int) -> client.Database:
+    async def _ours(self) -> Database:
         """Kept, as most of what control asks is asked of all versions."""
-        url = self._url(port, PRODUCTION, self._keys().owner)
+        from lazycloud.versionbase.client import connect
+
+        address = await self.address()
         if self._database is None:
-            self._database = await client.connect(url, timeout=PATIENCE).open()
+            self._database = await connect(address, timeout=PATIENCE).open()
         return self._database
 
     def _keys(self) -> keys.Keys:
@@ -360,9 +372,7 @@ class Versionbase:
                 await self._exchange(database, version, swap["other"], back=True)
         await asyncio.to_thread(self._write_swap, version, None)
 
-    async def _exchange(
-        self, database: client.Database, version: str, other: str, back: bool = False
-    ) -> None:
+    async def _exchange(self, database: Database, version: str, other: str, back: bool = False) -> None:
         """What is noted first is the sequence at which nothing has to be taken back."""
         sequence = (await self._versions())[version]
         if not back:
@@ -408,7 +418,7 @@ class Versionbase:
                 await database.owner.drop(loading)
 
 
-async def _load(owner: client.Database, loading: str, place: Path, filled: client.Database) -> None:
+async def _load(owner: Database, loading: str, place: Path, filled: Database) -> None:
     """Documents first: their indexes are built at once then."""
     heads: list[dict[str, Any]] = []
     with place.open() as file:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from lazycloud.versionbase.keys import Keys
+from lazycloud.versionbase.server import Server
 
 from lazycloud.control import versionbase as views
 from lazycloud.control.guard import problem_answer
@@ -21,8 +23,6 @@ from lazycloud.control.versionbase import DocumentViews
 from lazycloud.errors import LazycloudError
 from lazycloud.versionbase.client import Database, connect
 from lazycloud.versionbase.engine import Engine
-from lazycloud.versionbase.keys import Keys
-from lazycloud.versionbase.server import Server
 from lazycloud.versionbase.storage import Storage
 
 MADE = datetime(2026, 1, 31, 12, tzinfo=UTC)
