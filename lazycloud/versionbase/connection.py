@@ -1,0 +1,430 @@
+"""One client's connection, once it has said hello: its requests, its transactions, and what it is answered.
+
+What is short is done at once, as it arrives. What writes is answered when it is on the disk. What takes a while is
+read in turns by a task of its own, which ends with its deadline, with `cancel`, or with the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from lazycloud.errors import LazycloudError
+from lazycloud.versionbase import protocol, requests
+from lazycloud.versionbase.outbox import Outbox
+from lazycloud.versionbase.problems import Busy, Cancelled, Gone, Late
+from lazycloud.versionbase.protocol import MALFORMED, Encoding, Malformed, Request
+from lazycloud.versionbase.storage import Branch
+from lazycloud.versionbase.streams import Part, Step, Stream, Window
+from lazycloud.versionbase.transactions import Transaction
+from lazycloud.versionbase.turns import TURN
+from lazycloud.versionbase.watching import Watching
+
+if TYPE_CHECKING:
+    from lazycloud.versionbase.server import Server
+
+AT_ONCE = 64  # requests that wait for the server before it reads no more
+BYTES_AT_ONCE = 32 << 20  # of their frames
+OPEN = 1000  # requests that wait for their client, or for something to happen
+TRANSACTIONS = 32
+WINDOW = 4  # parts that are sent ahead, unless the client says otherwise
+WIDEST = 64
+DEADLINE = 60.0  # seconds, unless the client says otherwise
+LONGEST = 600.0
+LARGE = 256 << 10  # bytes of a frame that is read in another thread: it takes more than a turn
+
+log = logging.getLogger(__name__)
+
+
+class Opened:
+    """A transaction of a client's."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.transaction = transaction
+        self.used = time.monotonic()
+        self.reading: set[Running] = set()  # what streams from it
+        self.is_ending = False
+
+
+class Running:
+    """A request under way."""
+
+    def __init__(self, request: Request, window: Window) -> None:
+        self.request = request
+        self.window = window
+        self.task: asyncio.Task[None] | None = None  # none: it is being committed, and cannot be given up
+        self.problem: LazycloudError | None = None  # why it is given up
+        self.timer: asyncio.TimerHandle | None = None
+        self.waits_for_us = True
+
+    def give_up(self, problem: LazycloudError) -> None:
+        if self.task is not None and self.problem is None:
+            self.problem = problem
+            self.task.cancel()
+
+
+class Connection:
+    def __init__(
+        self, server: Server, socket: ServerConnection, encoding: Encoding, branch: Branch, is_owner: bool
+    ) -> None:
+        self.server = server
+        self.engine = server.engine
+        self.encoding = encoding
+        self.version = branch.name
+        self.birth = branch.birth
+        self.is_owner = is_owner
+        self.outbox = Outbox(socket, encoding.is_text)
+        self.requests = 0
+        self._socket = socket
+        self._transactions: dict[int, Opened] = {}
+        self._begun = 0
+        self._running: dict[int, Running] = {}
+        self._laden = 0  # requests that wait for us
+        self._bytes = 0  # of their frames
+        self._relieved: asyncio.Future[None] | None = None
+        self._is_leaving = False
+        self._is_closed = False
+
+    # Reading
+
+    async def serve(self) -> None:
+        """Until the connection ends, whoever ends it."""
+        reading = asyncio.create_task(self._read(), name="what a client sends")
+        writing = asyncio.create_task(self.outbox.run(), name="what a client is sent")
+        try:
+            await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+        except ConnectionClosed:
+            pass
+        except Malformed as problem:
+            await self.close(problem.code, problem.reason)
+        finally:
+            self._is_closed = True
+            reading.cancel()
+            writing.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
+            await self._give_up_all()
+
+    async def close(self, code: int, reason: str) -> None:
+        with suppress(ConnectionClosed, TimeoutError):
+            async with asyncio.timeout(2):
+                await self._socket.close(code, reason.encode()[:120].decode(errors="ignore"))
+        self._socket.transport.abort()
+
+    def begin_nothing(self) -> None:
+        """What comes from now on is not answered: who sends it may be sure that it was not done."""
+        self._is_leaving = True
+
+    def abandon(self) -> None:
+        self._socket.transport.abort()
+
+    async def _read(self) -> None:
+        since = time.perf_counter()
+        while True:
+            data = await self._socket.recv()
+            if self._is_leaving:
+                continue
+            if len(data) > LARGE:
+                frame = await asyncio.to_thread(self.encoding.read, data)
+            else:
+                frame = self.encoding.read(data)
+            self._take(protocol.identified(frame), len(data))
+            if self._laden >= AT_ONCE or self._bytes > BYTES_AT_ONCE:
+                await self._relief()
+            if not self.outbox.has_room:
+                await self.outbox.room()
+            if time.perf_counter() - since > TURN:
+                await asyncio.sleep(0)
+                since = time.perf_counter()
+
+    async def _relief(self) -> None:
+        while self._laden >= AT_ONCE or (self._bytes > BYTES_AT_ONCE and self._laden):
+            self._relieved = asyncio.get_running_loop().create_future()
+            await self._relieved
+
+    def _take(self, frame: dict[str, Any], size: int) -> None:
+        number, do = frame["id"], frame.get("do")
+        if do is None and "more" in frame:
+            self._more(number, frame["more"])
+        elif do == "cancel":
+            if running := self._running.get(number):
+                running.give_up(Cancelled("The request was cancelled, as its client asked."))
+        elif number in self._running:
+            raise Malformed(MALFORMED, f"another request with the id {number} is under way")
+        elif not isinstance(do, str):
+            raise Malformed(MALFORMED, "a request says what to do")
+        else:
+            self._begin(Request(frame, size))
+
+    def _more(self, number: int, parts: object) -> None:
+        if type(parts) is not int or parts < 1:
+            raise Malformed(MALFORMED, "more is a number of parts")
+        if running := self._running.get(number):
+            running.window.more(parts, WIDEST)
+
+    def _begin(self, request: Request) -> None:
+        self.requests += 1
+        try:
+            window = Window(request.whole("window", 1, WIDEST, WINDOW))
+            running = Running(request, window)
+            self._answer(running, requests.begin(self, request))
+        except Exception as problem:
+            self._refuse(request, problem)
+
+    def _answer(self, running: Running, answer: Any) -> None:
+        """What a request came to so far. Raises what went wrong with it."""
+        if isinstance(answer, requests.Later):
+            if answer.future.done():
+                self._send(running.request, answer.result)
+            else:
+                self._keep(running)
+                answer.future.add_done_callback(lambda _: self.server.settle(self._settled, running, answer))
+        elif isinstance(answer, Stream):
+            part = Part(self.encoding)
+            try:
+                step = self._go_on(answer, part)
+            except BaseException:
+                answer.close()
+                raise
+            if step is Step.DONE:
+                self._finish(running, answer, part)
+            else:
+                self._start(running, self._stream(running, answer, part, step))
+        elif isinstance(answer, Watching):
+            self._start(running, self._work(running, self._watch(running, answer)))
+        elif isinstance(answer, Coroutine):
+            self._start(running, self._work(running, answer))
+        else:
+            self._send(running.request, answer)
+
+    # What takes a while
+
+    def _keep(self, running: Running) -> None:
+        if len(self._running) >= OPEN:
+            raise Busy(f"There are {OPEN} requests under way over this connection.", "End some, or wait.")
+        self._running[running.request.id] = running
+        self._laden += 1
+        self._bytes += running.request.size
+
+    def _start(self, running: Running, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            deadline = running.request.seconds("deadline", DEADLINE, LONGEST)
+            self._keep(running)
+        except LazycloudError:
+            work.close()
+            raise
+        loop = asyncio.get_running_loop()
+        running.task = loop.create_task(work, name=f"versionbase {running.request.do}")
+        if running.request.do != "watch":
+            late = Late(
+                f"It was not done within {deadline:g} s, and was given up.", "Ask for less, or allow more."
+            )
+            running.timer = loop.call_later(deadline, running.give_up, late)
+
+    def _waits(self, running: Running, for_us: bool) -> None:
+        """What waits for its client, or for something to happen, does not keep us from reading."""
+        if running.waits_for_us == for_us:
+            return
+        running.waits_for_us = for_us
+        self._laden += 1 if for_us else -1
+        self._bytes += running.request.size if for_us else -running.request.size
+        if self._relieved is not None and not self._relieved.done():
+            self._relieved.set_result(None)
+
+    def _forget(self, running: Running) -> None:
+        if self._running.pop(running.request.id, None) is None:
+            return
+        if running.timer is not None:
+            running.timer.cancel()
+        self._waits(running, False)
+
+    def _settled(self, running: Running, answer: requests.Later) -> None:
+        """A commit is done, or refused."""
+        self._forget(running)
+        if self._is_closed:
+            answer.future.exception()
+            return
+        try:
+            self._send(running.request, answer.result)
+        except Exception as problem:
+            self._refuse(running.request, problem)
+
+    async def _work(self, running: Running, work: Coroutine[Any, Any, Any]) -> None:
+        """A request that waits for others; in the end it may have come to a `Later`, and is not given up any more."""
+        try:
+            answer = await work
+            self._forget(running)
+            running.task, running.waits_for_us = None, True
+            self._answer(running, answer)
+        except asyncio.CancelledError:
+            self._given_up(running)
+        except Exception as problem:
+            self._forget(running)
+            self._refuse(running.request, problem)
+
+    def _go_on(self, stream: Stream, part: Part) -> Step | Future[Any]:
+        return stream.go_on(part, time.perf_counter() + TURN)
+
+    async def _stream(self, running: Running, stream: Stream, part: Part, step: Step | Future[Any]) -> None:
+        if opened := self._transactions.get(running.request.members.get("in", -1)):
+            opened.reading.add(running)
+        try:
+            await self._read_on(running, stream, part, step)
+            self._forget(running)
+            self._finish(running, stream, part)
+        except asyncio.CancelledError:
+            self._given_up(running)
+        except Exception as problem:
+            self._forget(running)
+            self._refuse(running.request, problem)
+        finally:
+            if opened is not None:
+                opened.reading.discard(running)
+            self._forget(running)
+            stream.close()
+
+    async def _read_on(
+        self, running: Running, stream: Stream, part: Part, step: Step | Future[Any] = Step.PAUSED
+    ) -> None:
+        """In turns, to the end; parts are sent when they are full, or when nobody should wait for them any longer."""
+        while step is not Step.DONE:
+            if isinstance(step, Future):
+                await asyncio.wait([asyncio.wrap_future(step)])
+            elif step is Step.FULL or part.is_due:
+                await self._send_part(running, part)
+            if not self.outbox.has_room:
+                await self.outbox.room()
+            async with self.server.turns.turn(self):
+                step = self._go_on(stream, part) if self.outbox.has_room else Step.PAUSED
+
+    async def _watch(self, running: Running, watching: Watching) -> None:
+        """Without an end."""
+        part = Part(self.encoding)
+        try:
+            while True:
+                stream = Stream(watching.news())
+                try:
+                    await self._read_on(running, stream, part)
+                finally:
+                    stream.close()
+                if part:
+                    await self._send_part(running, part)
+                self._waits(running, for_us=False)
+                await watching.changed()
+                self._waits(running, for_us=True)
+        finally:
+            watching.close()
+
+    async def _send_part(self, running: Running, part: Part) -> None:
+        """The window is open for it; then wait until it is for the next."""
+        running.window.take()
+        self.outbox.put(self.encoding.frame(running.request.id, "part", part.taken()))
+        if not running.window.is_open:
+            self._waits(running, for_us=False)
+            await running.window.opened()
+            self._waits(running, for_us=True)
+
+    def _finish(self, running: Running, stream: Stream, part: Part) -> None:
+        if part:
+            self.outbox.put(self.encoding.frame(running.request.id, "part", part.taken()))
+        self._send(running.request, stream.result)
+
+    def _given_up(self, running: Running) -> None:
+        self._forget(running)
+        if running.problem is None:  # the connection ends
+            raise asyncio.CancelledError
+        self._refuse(running.request, running.problem)
+
+    def _send(self, request: Request, result: Any) -> None:
+        self.outbox.put(protocol.ok(self.encoding, request.id, result))
+
+    def _refuse(self, request: Request, problem: Exception) -> None:
+        if not isinstance(problem, LazycloudError):
+            log.error("%s failed: %s", request.do, where(problem))
+            problem = LazycloudError("The server could not do it.", "Its log says where it failed.")
+        if not self._is_closed:
+            self.outbox.put(protocol.error(self.encoding, request.id, problem))
+
+    async def _give_up_all(self) -> None:
+        """The client is gone: so is what it had under way, but for what is being committed."""
+        tasks = [running.task for running in self._running.values() if running.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for number in list(self._transactions):
+            self.end_transaction(number)
+
+    # Transactions
+
+    def begin_transaction(self, transaction: Transaction) -> int:
+        self._begun += 1
+        self._transactions[self._begun] = Opened(transaction)
+        return self._begun
+
+    def demand_room(self) -> None:
+        """Raises Busy when there are as many transactions as may be."""
+        if len(self._transactions) >= TRANSACTIONS:
+            raise Busy(
+                f"There are {TRANSACTIONS} transactions open over this connection.", "Commit or abort some."
+            )
+
+    def opened(self, number: int) -> Opened:
+        """A transaction that is used now. Raises Gone."""
+        found = self._transactions.get(number)
+        if found is None or found.is_ending:
+            raise Gone(
+                f"There is no transaction {number}: it was ended, or left alone for {self.server.idle:g} s.",
+                "Begin it again.",
+            )
+        found.used = time.monotonic()
+        return found
+
+    def forget_transaction(self, number: int) -> Opened:
+        """It is somebody else's to close."""
+        return self._transactions.pop(number)
+
+    def end_transaction(self, number: int) -> None:
+        """Nothing of it is kept; what reads from it is given up."""
+        if opened := self._transactions.pop(number, None):
+            for running in list(opened.reading):
+                running.give_up(Cancelled("Its transaction has ended."))
+            self.engine.close_transaction(opened.transaction)
+
+    def end_idle_transactions(self, before: float) -> None:
+        """Those that nobody used since then (of `time.monotonic`)."""
+        for number, opened in list(self._transactions.items()):
+            if opened.used < before and not opened.reading and not opened.is_ending:
+                self.end_transaction(number)
+
+    @property
+    def transactions(self) -> int:
+        return len(self._transactions)
+
+    # Versions
+
+    def branch(self) -> Branch:
+        """Of the version as it is now. Raises Gone if it was removed, also if there is another of its name."""
+        return self.server.branch(self.version, self.birth)
+
+    def demand_owner(self, do: str) -> None:
+        """Raises Denied."""
+        if not self.is_owner:
+            raise requests.not_for_versions(do)
+
+
+def where(problem: BaseException) -> str:
+    """What went wrong, and where in the code; not its words, in which there might be something of a document."""
+    frames = traceback.extract_tb(problem.__traceback__)[-4:]
+    return f"{type(problem).__name__} at " + " < ".join(
+        f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames)
+    )
