@@ -127,6 +127,7 @@ MAY_KNOW = {
         "leftovers",
         "server",
         "build",
+        "versionbase",
     },
 }
 

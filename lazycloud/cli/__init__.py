@@ -57,6 +57,7 @@ VERBS = {
     "prune": "disk:prune",
     "pin": "pins:pin",
     "unpin": "pins:unpin",
+    "versionbase": "versionbase:versionbase",
     "doctor": "doctor:doctor",
 }
 """Verb -> module and function, in the order of the help."""

@@ -1,0 +1,175 @@
+"""The server as a process: opens a store, tells where it listens, and stops without losing what was acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import uvloop
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from lazycloud.errors import BadInput, Conflict, NotFound
+from lazycloud.versionbase import keys, verification
+from lazycloud.versionbase.engine import Engine
+from lazycloud.versionbase.keys import Keys
+from lazycloud.versionbase.server import PRODUCTION, Server
+from lazycloud.versionbase.storage import Storage
+from lazycloud.versionbase.tending import Tending
+from lazycloud.versionbase.verification import Checked
+
+UNIX = "unix:"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`store`: sqlite:///FILE or postgresql://…. `listen`: HOST:PORT, or unix:PATH."""
+
+    store: str
+    listen: str = "127.0.0.1:7070"
+    secret_file: Path | None = None
+    relaxed: bool = False
+    compress: bool = False
+    print_url: bool = False
+    keep_hours: float = 24.0
+    keep_commits: int = 10_000
+
+
+def run(options: Options, environ: Mapping[str, str]) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. Raises LazycloudError for what is to be mended first."""
+    where = _place(options.listen)
+    known = find_keys(options.store, options.secret_file, environ)
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=sys.stderr
+    )
+    os.umask(0o077)  # what is kept here is this user's
+    engine = Engine(Storage(options.store, options.relaxed))
+    engine.open()
+    try:
+        return uvloop.run(_serve(options, engine, known, where))
+    finally:
+        engine.close()
+
+
+def find_keys(store: str, file: Path | None, environ: Mapping[str, str]) -> Keys:
+    """Of a file that is named, of the environment, or of a file beside an SQLite store. Raises BadInput."""
+    if file is not None:
+        return keys.from_file(file)
+    if text := environ.get(keys.VARIABLE):
+        return keys.made_of(text)
+    try:
+        url = make_url(store)
+    except ArgumentError:
+        raise BadInput(
+            "That is no place for a versionbase.", "It is kept in sqlite:///FILE or postgresql://…"
+        ) from None
+    if url.get_backend_name() != "sqlite" or not url.database:
+        raise BadInput(
+            "Keys of a versionbase in Postgres are made of a secret, and there is none.",
+            f"Give --secret-file, or set {keys.VARIABLE} (`openssl rand -hex 32` makes one).",
+        )
+    try:
+        return keys.beside(Path(url.database))
+    except OSError as problem:
+        raise BadInput(f"No secret can be kept beside {url.database}: {problem}.") from problem
+
+
+async def _serve(options: Options, engine: Engine, known: Keys, where: Path | tuple[str, int]) -> int:
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    server = Server(engine, known, compress=options.compress)
+    await server.demand_production()
+    address = await _listen(server, where)
+    tending = Tending(engine, options.keep_hours * 3600, options.keep_commits)
+    tending.start()
+    gc.freeze()
+    _tell(options, server, address)
+    await stop.wait()
+    await tending.stop()
+    await server.close()
+    return 0
+
+
+async def _listen(server: Server, where: Path | tuple[str, int]) -> str:
+    """The address, as a URL without a key. Raises LazycloudError."""
+    try:
+        if isinstance(where, Path):
+            await server.open_unix(where)
+            return f"ws+unix://{where}"
+        host, _ = where
+        port = await server.open(*where)
+        return f"ws://{f'[{host}]' if ':' in host else host}:{port}/"
+    except OSError as problem:
+        told = where if isinstance(where, Path) else f"{where[0]}:{where[1]}"
+        raise Conflict(
+            f"Cannot listen on {told}: {problem.strerror or problem}.",
+            "Give another: --listen 127.0.0.1:7071",
+        ) from problem
+
+
+def _tell(options: Options, server: Server, address: str) -> None:
+    """One line that says where, for whoever started this; keys only where they are wanted."""
+    lines = [f"versionbase listens at {address}"]
+    if (options.print_url or sys.stdout.isatty()) and not address.startswith("ws+unix"):
+        lines += [f"{name}={url}" for name, url in _urls(server, address)]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def _urls(server: Server, address: str) -> Iterator[tuple[str, str]]:
+    production = server.engine.storage.branch(PRODUCTION)
+    rest = address.removeprefix("ws://")
+    for name, key in (
+        ("VERSIONBASE_URL", server.keys.version(PRODUCTION, production.birth)),
+        ("VERSIONBASE_OWNER_URL", server.keys.owner),
+    ):
+        yield name, f"ws://{PRODUCTION}:{quote(key, safe='')}@{rest}"
+
+
+def _place(listen: str) -> Path | tuple[str, int]:
+    """Raises BadInput."""
+    if listen.startswith(UNIX):
+        return Path(listen.removeprefix(UNIX)).absolute()
+    host, _, port = listen.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
+        raise BadInput(f"--listen {listen}: “{port}” is no port.", "Give HOST:PORT, or unix:PATH.")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def verify(store: str, told: Callable[[str], None]) -> tuple[int, Checked]:
+    """Look at all of a store that nobody serves: each problem is told; how many there are, and what was looked at.
+
+    Raises LazycloudError if it cannot be looked at.
+    """
+    _demand_store(store)
+    storage = Storage(store)
+    storage.open()
+    problems, looked_at = 0, Checked(0, 0, 0)
+    try:
+        for found in verification.verify(storage):
+            if isinstance(found, Checked):
+                looked_at = found
+            else:
+                problems += 1
+                told(found)
+    finally:
+        storage.close()
+    return problems, looked_at
+
+
+def _demand_store(store: str) -> None:
+    """A slip of the pen would make an empty one, and find it in order. Raises NotFound."""
+    with suppress(ArgumentError):
+        url = make_url(store)
+        if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+            raise NotFound(f"There is no versionbase at {url.database}.")
