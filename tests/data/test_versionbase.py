@@ -1,0 +1,265 @@
+"""The versionbase of an app: its server behind walls, a branch for each version, and what control does with them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from lazycloud.data.names import PRODUCTION, new_snapshot
+from lazycloud.data.versionbase import Note, Versionbase, notes
+from lazycloud.deployments.hosting import EngineHosting
+from lazycloud.errors import StepFailed
+from lazycloud.versionbase.client import Denied, connect
+from lazycloud.walls import sandbox
+from lazycloud.walls.groups import Groups
+from lazycloud.walls.sandbox import Sandbox
+from lazycloud.workers.bounds import Bounds
+from lazycloud.workers.engine import Engine, Processes, Sandboxed
+from lazycloud.workforce import Limits
+
+from .conftest import until
+from .contents import COMMIT, OTHER
+
+DOCUMENT = {
+    "title": "hello",
+    "at": datetime(2026, 1, 31, tzinfo=UTC),
+    "price": Decimal("1.10"),
+    "picture": b"\xff",
+}
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    """Behind walls where there are any."""
+    bounds = Bounds(Groups(tmp_path))
+    made = Processes(bounds) if sandbox.missing() else Sandboxed(Sandbox(tmp_path, {}), bounds)
+    yield made
+    await made.close()
+
+
+def served(tmp_path: Path, engine: Engine) -> Versionbase:
+    return Versionbase(tmp_path / "apps" / "shop" / "versionbase", EngineHosting(engine, tmp_path, Limits()))
+
+
+@pytest.fixture
+async def versionbase(tmp_path: Path, engine: Engine) -> AsyncIterator[Versionbase]:
+    made = served(tmp_path, engine)
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def put(versionbase: Versionbase, version: str, key: str, title: str = "hello") -> None:
+    """As a worker of that version does."""
+    url = (await versionbase.environment(version))["VERSIONBASE_URL"]
+    async with connect(url) as database:
+        await database.collection("posts").replace(key, DOCUMENT | {"title": title}, create=True)
+
+
+async def titles(versionbase: Versionbase, version: str) -> dict[str, str]:
+    url = (await versionbase.environment(version))["VERSIONBASE_URL"]
+    async with connect(url) as database:
+        return {post.key: post["title"] async for post in database.collection("posts").find()}
+
+
+def never() -> bool:
+    return False
+
+
+async def test_each_version_has_its_own_documents(versionbase: Versionbase) -> None:
+    assert not await versionbase.exists(PRODUCTION) and await versionbase.size(PRODUCTION) == 0
+    assert await versionbase.fork(PRODUCTION, None) == "an empty versionbase"
+    await put(versionbase, PRODUCTION, "a")
+    assert "as of" in await versionbase.fork(COMMIT, PRODUCTION)
+    assert await versionbase.fork(COMMIT, PRODUCTION) == ""  # there it is
+    await put(versionbase, COMMIT, "a", "mine")
+    await put(versionbase, COMMIT, "b")
+    assert await titles(versionbase, PRODUCTION) == {"a": "hello"}
+    assert await titles(versionbase, COMMIT) == {"a": "mine", "b": "hello"}
+    assert await versionbase.exists(COMMIT) and not await versionbase.exists(OTHER)
+    await versionbase.drop(COMMIT)
+    await versionbase.drop(COMMIT)
+    assert not await versionbase.exists(COMMIT)
+    await versionbase.fork(COMMIT, None)
+    assert await titles(versionbase, COMMIT) == {}
+
+
+async def test_the_key_of_a_version_opens_no_other(versionbase: Versionbase) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    await versionbase.fork(COMMIT, PRODUCTION)
+    await versionbase.environment(PRODUCTION)  # so that it runs on without the other
+    url = (await versionbase.environment(COMMIT))["VERSIONBASE_URL"]
+    with pytest.raises(Denied):
+        async with connect(url.replace(COMMIT, PRODUCTION)) as database:
+            await database.collections()
+    async with connect(url) as database:
+        with pytest.raises(Denied):
+            await database.owner.versions()
+    await versionbase.drop(COMMIT)
+    await versionbase.fork(COMMIT, PRODUCTION)
+    with pytest.raises(Denied):
+        async with connect(url) as database:
+            await database.collections()
+
+
+async def test_a_snapshot_is_forked_from_and_dropped(versionbase: Versionbase) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    await put(versionbase, PRODUCTION, "a")
+    snapshot = new_snapshot()
+    await versionbase.snapshot(PRODUCTION, snapshot)
+    await versionbase.snapshot(PRODUCTION, snapshot)  # idempotent
+    await put(versionbase, PRODUCTION, "a", "later")
+    assert await versionbase.fork(COMMIT, PRODUCTION, snapshot) == "as of its snapshot"
+    assert await titles(versionbase, COMMIT) == {"a": "hello"}
+    await versionbase.drop_snapshot(PRODUCTION, snapshot)
+    await versionbase.drop_snapshot(PRODUCTION, snapshot)
+    with pytest.raises(StepFailed):
+        await versionbase.fork(OTHER, PRODUCTION, snapshot)
+
+
+async def test_a_swap_is_taken_back_unless_it_holds(
+    versionbase: Versionbase, tmp_path: Path, engine: Engine
+) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    await put(versionbase, PRODUCTION, "a", "old")
+    await versionbase.fork(COMMIT, PRODUCTION)
+    await put(versionbase, COMMIT, "a", "new")
+    await versionbase.swap(PRODUCTION, COMMIT)
+    assert await titles(versionbase, PRODUCTION) == {"a": "new"}
+    await versionbase.close()  # as after a crash
+    again = served(tmp_path, engine)
+    try:
+        await again.undo_swap(PRODUCTION)
+        await again.undo_swap(PRODUCTION)
+        assert (await titles(again, PRODUCTION), await titles(again, COMMIT)) == ({"a": "old"}, {"a": "new"})
+        await again.swap(PRODUCTION, COMMIT)
+        await again.swapped(PRODUCTION)
+        await again.undo_swap(PRODUCTION)
+        assert (await titles(again, PRODUCTION), await titles(again, COMMIT)) == ({"a": "new"}, {"a": "old"})
+        await again.swap(PRODUCTION, OTHER)  # which has none
+        assert await titles(again, PRODUCTION) == {}
+    finally:
+        await again.close()
+
+
+async def test_contents_are_lines_of_json_and_are_loaded_whole_or_not(
+    versionbase: Versionbase, tmp_path: Path
+) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    await put(versionbase, PRODUCTION, "a")
+    async with connect((await versionbase.environment(PRODUCTION))["VERSIONBASE_URL"]) as database:
+        await database.collection("posts").create_index("title", unique=True)
+        await database.collection("posts").set_schema({"required": ["title"]})
+    snapshot = new_snapshot()
+    await versionbase.snapshot(PRODUCTION, snapshot)
+    await put(versionbase, PRODUCTION, "b", "later")
+    await versionbase.unfold(PRODUCTION, None, tmp_path / "now")
+    await versionbase.unfold(PRODUCTION, snapshot, tmp_path / "then")
+    lines = [json.loads(line) for line in (tmp_path / "now").read_text().splitlines()]
+    assert [line.get("key") for line in lines] == [None, "a", "b"]
+    assert lines[1]["document"]["picture"] == {"$bytes": "/w=="}
+    await versionbase.load(COMMIT, tmp_path / "then")
+    async with connect((await versionbase.environment(COMMIT))["VERSIONBASE_URL"]) as database:
+        assert [post async for post in database.collection("posts").find()] == [DOCUMENT]
+        (collection,) = await database.collections()
+        assert [index["path"] for index in collection["indexes"]] == ["title"]
+        assert collection["schema"] == {"required": ["title"]}
+    (tmp_path / "broken").write_text((tmp_path / "now").read_text() + "{}\n")
+    with pytest.raises(StepFailed, match="Line 4"):
+        await versionbase.load(COMMIT, tmp_path / "broken")
+    assert await titles(versionbase, COMMIT) == {"a": "hello"}
+    assert not [name for name in await versionbase._versions() if name.startswith("loading")]
+
+
+async def test_a_server_that_is_killed_is_back_where_its_workers_look_for_it(
+    versionbase: Versionbase,
+) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    url = (await versionbase.environment(PRODUCTION))["VERSIONBASE_URL"]
+    async with connect(url) as database:
+        await database.collection("posts").insert({"title": "kept"}, key="a")
+        (pid,) = versionbase.pids()
+        os.kill(pid, signal.SIGKILL)
+        assert (await database.collection("posts").get("a", timeout=30)) == {"title": "kept"}
+        await until(lambda: versionbase.pids() not in (set(), {pid}))
+    assert await titles(versionbase, PRODUCTION) == {"a": "kept"}
+
+
+async def test_the_server_rests_with_the_last_that_uses_it(versionbase: Versionbase, tmp_path: Path) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    await versionbase.fork(COMMIT, PRODUCTION)
+    await versionbase.environment(PRODUCTION)
+    await versionbase.environment(COMMIT)
+    assert sorted(versionbase.awake) == sorted([PRODUCTION, COMMIT])
+    assert len(notes(tmp_path / "apps")) == 1
+    await versionbase.rest(COMMIT, never)
+    assert versionbase.awake == [PRODUCTION]
+    await versionbase.rest(PRODUCTION, lambda: True)
+    assert versionbase.awake == [PRODUCTION]
+    await versionbase.rest(PRODUCTION, never)
+    assert (
+        versionbase.awake == [] and versionbase.reached(PRODUCTION) == () and notes(tmp_path / "apps") == []
+    )
+    assert await versionbase.size(PRODUCTION) > 0  # nobody is woken for that
+    assert versionbase.awake == []
+
+
+async def test_the_next_control_finds_the_server_again(
+    versionbase: Versionbase, tmp_path: Path, engine: Engine
+) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    url = (await versionbase.environment(PRODUCTION))["VERSIONBASE_URL"]
+    pids = versionbase.pids()
+    await versionbase.close(keep=True)
+    found = served(tmp_path, engine)
+    try:
+        await found.adopt()
+        assert found.pids() == pids
+        await found.go_on(lambda version: True)
+        assert (await found.environment(PRODUCTION))["VERSIONBASE_URL"] == url
+        (pid,) = pids
+        os.kill(pid, signal.SIGKILL)  # it is minded, too
+        await until(lambda: found.pids() not in (set(), pids))
+    finally:
+        await found.close()
+
+
+async def test_a_server_that_ended_while_no_control_was_there_is_started_where_it_was(
+    versionbase: Versionbase, tmp_path: Path, engine: Engine
+) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    url = (await versionbase.environment(PRODUCTION))["VERSIONBASE_URL"]
+    (pid,) = versionbase.pids()
+    await versionbase.close(keep=True)
+    os.kill(pid, signal.SIGKILL)
+    found = served(tmp_path, engine)
+    try:
+        await asyncio.sleep(0)
+        await until(
+            lambda: (
+                not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+            )
+        )
+        await found.adopt()
+        await found.go_on(lambda version: version == PRODUCTION)
+        assert (await found.environment(PRODUCTION))["VERSIONBASE_URL"] == url
+    finally:
+        await found.close()
+
+
+async def test_beside_containers_none_can_be_run(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match="beside containers"):
+        await Versionbase(tmp_path / "versionbase").fork(PRODUCTION, None)
+
+
+def test_a_note_that_a_power_cut_has_spoilt_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "server.json").write_text('{"port": 1')
+    assert Note.read(tmp_path) == Note()
