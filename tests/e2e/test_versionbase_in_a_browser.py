@@ -174,3 +174,65 @@ async def test_what_the_schema_refuses_is_said_and_not_shown(
             await add(page, "Buy milk")
             await shows(page, "Buy milk")
             await expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def commit(checkout: Checkout, message: str, *steps: str) -> str:
+    todo(checkout.path, *steps)
+    return checkout.commit({}, message)
+
+
+async def test_commits_side_by_side_have_each_its_data_and_a_page_shows_what_is_in_them(
+    up: Up,
+    checkout: Checkout,
+    page: Page,  # noqa: F811
+) -> None:
+    first = commit(checkout, "Keep a list", "1-list")
+    second = commit(checkout, "Give tasks a priority", "2-priority")
+    server = up(checkout.path, "--production", first)
+    production, preview = (f"http://{server.host(label)}/" for label in ("", second[:10]))
+    await open_list(page, production)
+    await add(page, "Water the roses", "Sow the beans")
+    await shows(page, "Water the roses", "Sow the beans")
+
+    other, also, besides = [await page.context.new_page() for _ in range(3)]
+    await open_list(other, preview)
+    await shows(other, "Water the roses", "Sow the beans")
+    await open_list(also, production)
+    await open_list(besides, preview)
+    await other.get_by_label("Priority: Sow the beans").select_option("now")
+    await shows(besides, "Sow the beans", "Water the roses")
+    await add(page, "Mend the boat")
+    await shows(also, "Water the roses", "Sow the beans", "Mend the boat")
+    await besides.get_by_label("Done: Water the roses").check()
+    await expect(other.get_by_label("Done: Water the roses")).to_be_checked()
+    await expect(page.get_by_label("Done: Water the roses")).not_to_be_checked()
+    await shows(other, "Sow the beans", "Water the roses")
+
+    await page.goto(server.login)
+    await page.get_by_role("link", name="Data of shop").click()
+    await page.get_by_role("link", name="Documents").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Documents of shop")
+    await expect(page.locator("#facts")).to_contain_text("3 documents")
+    await page.get_by_label("Filter").fill('doc.text.startsWith("Sow")')
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#rows tbody tr")).to_have_count(1)
+    await page.get_by_label("Filter").fill("doc.text =! 1")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert").locator("pre")).to_contain_text("^")
+
+    await page.get_by_role("combobox", name="Version").select_option(value=second)
+    await page.get_by_label("Filter").fill('doc.priority == "now"')
+    await page.get_by_role("button", name="Run").click()
+    await expect(page.locator("#rows tbody tr")).to_have_count(1)
+    await page.locator(".key").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.locator(".tree").first).to_contain_text("Sow the beans")
+    await expect(dialog.locator(".past .members").first).to_contain_text("priority")
+    await page.keyboard.press("Escape")
+
+    await page.locator("#from").select_option(value="production")
+    await page.locator("#to").select_option(value=second)
+    await page.get_by_role("button", name="Compare", exact=True).click()
+    difference = page.locator("#difference")
+    await expect(difference.locator(".different")).to_have_count(3)
+    await expect(difference.locator(".removed.whole")).to_contain_text("Mend the boat")

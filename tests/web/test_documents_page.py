@@ -22,11 +22,11 @@ async def documents(page: Page, stage: Stage) -> Page:
     return page
 
 
-async def open_tasks(page: Page, stage: Stage) -> None:
+async def open_tasks(page: Page, stage: Stage, point: str = "production") -> None:
     await page.goto(stage.address)
     await page.get_by_role("button", name="tasks").click()
     await expect(page.locator("#collection-name")).to_have_text("tasks")
-    await until(lambda: ("/documents", TASKS) in stage.questions)
+    await until(lambda: ("/documents", TASKS | {"point": point}) in stage.questions)
 
 
 async def test_each_kind_of_value_is_told_apart(documents: Page, stage: Stage) -> None:
@@ -150,6 +150,21 @@ async def test_another_version_is_looked_at(documents: Page, stage: Stage) -> No
     await expect(documents.locator("#collection")).to_be_hidden()
 
 
+async def test_only_versions_that_have_documents_are_offered(documents: Page, stage: Stage) -> None:
+    stage.data["versions"][0]["documents"] = False
+    await open_tasks(documents, stage, IDS["other"])
+    options = documents.get_by_role("combobox", name="Version").locator("option")
+    await expect(options).to_have_text([f"{IDS['other'][:10]}, now"])
+    await expect(documents.locator("#compare")).to_be_hidden()
+    show(stage, "data")
+    await documents.goto(stage.address)
+    await expect(documents.get_by_role("link", name="Documents")).to_be_visible()
+    stage.data["versions"][1]["documents"] = False
+    await documents.reload()
+    await expect(documents.locator(".version")).to_have_count(2)
+    await expect(documents.get_by_role("link", name="Documents")).to_be_hidden()
+
+
 async def test_two_versions_are_compared(documents: Page, stage: Stage) -> None:
     await documents.goto(stage.address)
     await documents.locator("#from").select_option(value=f"production@{FIRST}")
@@ -161,9 +176,12 @@ async def test_two_versions_are_compared(documents: Page, stage: Stage) -> None:
     await expect(shown.locator(".whole.removed")).to_have_text('{name: "Ada"}')
     assert stage.questions[-1] == ("/diff", {"a": f"production@{FIRST}", "b": IDS["other"]})
     stage.documents["/diff"]["differences"] = []
+    await documents.get_by_role("combobox", name="in", exact=True).select_option("people")
     await documents.get_by_role("button", name="Swap the two").click()
     await documents.get_by_role("button", name="Compare", exact=True).click()
     await expect(shown).to_contain_text("Nothing differs")
+    turned = {"a": IDS["other"], "b": f"production@{FIRST}", "collection": "people"}
+    assert stage.questions[-1] == ("/diff", turned)
 
 
 async def test_a_viewer_sees_what_there_is_and_no_document(documents: Page, stage: Stage) -> None:

@@ -124,7 +124,7 @@ def snapshot(snapshot_id: str, ago: float, name: str = "", **other: Any) -> dict
 def version(name: str, ago: float, source: str = "production", **other: Any) -> dict[str, Any]:
     fact = {"name": name, "label": name[:10], "commit": name, "subject": "Paint it blue", "source": source}
     fact |= {"snapshot": "", "forked": time.time() - ago, "used": time.time() - ago / 2, "bytes": 48_200_000}
-    return fact | {"own": None, "pending": False, "live": False, "pinned": False} | {
+    return fact | {"own": None, "pending": False, "documents": True, "live": False, "pinned": False} | {
         "production": False,
         "snapshots": [],
     } | other  # fmt: skip

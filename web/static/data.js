@@ -159,6 +159,7 @@ async function refresh() {
   const answer = await call(place);
   skew = (Date.parse(answer.headers.get("Date")) || Date.now()) / 1000 - Date.now() / 1000;
   seen = await answer.json();
+  byId("documents").hidden = !seen.versions.some(({ documents }) => documents);
   draw();
 }
 

@@ -20,11 +20,11 @@ let opener = null; // what had the focus before a document was opened
 
 const now = () => Date.now() / 1000 + skew;
 const since = (at) => ago(now() - at);
-const wanted = () => ({ version: "production", collection: "", filter: "", order: "", skip: "0", key: "", ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) });
+const wanted = () => ({ version: versions[0]?.name ?? "production", collection: "", filter: "", order: "", skip: "0", key: "", ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) });
 
 /** Look at something else: only what is named changes. */
 function go(changes) {
-  const facts = Object.entries({ ...wanted(), ...changes }).filter(([name, value]) => value && !(name === "skip" && value === "0") && !(name === "version" && value === "production"));
+  const facts = Object.entries({ ...wanted(), ...changes }).filter(([name, value]) => value && !(name === "skip" && value === "0"));
   history.pushState(null, "", `#${new URLSearchParams(facts)}`);
   return show();
 }
@@ -45,6 +45,7 @@ async function show() {
     collections = found.collections.toSorted((a, b) => a.name.localeCompare(b.name));
   }
   drawCollections(state);
+  drawWithin();
   const chosen = collections.find(({ name }) => name === state.collection) ?? (!state.collection && collections[0]);
   byId("collection").hidden = !chosen;
   if (!chosen) return state.collection && toast(`There is no collection “${state.collection}” in this version.`, true);
@@ -69,6 +70,13 @@ function drawCollections({ collection }) {
   fill(byId("collections"), [collections.length ? h("ul", {}, collections.map(({ name, documents }) => h("li", { "data-key": name },
     h("button", { type: "button", class: "place", "data-collection": name, "aria-current": name === chosen && "true" }, h("bdi", {}, name), h("span", { class: "about number" }, documents.toLocaleString("en"))))))
     : h("p", { class: "empty" }, "No collection yet: the first document that the app inserts makes one.")]);
+}
+
+function drawWithin() {
+  const select = byId("within"), value = select.value;
+  fill(select, [h("option", { value: "" }, "all collections"), ...collections.map(({ name }) => h("option", { value: name }, name))]);
+  select.value = value;
+  if (select.selectedIndex < 0) select.value = "";
 }
 
 function drawShape({ name, documents, indexes, schema }) {
@@ -175,11 +183,11 @@ function pastItem(change) {
     change.change !== "same" && changeNodes(change));
 }
 
-async function compare(a, b) {
+async function compare(a, b, collection) {
   const box = byId("difference"), turn = ++compared;
   box.setAttribute("aria-busy", "true");
   fill(box, [h("p", { class: "about" }, "Looking at both…")]);
-  const found = await ask("/diff", { a, b }).catch((error) => error);
+  const found = await ask("/diff", { a, b, collection }).catch((error) => error);
   if (turn !== compared) return;
   box.removeAttribute("aria-busy");
   box.replaceChildren(...(found instanceof Error ? [h("p", { class: "wrong" }, found.message)] : differenceOf(found)));
@@ -232,7 +240,7 @@ byId("document").addEventListener("close", () => {
 });
 byId("points").addEventListener("submit", (event) => {
   event.preventDefault();
-  compare(byId("from").value, byId("to").value);
+  compare(byId("from").value, byId("to").value, byId("within").value);
 });
 byId("turn").addEventListener("click", () => {
   [byId("from").value, byId("to").value] = [byId("to").value, byId("from").value];
@@ -241,8 +249,8 @@ addEventListener("popstate", show);
 try {
   const answer = await call(`${place}/data`);
   skew = (Date.parse(answer.headers.get("Date")) || Date.now()) / 1000 - Date.now() / 1000;
-  ({ versions } = await answer.json());
-  drawPoints();
+  versions = (await answer.json()).versions.filter(({ documents }) => documents);
+  if (versions.length) drawPoints();
 } catch (error) {
   toast(error.message, true);
 }
