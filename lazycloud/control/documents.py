@@ -96,7 +96,7 @@ def change_view(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) ->
         present = new if old is None else old
         change = "same" if present is None else "added" if old is None else "removed"
         return {"change": change, "document": for_table().shown(present)}
-    members = []
+    members: list[Json] = []
     for path, (before, after) in differences(old, new, ()):
         if len(members) == MOST_CHANGES:
             return {"change": "changed", "members": members, "more": True}

@@ -6,10 +6,10 @@ The app's versionbase is asked as its owner, through the client that apps have.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
@@ -17,6 +17,7 @@ from lazycloud.control.documents import change_view, for_table, weight, whole
 from lazycloud.control.guard import Route
 from lazycloud.control.identity import Role
 from lazycloud.control.progress import number_of
+from lazycloud.data.versionbase import NAME
 from lazycloud.deployments.app import App
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.snapshots import Data, Snapshots, shown
@@ -76,7 +77,9 @@ class DocumentViews:
         app, data = await self._point(request, "point")
         name, skip = _named(request, "collection"), number_of(request, "skip", 0)
         async with self._opened(app, data) as opened:
-            found = opened.there.collection(name).find(**_query(request), skip=skip, limit=ROWS + 1)
+            found = opened.there.collection(name).find(
+                _filter(request), order=_text(request, "order"), skip=skip, limit=ROWS + 1
+            )
             explained = await found.explain()
             some = await _read(found, opened.until)
         documents = [{"key": one.key, "document": for_table().shown(one)} for one in some.items]
@@ -116,23 +119,20 @@ class DocumentViews:
 
     @asynccontextmanager
     async def _opened(self, app: App, data: Data) -> AsyncIterator[Opened]:
-        """Raises NotFound if there is none, and whatever goes wrong there as an error of ours."""
+        """Raises NotFound if there is none: a look makes no version. What is refused there is an error of ours."""
         from lazycloud.versionbase import client  # takes a tenth of a second, and few need it
 
         read = self._snapshots.read_from(app, data)
-        base = app.versionbase
-        if "versionbase" not in app.versions.beside.of(read.version, read.snapshot):
+        if NAME not in app.versions.beside.of(read.version, read.snapshot):
             raise NotFound(
                 f"{shown(data.version)} has no versionbase.",
                 "An app whose lazycloud.toml says `versionbase = true` under [data] has one with each version.",
             )
+        address = await app.versionbase.address(read.version)  # it may have to be woken first
+        moment = app.versionbase.moment(read.version, read.snapshot)
         until = asyncio.get_running_loop().time() + DEADLINE
-        moment = base.moment(read.version, read.snapshot)
         try:
-            async with (
-                asyncio.timeout(DEADLINE + 1),
-                client.connect(await base.address(read.version), timeout=DEADLINE) as db,
-            ):
+            async with asyncio.timeout(DEADLINE + 1), client.connect(address, timeout=DEADLINE) as db:
                 yield Opened(db, db.at(moment) if read.snapshot else db, moment, until)
         except client.VersionbaseError as problem:
             raise _said(problem) from problem
@@ -146,18 +146,22 @@ def _named(request: web.Request, name: str) -> str:
     raise BadInput(f"`{name}` is missing.")
 
 
-def _query(request: web.Request) -> dict[str, str | None]:
-    found = {name: request.query.get(name, "").strip() or None for name in ("filter", "order")}
-    if len(found["filter"] or "") > FILTER:
+def _text(request: web.Request, name: str) -> str | None:
+    return request.query.get(name, "").strip() or None
+
+
+def _filter(request: web.Request) -> str | None:
+    text = _text(request, "filter")
+    if len(text or "") > FILTER:
         raise BadInput(f"The filter has more than {FILTER} letters.")
-    return found
+    return text
 
 
 async def _read(found: Results[Any], until: float) -> Some:
     """As many as are told at once, and no more bytes than control should hold; what was read by `until`."""
     items: list[Any] = []
     taken = 0
-    async with aclosing(aiter(found)) as each:
+    async with aclosing(cast(AsyncGenerator[Any, None], aiter(found))) as each:
         try:
             async with asyncio.timeout_at(until):
                 async for one in each:

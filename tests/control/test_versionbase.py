@@ -58,7 +58,7 @@ async def served(folder: Path) -> AsyncIterator[Base]:
 
 
 @asynccontextmanager
-async def asking(base: Base | None, *, has: bool = True) -> AsyncIterator[Ask]:
+async def asking(base: Base, *, has: bool = True) -> AsyncIterator[Ask]:
     """`ask(what, status=200, **query)`: the JSON of an answer of that status."""
 
     async def find(app: Any, text: str) -> tuple[str, str | None]:
@@ -267,8 +267,6 @@ async def test_a_look_makes_no_version(base: Base) -> None:
         found = await ask(status=404, point="feature")
         assert "feature has no versionbase" in found["error"]["sentence"]
         assert base.asked == []
-    async with asking(None) as ask:
-        assert "no versionbase" in (await ask(status=404))["error"]["sentence"]
 
 
 async def test_a_versionbase_that_is_not_there_is_told_in_words(tmp_path: Path, monkeypatch: Any) -> None:

@@ -19,6 +19,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from lazycloud.versionbase.client import connect
+from tests.e2e.conftest import Up
+from tests.e2e.repository import Checkout
 from tests.e2e.server import PATIENCE
 from tests.e2e.test_browser import browser, page  # noqa: F401 - fixtures
 
