@@ -61,17 +61,19 @@ async def test_a_snapshot_is_taken_forked_and_restored_on_the_page(
     await expect(page.locator("#chosen .snapshot").first).to_contain_text("before a restore")
 
 
-async def test_the_page_is_for_who_may_see_that_app(up: Up, checkout: Checkout) -> None:
+async def test_the_pages_are_for_who_may_see_that_app(up: Up, checkout: Checkout) -> None:
     checkout.commit(counter("first"))
     server = up(checkout.path)
-    asked = await server.get("lazycloud", "/apps/shop/data", **BROWSER)
-    assert asked.headers["Lazycloud-Answer"] == "login"
-    unknown = await server.get("lazycloud", "/apps/nothing/data", **BROWSER)
-    assert unknown.headers["Lazycloud-Answer"] == "login"
-    seen = await server.get("lazycloud", "/apps/shop/data", **BROWSER, Authorization=server.authorization)
-    assert (seen.status, seen.headers["Lazycloud-Answer"]) == (200, "data")
-    missing = await server.get(
-        "lazycloud", "/apps/nothing/data", **BROWSER, Authorization=server.authorization
-    )
-    assert missing.status == 404
-    assert "No app is called" in missing.text
+    for what in ("data", "documents"):
+        asked = await server.get("lazycloud", f"/apps/shop/{what}", **BROWSER)
+        assert asked.headers["Lazycloud-Answer"] == "login"
+        unknown = await server.get("lazycloud", f"/apps/nothing/{what}", **BROWSER)
+        assert unknown.headers["Lazycloud-Answer"] == "login"
+        let_in = {**BROWSER, "Authorization": server.authorization}
+        seen = await server.get("lazycloud", f"/apps/shop/{what}", **let_in)
+        assert (seen.status, seen.headers["Lazycloud-Answer"]) == (200, what)
+        missing = await server.get("lazycloud", f"/apps/nothing/{what}", **let_in)
+        assert missing.status == 404
+        assert "No app is called" in missing.text
+    none = await server.get("lazycloud", "/api/apps/shop/versionbase", Authorization=server.authorization)
+    assert none.status == 404

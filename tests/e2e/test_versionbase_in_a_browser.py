@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -108,36 +109,6 @@ async def shows(page: Page, *texts: str) -> None:  # noqa: F811
         await expect(field).to_have_value(text)
 
 
-async def test_two_commits_have_each_its_list_and_push_it_to_their_own_browsers(
-    tmp_path: Path,
-    page: Page,  # noqa: F811
-) -> None:
-    with versionbase(tmp_path / "store.db") as owner:
-        async with connect(owner, "production") as db:
-            await db.collection("tasks").insert({"text": "Water the roses", "done": False, "made": MADE})
-        first = App(todo(tmp_path / "first", "1-list"), "first", owner)
-        second = App(todo(tmp_path / "second", "1-list", "2-priority"), "second", owner)
-        with first.running(), second.running():
-            await asyncio.gather(first.answers(), second.answers())
-            pages = [page, *[await page.context.new_page() for _ in range(3)]]
-            mine, also, other, besides = pages
-            for each, app in zip(pages, (first, first, second, second), strict=True):
-                await open_list(each, app.address)
-                await shows(each, "Water the roses")
-            await add(mine, "Sow the <b>beans</b>", "Mend the boat")
-            await shows(also, "Water the roses", "Sow the <b>beans</b>", "Mend the boat")
-            await add(other, "Call Ada")
-            await besides.get_by_label("Priority: Call Ada").select_option("now")
-            await shows(other, "Call Ada", "Water the roses")
-            await shows(mine, "Water the roses", "Sow the <b>beans</b>", "Mend the boat")
-            await also.get_by_label("Done: Water the roses").check()
-            await shows(mine, "Sow the <b>beans</b>", "Mend the boat", "Water the roses")
-            await expect(other.get_by_label("Done: Water the roses")).not_to_be_checked()
-            await mine.get_by_role("button", name="Remove the one that is done").click()
-            await shows(also, "Sow the <b>beans</b>", "Mend the boat")
-            await expect(mine.get_by_label("Priority", exact=False)).to_have_count(0)
-
-
 async def test_a_list_goes_on_where_it_was_when_its_app_was_away(
     tmp_path: Path,
     page: Page,  # noqa: F811
@@ -160,7 +131,7 @@ async def test_a_list_goes_on_where_it_was_when_its_app_was_away(
             assert await page.evaluate("window.same")
 
 
-async def test_what_the_schema_refuses_is_said_and_not_shown(
+async def test_what_is_done_goes_and_what_the_schema_refuses_is_said(
     tmp_path: Path,
     page: Page,  # noqa: F811
 ) -> None:
@@ -173,9 +144,13 @@ async def test_what_the_schema_refuses_is_said_and_not_shown(
             await add(page, "x" * 501)
             await expect(page.get_by_role("alert")).to_contain_text("text")
             await expect(page.locator("[name=text]")).to_have_value("x" * 501)
-            await add(page, "Buy milk")
-            await shows(page, "Buy milk")
+            await add(page, "Buy milk", "Pay the <b>rent</b>")
+            await shows(page, "Buy milk", "Pay the <b>rent</b>")
             await expect(page.get_by_role("alert")).to_be_hidden()
+            await page.get_by_label("Done: Buy milk").check()
+            await shows(page, "Pay the <b>rent</b>", "Buy milk")
+            await page.get_by_role("button", name="Remove the one that is done").click()
+            await shows(page, "Pay the <b>rent</b>")
 
 
 def commit(checkout: Checkout, message: str, *steps: str) -> str:
@@ -196,6 +171,7 @@ async def test_commits_side_by_side_have_each_its_data_and_a_page_shows_what_is_
     await add(page, "Water the roses", "Sow the beans")
     await shows(page, "Water the roses", "Sow the beans")
 
+    await server.verb("data", "snapshot", "production", "--name", "two-tasks", "--app", "shop")
     other, also, besides = [await page.context.new_page() for _ in range(3)]
     await open_list(other, preview)
     await shows(other, "Water the roses", "Sow the beans")
@@ -222,7 +198,10 @@ async def test_commits_side_by_side_have_each_its_data_and_a_page_shows_what_is_
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("alert").locator("pre")).to_contain_text("^")
 
-    await page.get_by_role("combobox", name="Version").select_option(value=second)
+    versions = page.get_by_role("combobox", name="Version")
+    await versions.select_option(label="production@two-tasks")
+    await expect(page.locator("#facts")).to_contain_text("2 documents")
+    await versions.select_option(value=second)
     await page.get_by_label("Filter").fill('doc.priority == "now"')
     await page.get_by_role("button", name="Run").click()
     await expect(page.locator("#rows tbody tr")).to_have_count(1)
@@ -238,3 +217,12 @@ async def test_commits_side_by_side_have_each_its_data_and_a_page_shows_what_is_
     difference = page.locator("#difference")
     await expect(difference.locator(".different")).to_have_count(3)
     await expect(difference.locator(".removed.whole")).to_contain_text("Mend the boat")
+
+    text = await server.verb("token", "create", "guest", "--role", "viewer", "--json")
+    guest = f"Bearer {json.loads(text)['token']}"
+    place = "/api/apps/shop/versionbase"
+    told = await server.get("lazycloud", f"{place}?point={second}", Authorization=guest)
+    assert [one["documents"] for one in told.json["collections"]] == [2]
+    for what in ("documents?", "document?key=k&", f"diff?a=production&b={second}&"):
+        refused = await server.get("lazycloud", f"{place}/{what}collection=tasks", Authorization=guest)
+        assert refused.status == 403, what
