@@ -307,7 +307,12 @@ class Snapshot:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
-        return cls(told["id"], told.get("name"), told["sequence"], told["at"])
+        return cls(told["id"], told.get("name") or None, told["sequence"], _time(told["at"]))
+
+
+def _time(told: Any) -> datetime:
+    """A server tells it in seconds since 1970."""
+    return told if isinstance(told, datetime) else datetime.fromtimestamp(told, UTC)
 
 
 def _document(value: Any, key: str) -> Any:
@@ -318,7 +323,7 @@ def _document(value: Any, key: str) -> Any:
 def _change(told: Mapping[str, Any]) -> Change:
     key = told["key"]
     return Change(
-        told["sequence"], told["at"], told["collection"], key,
+        told["sequence"], _time(told["at"]), told["collection"], key,
         _document(told["old"], key), _document(told["new"], key),
     )  # fmt: skip
 
@@ -1188,7 +1193,7 @@ class Collection(Writer):
             self._session,
             "history",
             _said(collection=self.name, key=key, limit=limit),
-            lambda told: Past(told["sequence"], told["at"], _document(told["document"], key)),
+            lambda told: Past(told["sequence"], _time(told["at"]), _document(told["document"], key)),
             timeout,
         )
 
@@ -1625,8 +1630,11 @@ class Owner:
 
     async def versions(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
         """`name`, `source`, `sequence`, `made`, `changed` of each."""
-        told: list[dict[str, Any]] = await self._ask("versions", timeout, True)
-        return told
+        told = await self._ask("versions", timeout, True)
+        return [
+            {**version, "made": _time(version["made"]), "changed": _time(version["changed"])}
+            for version in told
+        ]
 
     async def fork(
         self,

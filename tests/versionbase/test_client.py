@@ -818,9 +818,10 @@ async def test_snapshots_are_named_by_their_id(server: Peer, db: Database) -> No
 
 
 async def test_an_owner_names_versions(server: Peer, db: Database) -> None:
-    echo(server, versions=[], fork=None, drop=None, swap=None, key="k", size=5)
+    version = {"name": "new", "source": None, "sequence": 1, "made": NOON.timestamp(), "changed": NOON}
+    echo(server, versions=[version], fork=None, drop=None, swap=None, key="k", size=5)
     owner = db.owner
-    assert await owner.versions() == []
+    assert await owner.versions() == [{**version, "made": NOON}]
     await owner.fork("new", "production", "s1")
     await owner.swap("new", "production")
     assert await owner.key("new") == "k"

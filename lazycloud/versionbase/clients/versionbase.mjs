@@ -308,6 +308,12 @@ function unpacked(text) {
 
 // Time.
 
+/** What has times in it, with dates: a server tells them in seconds since 1970. @param {any} told @param {string[]} names */
+function dated(told, ...names) {
+  const dates = names.filter((name) => typeof told[name] === "number")
+  return { ...told, ...Object.fromEntries(dates.map((name) => [name, new Date(told[name] * 1000)])) }
+}
+
 const now = () => performance.now() / 1000
 
 /** Seconds until the next try, other ones for each client. @param {number} failures */
@@ -694,23 +700,24 @@ const reference = (snapshot) => (snapshot !== null && typeof snapshot === "objec
  * @template T
  */
 class Results {
-  /** @param {Session} session @param {string} doing @param {any} fields @param {Limits} limits */
-  constructor(session, doing, fields, limits) {
+  /** @param {Session} session @param {string} doing @param {any} fields @param {Limits} limits @param {(told: any) => any} made */
+  constructor(session, doing, fields, limits, made = (told) => told) {
     this.session = session
     this.doing = doing
     this.fields = fields
     this.limits = limits
+    this.made = made
   }
   /** @returns {AsyncGenerator<T, void>} */
   async *[Symbol.asyncIterator]() {
-    for await (const part of this.session.flow(this.doing, this.fields, this.limits)) yield* part
+    for await (const part of this.session.flow(this.doing, this.fields, this.limits)) yield* part.map(this.made)
   }
   /** All of them, in memory. @returns {Promise<T[]>} */
   async toList() {
     for (let tries = 1; ; tries++) {
       try {
         const all = []
-        for await (const part of this.session.flow(this.doing, this.fields, this.limits)) all.push(...part)
+        for await (const item of this) all.push(item)
         return all
       } catch (failure) {
         if (!(failure instanceof ConnectionLost && failure.unknown && this.session.repeats && tries < TRIES)) throw failure
@@ -821,7 +828,7 @@ class Collection extends Writer {
   }
   /** What was at this key, the latest first. @param {string} key @param {{limit?: number} & Limits} options @returns {Results<Past>} */
   history(key, { limit, ...limits } = {}) {
-    return new Results(this.session, "history", { collection: this.name, key, limit }, limits)
+    return new Results(this.session, "history", { collection: this.name, key, limit }, limits, (told) => dated(told, "at"))
   }
   /** As `Database.watch`. @param {Condition & {since?: number} & Limits} options */
   watch(options = {}) {
@@ -857,7 +864,7 @@ class Watch {
         const fields = { ...this.fields, since: this.sequence }
         for await (const part of this.database.flow("watch", fields, this.limits, true)) {
           lost = 0
-          for (const told of part) if (this.isNew(told)) yield told
+          for (const told of part) if (this.isNew(told)) yield dated(told, "at")
         }
       } catch (failure) {
         if (!(failure instanceof ConnectionLost && failure.unknown)) throw failure
@@ -1095,12 +1102,12 @@ class Database {
     return new Results(this, "export", { collection }, limits)
   }
   /** Keep what is there now; it costs the same for any size. @param {string} [name] @param {Limits} limits @returns {Promise<Snapshot>} */
-  snapshot(name, limits = {}) {
-    return this.ask("snapshot", { name }, limits)
+  async snapshot(name, limits = {}) {
+    return dated(await this.ask("snapshot", { name }, limits), "at")
   }
   /** @param {Limits} limits @returns {Promise<Snapshot[]>} */
-  snapshots(limits = {}) {
-    return this.ask("snapshots", {}, limits, true)
+  async snapshots(limits = {}) {
+    return (await this.ask("snapshots", {}, limits, true)).map((/** @type {any} */ told) => dated(told, "at"))
   }
   /** Whether it was there. @param {SnapshotLike} snapshot @param {Limits} limits @returns {Promise<boolean>} */
   dropSnapshot(snapshot, limits = {}) {
@@ -1180,8 +1187,9 @@ class Owner {
     this.database = database
   }
   /** @param {Limits} limits @returns {Promise<Version[]>} */
-  versions(limits = {}) {
-    return this.database.ask("versions", {}, limits, true)
+  async versions(limits = {}) {
+    const told = await this.database.ask("versions", {}, limits, true)
+    return told.map((/** @type {any} */ version) => dated(version, "made", "changed"))
   }
   /** Make a version from another one, as it is or as it was. @param {string} version @param {{source?: string, snapshot?: SnapshotLike} & Limits} options @returns {Promise<any>} */
   fork(version, { source, snapshot, ...limits } = {}) {
