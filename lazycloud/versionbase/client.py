@@ -782,18 +782,22 @@ class _Wire:
         await asyncio.gather(self._reader, return_exceptions=True)
 
 
-@asynccontextmanager
-async def _by(until: float | None) -> AsyncIterator[None]:
+class _by:  # noqa: N801  reads as a word: `async with _by(until)`
     """What is in it ends by then, the loop's time, or is TimedOut."""
-    try:
-        async with asyncio.timeout_at(until):
-            yield
-    except VersionbaseError:
-        raise
-    except TimeoutError as late:
-        raise TimedOut(
-            "The server did not answer in time; whether the request was done is not known."
-        ) from late
+
+    def __init__(self, until: float | None) -> None:
+        self._timeout = asyncio.timeout_at(until)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *raised: Any) -> None:
+        try:
+            await self._timeout.__aexit__(*raised)
+        except TimeoutError as late:
+            raise TimedOut(
+                "The server did not answer in time; whether the request was done is not known."
+            ) from late
 
 
 def _because(cause: BaseException | None) -> str:
@@ -1033,7 +1037,7 @@ class Find(Results[Any]):
         return found[0] if found else None
 
     async def explain(self) -> dict[str, Any]:
-        """How they are found: `scan` ("index", "key" or "collection"), `index`, `from`, `to`, `sorted`…"""
+        """How they are found: `scan` ("index", "key" or "collection"), `index`, `sorted`, `estimate`…"""
         told: dict[str, Any] = await self._session._ask("explain", self._fields, self._timeout, again=True)
         return told
 
