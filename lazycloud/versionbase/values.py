@@ -10,6 +10,7 @@ import base64
 import binascii
 import math
 import re
+import secrets
 import struct
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from decimal import Context, Decimal
 from typing import Any, Final
 
 import msgspec
+import ormsgpack
 
 from lazycloud.errors import BadInput
 from lazycloud.versionbase.problems import TooLarge
@@ -70,6 +72,26 @@ def decode(data: bytes | memoryview) -> Value:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError) as problem:
         raise BadInput(f"This is no MessagePack of values: {str(problem)[:200]}.") from None
+
+
+def received(data: bytes | memoryview) -> Value:
+    """Of what a stranger sent, in time that its length bounds. Raises BadInput for what is no MessagePack of values.
+
+    msgspec takes lists for names of members. Lists of numbers can be made that all have one hash: a frame of 17 MB of
+    them, and Python would compare them for hours. ormsgpack takes texts only; what is after a value it does not mind,
+    so something is put there that nobody can have foreseen.
+    """
+    try:
+        value, end = ormsgpack.unpackb(
+            b"".join((b"\x92", data, _END)),
+            ext_hook=_decode_extension,
+            option=ormsgpack.OPT_DATETIME_AS_TIMESTAMP_EXT,
+        )
+    except ValueError as problem:
+        raise BadInput(f"This is no MessagePack of values: {str(problem)[:200]}.") from None
+    if end != _ENDING:
+        raise BadInput("This is no MessagePack of values: something comes after it.")
+    return value
 
 
 class _Unfit(Exception):
@@ -203,7 +225,7 @@ def _bad(path: tuple[str | int, ...], what: str) -> BadInput:
     return BadInput(f"`{shown}` {what}." if path else f"The document {what}.")
 
 
-def _decode_extension(code: int, data: memoryview) -> Any:
+def _decode_extension(code: int, data: bytes | memoryview) -> Any:
     if code != DECIMAL:
         raise ValueError(f"extension {code} is not known")
     if len(data) > DIGITS + 20:  # a sign, a point, an exponent
@@ -223,6 +245,8 @@ def _decimal(text: str) -> Decimal:
 
 _DIGITS = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?", re.ASCII)
 _encoder = msgspec.msgpack.Encoder()
+_ENDING = secrets.token_bytes(16)
+_END = _encoder.encode(_ENDING)
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_decode_extension)
 
 

@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 from lazycloud.errors import BadInput
 from lazycloud.versionbase import values
 from lazycloud.versionbase.problems import TooLarge
-from lazycloud.versionbase.values import MISSING, at_path, check, decode, encode, from_json, ordered, to_json
+from lazycloud.versionbase.values import (
+    MISSING,
+    at_path,
+    check,
+    decode,
+    encode,
+    from_json,
+    ordered,
+    received,
+    to_json,
+)
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -55,6 +65,7 @@ def exactly(value: Any) -> Any:
 def test_values_come_back_as_they_were(value: Any) -> None:
     assert exactly(decode(encode(value))) == exactly(value)
     assert exactly(decode(memoryview(encode(value)))) == exactly(value)
+    assert exactly(received(encode(value))) == exactly(value)
 
 
 @given(VALUES)
@@ -74,7 +85,7 @@ def test_values_come_back_through_json(value: Any) -> None:
     ],
 )  # fmt: skip
 def test_what_is_at_the_limits_comes_back(value: Any) -> None:
-    assert exactly(decode(encode(value))) == exactly(value)
+    assert exactly(decode(encode(value))) == exactly(received(encode(value))) == exactly(value)
     assert exactly(from_json(msgspec.json.decode(msgspec.json.encode(to_json(value))))) == exactly(value)
 
 
@@ -157,12 +168,43 @@ def test_a_document_has_its_limits() -> None:
 @example(b"\xd7\xff" + b"\xff" * 8)
 @example(b"\xc0\xc0")
 def test_bytes_that_say_nothing_are_refused(data: bytes) -> None:
-    try:
-        value = decode(data)
-    except BadInput as problem:
-        assert "no MessagePack" in problem.sentence
-    else:
-        assert not isinstance(value, Decimal) or value.is_finite()
+    for read in (decode, received):
+        try:
+            value = read(data)
+        except BadInput as problem:
+            assert "no MessagePack" in problem.sentence
+        else:
+            assert not isinstance(value, Decimal) or value.is_finite()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x81\x01\xc0", b"\x81\x91\x01\xc0", b"\x91\x81\xc0\x01", b"\x81\xc4\x01a\xc0", b"\x81\xd4\x011\xc0",
+        b"\xc0\xc0", b"\xc0\x92", b"\xc0\xc4\x10" + b"x" * 16, b"\x91", b"\xdc\x00\x01", b"", b"\xc4\x20",
+    ],
+)  # fmt: skip
+def test_frames_are_one_value_whose_names_are_texts(data: bytes) -> None:
+    with pytest.raises(BadInput, match="no MessagePack"):
+        received(data)
+
+
+def test_names_of_one_hash_cannot_be_sent() -> None:
+    """Lists as names, made so that Python's hashes of the tuples are one: a hundred thousand would take minutes."""
+    one, two, three, word = 11400714785074694791, 14029467366897019727, 2870177450012600261, 1 << 64
+
+    def partner(number: int) -> int:
+        lane = (three + number * two) % word
+        turned = ((lane << 31) | (lane >> 33)) % word * one % word
+        return (12345 - turned) * pow(two, -1, word) % word
+
+    pairs = [(n, partner(n)) for n in range(1, 400_000) if partner(n) < 2**61 - 1]
+    assert hash(pairs[0]) == hash(pairs[1])
+    names = b"".join(b"\x92" + encode(n) + encode(m) + b"\xc0" for n, m in pairs)
+    began = time.perf_counter()
+    with pytest.raises(BadInput, match="no MessagePack"):
+        received(b"\xdf" + len(pairs).to_bytes(4) + names)
+    assert time.perf_counter() - began < 1
 
 
 @pytest.mark.parametrize(
@@ -277,9 +319,10 @@ def test_a_prefix_begins_those_that_begin_so(prefix: str, rest: str, other: str)
 
 
 def test_kinds_are_told_by_their_first_byte() -> None:
-    examples = (None, False, True, 1, datetime(2026, 1, 1, tzinfo=UTC), "a", b"a", [], {})
+    examples = (None, True, 1, datetime(2026, 1, 1, tzinfo=UTC), "a", b"a", [], {})
     firsts = [ordered(value)[0] for value in examples]
     assert firsts == sorted(set(firsts))
+    assert ordered(False)[0] == ordered(True)[0]
     assert ordered(1)[0] == ordered(-1.5)[0] == ordered(Decimal("1e-300"))[0]
 
 
