@@ -17,6 +17,7 @@ import jsonschema_rs
 import msgspec
 
 from lazycloud.errors import BadInput
+from lazycloud.versionbase import schema_cost
 from lazycloud.versionbase.problems import Invalid
 from lazycloud.versionbase.values import Value
 
@@ -24,6 +25,9 @@ LONGEST = 64 << 10  # bytes of a schema
 PATTERN = 1 << 20  # bytes of a compiled one
 TOLD = 3  # problems of one document
 SHOWN = 200  # characters of each
+TELLING = (
+    4 << 20
+)  # bytes of schema times bytes of document: beyond, one problem is told. All are made to tell some
 
 
 class Schema:
@@ -31,18 +35,22 @@ class Schema:
 
     def __init__(self, schema: dict[str, Any]) -> None:
         try:
-            if len(msgspec.json.encode(schema)) > LONGEST:
+            written = msgspec.json.encode(schema)
+            self._length = len(written)
+            if self._length > LONGEST:
                 raise BadInput(f"A schema has {LONGEST:,} bytes of JSON at most.")
+            schema = msgspec.json.decode(written)  # as it will be read again
             self._validator = jsonschema_rs.Draft202012Validator(
                 schema,
                 validate_formats=True,
                 offline=True,
                 pattern_options=jsonschema_rs.RegexOptions(size_limit=PATTERN),
             )
+            schema_cost.check(schema)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as problem:
             said = str(getattr(problem, "message", problem)).partition("\n")[0]
             raise BadInput(f"This is no JSON Schema: {said[:SHOWN]}{_place(problem)}.") from None
-        except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as problem:
+        except (ValueError, TypeError, AttributeError, RecursionError, msgspec.MsgspecError) as problem:
             raise BadInput(f"This is no JSON Schema: {str(problem)[:SHOWN]}.") from None
 
     def check(self, document: Value) -> None:
@@ -50,11 +58,18 @@ class Schema:
         seen = _seen(document)
         if self._validator.is_valid(seen):
             return
-        wrong = [
-            f"{problem.message[:SHOWN]}{_place(problem)}"
-            for problem in islice(self._validator.iter_errors(seen), TOLD)
-        ]
+        wrong = [f"{problem.message[:SHOWN]}{_place(problem)}" for problem in self._problems(seen)]
         raise Invalid(f"The schema refuses it: {'; '.join(wrong)}.")
+
+    def _problems(self, seen: Any) -> list[jsonschema_rs.ValidationError]:
+        """The first few, or the first."""
+        if self._length * len(msgspec.json.encode(seen)) <= TELLING:
+            return list(islice(self._validator.iter_errors(seen), TOLD))
+        try:
+            self._validator.validate(seen)
+        except jsonschema_rs.ValidationError as problem:
+            return [problem]
+        return []
 
 
 def _place(problem: Any) -> str:
@@ -63,17 +78,24 @@ def _place(problem: Any) -> str:
     return f" (at `{shown[:SHOWN]}`)" if path else ""
 
 
+_AS_IT_IS = frozenset((str, int, float, bool, type(None)))
+
+
 def _seen(value: Value) -> Any:
     """As a schema sees it; the same object where it is so already."""
-    if isinstance(value, dict):
-        seen = {name: _seen(inner) for name, inner in value.items()}
-        return seen if any(seen[name] is not inner for name, inner in value.items()) else value
-    if isinstance(value, list):
-        return [_seen(inner) for inner in value]
-    if isinstance(value, datetime):
+    kind = type(value)
+    if kind is dict:
+        if _AS_IT_IS.issuperset(map(type, value.values())):
+            return value
+        return {name: inner if type(inner) in _AS_IT_IS else _seen(inner) for name, inner in value.items()}
+    if kind is list:
+        if _AS_IT_IS.issuperset(map(type, value)):
+            return value
+        return [inner if type(inner) in _AS_IT_IS else _seen(inner) for inner in value]
+    if kind is datetime:
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, bytes):
+    if kind is bytes:
         return base64.b64encode(value).decode()
-    if isinstance(value, Decimal):
+    if kind is Decimal:
         return int(value) if value == value.to_integral_value() else value
     return value

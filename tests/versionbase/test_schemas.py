@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -67,7 +69,13 @@ def test_many_problems_are_told_in_part() -> None:
         {"pattern": "(?=a)b"},
         {"pattern": "(a{1000}){1000}"},
         {"description": "x" * 70_000},
-        {"enum": [{1, 2}]},
+        {"enum": [object()]},
+        {"maximum": Decimal("1.5")},
+        {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+        {"$ref": "#/properties", "properties": {"allOf": {"type": "object"}}},
+        {"$ref": "#/$defs/a/enum/0", "$defs": {"a": {"enum": [3]}}},
+        {"properties": {"a": {"$id": "https://example.com/a"}}},
+        {"\ud800": 1},
         [],
     ],
 )
@@ -87,3 +95,88 @@ def test_a_schema_that_is_too_deep_is_refused() -> None:
 def test_patterns_take_linear_time() -> None:
     with pytest.raises(Invalid):
         Schema({"properties": {"a": {"pattern": "^(a+)+$"}}}).check({"a": "a" * 100_000 + "!"})
+
+
+TREE = {
+    "$id": "https://example.com/tree",
+    "$defs": {"value": {"$anchor": "value", "anyOf": [{"type": "integer"}, {"type": "string"}]}},
+    "additionalProperties": False,
+    "properties": {
+        "value": {"$ref": "#value"},
+        "left": {"$ref": "#"},
+        "right": {"$ref": "#"},
+        "others": {"type": "array", "items": {"$ref": "#"}},
+    },
+}
+
+
+def test_schemas_of_trees_refer_to_themselves() -> None:
+    document: dict[str, Any] = {"value": "x"}
+    for _ in range(40):
+        document = {"value": 1, "left": document, "right": {"value": "y"}, "others": [{}, {"value": 2}]}
+    Schema(TREE).check(document)
+    document["others"][1]["value"] = None
+    with pytest.raises(Invalid, match=r"others\[1\]\.value"):
+        Schema(TREE).check(document)
+
+
+def test_a_schema_has_as_many_kinds_as_a_collection_needs() -> None:
+    kinds = {
+        f"kind{n}": {
+            "required": ["kind", "at"],
+            "properties": {"kind": {"const": n}, "at": {"$ref": "#/$defs/at"}},
+        }
+        for n in range(150)
+    }
+    schema = {
+        "oneOf": [{"$ref": f"#/$defs/{kind}"} for kind in kinds],
+        "$defs": kinds | {"at": {"type": "integer"}},
+    }
+    Schema(schema).check({"kind": 77, "at": 1})
+
+
+def chained(one: Callable[[dict[str, Any]], dict[str, Any]], links: int) -> dict[str, Any]:
+    """A schema whose each definition is of the next one."""
+    chain = {f"d{n}": one({"$ref": f"#/$defs/d{n + 1}"}) for n in range(links)}
+    return {"$ref": "#/$defs/d0", "$defs": chain | {f"d{links}": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        chained(lambda then: {"allOf": [then, then]}, 40),
+        chained(lambda then: {"if": then, "then": then}, 40),
+        chained(lambda then: {"dependentSchemas": {"a": then, "b": then}}, 40),
+        chained(lambda then: {"unevaluatedProperties": False, "allOf": [then]}, 40),
+        chained(lambda then: {"properties": {"a": {"oneOf": [then, then]}}}, 40),
+        chained(lambda then: {"properties": {"a": then}, "patternProperties": {"a": then}}, 40),
+        chained(lambda then: {"prefixItems": [True, then], "contains": then}, 40),
+        chained(lambda then: {"items": then, "contains": then}, 40),
+        {"properties": {"a": {"$ref": "#"}}, "patternProperties": {"^a": {"$ref": "#"}}},
+        {"additionalProperties": {"anyOf": [{"$ref": "#"}, {"required": ["a"], "$ref": "#"}]}},
+        {"$dynamicAnchor": "a", "items": {"allOf": [{"$dynamicRef": "#a"}, {"$ref": "#a"}]}},
+        {"$ref": "#"},
+        {"not": {"$ref": "#"}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}}},
+    ],
+)
+def test_schemas_that_look_at_one_value_again_and_again_are_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=r"look at one value|itself, for one"):
+        Schema(schema)
+
+
+def test_a_schema_is_looked_through_at_once() -> None:
+    wide = {"properties": {f"p{n}": {"type": "null"} for n in range(1000)}}
+    many = {"allOf": [wide] + [{"patternProperties": {f"a{n}": True}} for n in range(800)]}
+    began = time.perf_counter()
+    with pytest.raises(BadInput, match="look at one value"):
+        Schema(many)
+    assert time.perf_counter() - began < 3
+
+
+def test_many_problems_with_long_words_are_told_at_once() -> None:
+    schema = Schema({"properties": {"a": {"items": {"enum": list(range(10_000))}}}})
+    began = time.perf_counter()
+    with pytest.raises(Invalid, match=r"\(at `a\[0\]`\)"):
+        schema.check({"a": [1.5] * 3000})
+    assert time.perf_counter() - began < 2
