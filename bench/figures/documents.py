@@ -1,0 +1,194 @@
+"""What it takes to read and write documents, and how much is written for them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from figures import Column, Figure, Verdict, compare
+from run import Row, Sample
+from stores import (
+    AUTHORS,
+    BATCH,
+    CHANCE,
+    KINDS,
+    POSTGRES,
+    SCORES,
+    SQLITE,
+    Jsonbs,
+    Ours,
+    Sqlite,
+    Store,
+    entries,
+)
+from trials import OURS, Take, Trials
+
+GETS, INSERTS, FOUND = 2000, 100, 200  # of one sample
+GET, INSERT, MANY, SCAN, FIND = (
+    "get",
+    "insert",
+    f"insert {BATCH:,} at once",
+    "filtered scan",
+    "find by an index",
+)
+BOUNDS = {GET: 1.0, INSERT: 2.0, MANY: 3.0, SCAN: 5.0, FIND: 2.0}  # times SQLite's
+
+
+@dataclass
+class Documents(Trials):
+    """With `documents` in one collection; `sizes` of what is forked; `url` of a Postgres, if there is one."""
+
+    documents: int = 1_000_000
+    sizes: Sequence[int] = field(default_factory=list)
+    url: str = ""
+    folder: Path | None = None
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(
+            prefix="bench-", dir=self.folder, ignore_cleanup_errors=True
+        ) as name:
+            yield Path(name)
+
+
+def documents(trials: Documents) -> list[Row]:
+    """Seconds for each: document that is got or inserted, document looked at, document found."""
+    rows: list[Row] = []
+    with _filled(trials) as stores:
+        cases: dict[str, Callable[[Store], Sample]] = {
+            GET: lambda store: _gets(store, trials.documents),
+            INSERT: lambda store: _inserts(store, 1, INSERTS),
+            MANY: lambda store: _inserts(store, BATCH, 5),
+            SCAN: lambda store: _scan(store, trials.documents),
+            FIND: _finds,
+        }
+        for case, take in cases.items():
+            if trials.only in case:
+                rows += trials.interleaved(case, _each(stores, take))
+    compare(rows, "seconds", SQLITE, *([POSTGRES] if trials.url else []))
+    return rows
+
+
+def commits(trials: Documents) -> list[Row]:
+    """Bytes written to the log for a commit of one document."""
+    with _filled(trials) as stores:
+        rows = trials.interleaved("one document", _each(stores, _written))
+    compare(rows, "bytes", SQLITE, *([POSTGRES] if trials.url else []))
+    return rows
+
+
+@contextlib.contextmanager
+def _filled(trials: Documents) -> Iterator[Mapping[str, Store]]:
+    with trials.place() as folder, contextlib.ExitStack() as stack:
+        stores: dict[str, Store] = {}
+        stores[OURS] = stack.enter_context(contextlib.closing(Ours(folder / "versionbase.db")))
+        stores[SQLITE] = stack.enter_context(contextlib.closing(Sqlite(folder / "tables.db")))
+        if trials.url:
+            stores[POSTGRES] = stack.enter_context(contextlib.closing(Jsonbs(trials.url)))
+        for first in range(0, trials.documents, 5 * BATCH):
+            trials.say(f"{first:,} documents are there")
+            some = entries(first, min(5 * BATCH, trials.documents - first))
+            for store in stores.values():
+                store.insert(some)
+        for name, store in stores.items():
+            trials.say(f"index of {name}")
+            store.index()
+        yield stores
+
+
+def _each(stores: Mapping[str, Store], take: Callable[[Store], Sample]) -> Mapping[str, Take]:
+    return {name: lambda store=store: take(store) for name, store in stores.items()}
+
+
+def _timed(work: Callable[[], object], count: int) -> Sample:
+    began = time.perf_counter()
+    work()
+    return Sample({"seconds": (time.perf_counter() - began) / count})
+
+
+def _gets(store: Store, there: int) -> Sample:
+    keys = [f"{CHANCE.randrange(there):012}" for _ in range(GETS)]
+    return _timed(lambda: [store.get(key) for key in keys], GETS)
+
+
+def _inserts(store: Store, at_once: int, times: int) -> Sample:
+    groups = [_new(at_once) for _ in range(times)]
+    return _timed(lambda: [store.insert(group) for group in groups], at_once * times)
+
+
+def _new(count: int) -> list[tuple[str, dict[str, object]]]:
+    """Documents with keys that are random, and not there."""
+    return [
+        (f"{CHANCE.randrange(10**12):012} new", document)
+        for _, document in entries(CHANCE.randrange(10**9), count)
+    ]
+
+
+def _scan(store: Store, there: int) -> Sample:
+    kind = f"kind {CHANCE.randrange(KINDS)}"
+    return _timed(lambda: store.scan(kind, SCORES - 10), there)
+
+
+def _finds(store: Store) -> Sample:
+    authors = [f"author {CHANCE.randrange(AUTHORS)}" for _ in range(FOUND)]
+    found = 0
+
+    def work() -> None:
+        nonlocal found
+        found = sum(len(store.by(author)) for author in authors)
+
+    took = _timed(work, 1)
+    return Sample({"seconds": took.values["seconds"] / max(found, 1)})
+
+
+def _written(store: Store) -> Sample:
+    groups = [_new(1) for _ in range(INSERTS)]
+    logged, written = store.logged(), store.written()
+    began = time.perf_counter()
+    for group in groups:
+        store.insert(group)
+        store.logged()
+    values = {"seconds": time.perf_counter() - began, "bytes": (store.logged() - logged) / INSERTS}
+    if store.written():
+        values["written"] = (store.written() - written) / INSERTS
+    return Sample(values)
+
+
+def _judged(rows: Sequence[Row]) -> list[Verdict]:
+    return [
+        Verdict(f"{row.case}: × {SQLITE}", row.values[f"x {SQLITE}"], BOUNDS[row.case])
+        for row in rows
+        if row.peer == OURS
+    ]
+
+
+_RATIOS = (Column(f"x {SQLITE}", f"× {SQLITE}", "{:.2f}"), Column(f"x {POSTGRES}", f"× {POSTGRES}", "{:.2f}"))
+
+FIGURES = (
+    Figure(
+        "documents",
+        "To read and write documents",
+        f"in comparison with {SQLITE}",
+        (Column("seconds", "µs a document", "{:,.1f}", 1e6), *_RATIOS),
+        documents,
+        _judged,
+    ),
+    Figure(
+        "commits",
+        "What a commit of one document writes",
+        "at most 16 KB to the log, with one index",
+        (
+            Column("bytes", "KB to the log", "{:,.1f}", 1e-3),
+            *_RATIOS,
+            Column("written", "KB with what is written back", "{:,.1f}", 1e-3),
+        ),
+        commits,
+        lambda rows: [
+            Verdict(f"{row.case}: KB", row.values["bytes"] / 1000, 16) for row in rows if row.peer == OURS
+        ],
+    ),
+)

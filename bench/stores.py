@@ -1,0 +1,248 @@
+"""The same documents in a versionbase, and in tables of SQLite and Postgres, by what an app would use for them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.types.json import Jsonb
+
+from lazycloud.data import wal
+from lazycloud.versionbase import upkeep
+from lazycloud.versionbase.engine import Engine
+from lazycloud.versionbase.queries import Query
+from lazycloud.versionbase.storage import Storage
+
+SQLITE, POSTGRES = "SQLite, JSON", "Postgres, jsonb"
+MAIN, POSTS = "production", "posts"
+AUTHORS, KINDS, SCORES = 10_000, 10, 10_000
+BATCH = 1000
+CHANCE = random.Random()  # noqa: S311 - nothing is secret here
+
+Document = dict[str, Any]
+Entry = tuple[str, Document]
+
+
+def entries(first: int, count: int) -> list[Entry]:
+    """Documents of some 300 bytes, the same ones each time."""
+    return [(f"{number:012}", document(number)) for number in range(first, first + count)]
+
+
+def document(number: int) -> Document:
+    chance = random.Random(number)  # noqa: S311
+    return {
+        "title": f"The title of post {number}",
+        "author": f"author {chance.randrange(AUTHORS)}",
+        "kind": f"kind {chance.randrange(KINDS)}",
+        "score": chance.randrange(SCORES),
+        "at": f"2026-{chance.randrange(12) + 1:02}-01T12:00:00Z",
+        "tags": [f"tag{chance.randrange(100)}" for _ in range(3)],
+        "text": chance.randbytes(75).hex(),
+    }
+
+
+class Store(Protocol):
+    """Keys and documents. What is inserted is on the disk when that returns."""
+
+    def get(self, key: str) -> Document: ...
+
+    def insert(self, entries: Sequence[Entry]) -> None: ...
+
+    def index(self) -> None:
+        """By author."""
+
+    def scan(self, kind: str, score: int) -> list[Document]:
+        """Of one kind, with a higher score."""
+
+    def by(self, author: str) -> list[Document]: ...
+
+    def logged(self) -> int:
+        """Bytes of its log so far."""
+
+    def written(self) -> int:
+        """Bytes so far, in the log and where it is written back to; 0 if that is not known."""
+
+
+class Log:
+    """Counts what is appended to the WAL of an SQLite database, which begins again now and then."""
+
+    def __init__(self, place: Path) -> None:
+        self._index = os.open(f"{place}-shm", os.O_RDONLY)
+        self._last = self._frames = 0
+
+    def close(self) -> None:
+        os.close(self._index)
+
+    def size(self) -> int:
+        """Asked after each commit."""
+        now = wal.state(self._index).mark.frame
+        self._frames += now - self._last if now >= self._last else now
+        self._last = now
+        return self._frames * (wal.FRAME + 4096)
+
+
+class Ours:
+    def __init__(self, place: Path) -> None:
+        self.engine = Engine(Storage(f"sqlite:///{place}"))
+        self.engine.open()
+        self.engine.storage.begin(MAIN)
+        self._log = Log(place)
+
+    def close(self) -> None:
+        self._log.close()
+        self.engine.close()
+
+    def get(self, key: str) -> Document:
+        with self._reading() as transaction:
+            (found,) = transaction.get(POSTS, [key])
+        assert found
+        return found
+
+    def insert(self, entries: Sequence[Entry]) -> None:
+        keys, documents = [key for key, _ in entries], [document for _, document in entries]
+        self.engine.perform(MAIN, lambda transaction: transaction.insert(POSTS, documents, keys)).result()
+
+    def index(self) -> None:
+        for step in upkeep.create_index(self.engine, MAIN, POSTS, "author"):
+            if hasattr(step, "result"):
+                step.result()
+
+    def scan(self, kind: str, score: int) -> list[Document]:
+        return self._found("doc.kind == kind && doc.score > score", kind=kind, score=score)
+
+    def by(self, author: str) -> list[Document]:
+        return self._found("doc.author == author", author=author)
+
+    def logged(self) -> int:
+        return self._log.size()
+
+    def written(self) -> int:
+        return _handed_over()
+
+    def _found(self, wanted: str, **params: Any) -> list[Document]:
+        with self._reading() as transaction:
+            return [found[1] for found in transaction.find(POSTS, Query(wanted, params)) if found]
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Any]:
+        transaction = self.engine.transaction(MAIN, write=False)
+        try:
+            yield transaction
+        finally:
+            self.engine.close_transaction(transaction)
+
+
+class Sqlite:
+    """As durable as a versionbase: a commit is on the disk. By SQLAlchemy's Core."""
+
+    def __init__(self, place: Path) -> None:
+        self._engine = sa.create_engine(f"sqlite:///{place}")
+        self._connection = self._engine.connect()
+        for setting in ("journal_mode=WAL", "synchronous=FULL"):
+            self._connection.exec_driver_sql(f"PRAGMA {setting}")
+        self._posts = sa.Table(
+            POSTS, sa.MetaData(), sa.Column("key", sa.String, primary_key=True), sa.Column("doc", sa.JSON)
+        )
+        self._posts.create(self._connection)
+        self._connection.commit()
+        self._log = Log(place)
+
+    def close(self) -> None:
+        self._log.close()
+        self._connection.close()
+        self._engine.dispose()
+
+    def get(self, key: str) -> Document:
+        (found,) = self._found(self._posts.c.key == key)
+        return found
+
+    def insert(self, entries: Sequence[Entry]) -> None:
+        rows = [{"key": key, "doc": document} for key, document in entries]
+        self._connection.execute(sa.insert(self._posts), rows)
+        self._connection.commit()
+
+    def index(self) -> None:
+        self._connection.execute(sa.schema.CreateIndex(sa.Index("by_author", self._member("author"))))
+        self._connection.exec_driver_sql("ANALYZE")
+        self._connection.commit()
+
+    def scan(self, kind: str, score: int) -> list[Document]:
+        return self._found(self._member("kind") == kind, self._member("score") > score)
+
+    def by(self, author: str) -> list[Document]:
+        return self._found(self._member("author") == author)
+
+    def logged(self) -> int:
+        return self._log.size()
+
+    def written(self) -> int:
+        return _handed_over()
+
+    def _member(self, name: str) -> sa.ColumnElement[Any]:
+        return sa.func.json_extract(self._posts.c.doc, sa.literal_column(f"'$.{name}'"))
+
+    def _found(self, *where: sa.ColumnElement[bool]) -> list[Document]:
+        found = list(self._connection.execute(sa.select(self._posts.c.doc).where(*where)).scalars())
+        self._connection.commit()
+        return found
+
+
+class Jsonbs:
+    """On a server of its own, by psycopg: each request is a round trip on this machine."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+        self._name = f"bench_{secrets.token_hex(4)}"
+        self._insert = f"INSERT INTO {self._name} VALUES (%s, %s)".encode()  # noqa: S608
+        self._do(f"CREATE TABLE {self._name} (key text PRIMARY KEY, doc jsonb)")
+
+    def close(self) -> None:
+        self._do(f"DROP TABLE {self._name}")
+        self._connection.close()
+
+    def get(self, key: str) -> Document:
+        (found,) = self._found("key = %s", key)
+        return found
+
+    def insert(self, entries: Sequence[Entry]) -> None:
+        rows = [(key, Jsonb(document)) for key, document in entries]
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            cursor.executemany(self._insert, rows)
+
+    def index(self) -> None:
+        self._do(f"CREATE INDEX ON {self._name} ((doc->>'author'))")
+        self._do(f"VACUUM ANALYZE {self._name}")
+
+    def scan(self, kind: str, score: int) -> list[Document]:
+        return self._found("doc->>'kind' = %s AND (doc->>'score')::int > %s", kind, score)
+
+    def by(self, author: str) -> list[Document]:
+        return self._found("doc->>'author' = %s", author)
+
+    def logged(self) -> int:
+        row = self._connection.execute("SELECT pg_current_wal_lsn() - '0/0'").fetchone()
+        assert row
+        return int(row[0])
+
+    def written(self) -> int:
+        return 0
+
+    def _found(self, where: str, *values: Any) -> list[Document]:
+        query = f"SELECT doc FROM {self._name} WHERE {where}".encode()  # noqa: S608
+        return [doc for (doc,) in self._connection.execute(query, values).fetchall()]
+
+    def _do(self, what: str) -> None:
+        self._connection.execute(what.encode())
+
+
+def _handed_over() -> int:
+    """By this process to the kernel, to be written."""
+    said = Path("/proc/self/io").read_text()
+    return int(said.partition("wchar:")[2].split()[0])
