@@ -29,6 +29,7 @@ from lazycloud.errors import BadInput, Conflict, DiskFull, LazycloudError
 from lazycloud.versionbase.tables import FORMAT, metadata, store
 
 PATIENCE = 20.0  # seconds in which a Postgres that went away is tried again
+OPENING = 3.0  # seconds in which the lock is tried for: Postgres may not know yet that its holder was killed
 PAUSE = 0.1  # seconds between two tries
 LOCK = 0x6C617A79  # "lazy": of the advisory lock; its second number is the schema's
 
@@ -63,7 +64,7 @@ class Database:
         try:
             if self.is_sqlite:
                 self._lock = _lock_file(Path(f"{self.url.database}.lock"))
-            self._writer = self._connect()
+            self._writer = self._patiently(self._connect, OPENING)
             self._prepare()
         except (SQLAlchemyError, OSError) as error:
             self.close()
@@ -125,7 +126,7 @@ class Database:
                     work(writer)
                 return
             except SQLAlchemyError as error:
-                if self._is_done(is_done):
+                if self._is_done(is_done, error):
                     return
                 if is_last or not _is_lost(error):
                     raise self._told(error) from error
@@ -137,32 +138,30 @@ class Database:
         """
         if self._writer is not None and not self._writer.closed and not self._writer.invalidated:
             return True
-        self._writing()
+        try:
+            self._writing()
+        except SQLAlchemyError as error:
+            raise self._told(error) from error
         return False
 
-    def _is_done(self, is_done: Callable[[Connection], bool]) -> bool:
-        writer = self._writing()
+    def _is_done(self, is_done: Callable[[Connection], bool], error: Exception) -> bool:
+        """Whether a change took place that ended with an error. Raises LazycloudError if nobody can say."""
         try:
+            writer = self._writing()
             with writer.begin():
                 return is_done(writer)
-        except SQLAlchemyError as error:
+        except Conflict as problem:
+            raise Conflict(f"{problem.sentence} {_UNKNOWN}", problem.advice) from error
+        except SQLAlchemyError as problem:
             self._forget_writer()
-            raise self._told(error, "Whether the last change took place is not known yet.") from error
+            raise self._told(error, _UNKNOWN) from problem
 
     def _writing(self) -> Connection:
         """The writing connection; another one if that was lost, as soon as it has the lock."""
         if self._writer is not None and (self._writer.closed or self._writer.invalidated):
             self._forget_writer()
-        until = time.monotonic() + PATIENCE
-        while self._writer is None:
-            try:
-                writer = self._connect()
-            except (SQLAlchemyError, Conflict) as error:
-                # An old connection of ours may have the lock yet, until Postgres notices that it is gone.
-                if time.monotonic() > until:
-                    raise self._told(error) if isinstance(error, SQLAlchemyError) else error from error
-                time.sleep(PAUSE)
-                continue
+        if self._writer is None:
+            writer = self._patiently(self._connect, PATIENCE)
             with writer.begin():
                 opened = writer.execute(select(store.c.opened)).scalar()
             if opened != self._token:
@@ -170,6 +169,17 @@ class Database:
                 raise Conflict(f"Another has opened {self} since its connection was lost.", "Start again.")
             self._writer = writer
         return self._writer
+
+    def _patiently(self, connect: Callable[[], Connection], patience: float) -> Connection:
+        """Raises SQLAlchemyError, Conflict (an old connection of ours may have the lock yet) when that is over."""
+        until = time.monotonic() + (0 if self.is_sqlite else patience)
+        while True:
+            try:
+                return connect()
+            except (SQLAlchemyError, Conflict):
+                if time.monotonic() > until:
+                    raise
+                time.sleep(PAUSE)
 
     def _forget_writer(self) -> None:
         writer, self._writer = self._writer, None
@@ -303,6 +313,8 @@ def _is_full(cause: BaseException) -> bool:
     )
     return is_full or (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
 
+
+_UNKNOWN = "Whether the last change took place is not known."
 
 _HOLDER = """
 SELECT activity.application_name, activity.pid FROM pg_locks
