@@ -5,6 +5,8 @@ LISTEN ?= localhost:8000
 DEMO := .demo
 MINUTES ?= 10
 AT_ONCE ?= 3
+STEPS ?= 20000
+KILLS ?= 100
 BIN := .venv/bin
 UV := $(shell command -v uv)
 
@@ -17,7 +19,7 @@ MAKE_VENV = $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --up
 INSTALL = $(BIN)/python -m pip install --quiet
 endif
 
-.PHONY: demo test fuzz chaos stress-data check lint types states bench-router bench-deploy bench-data clean
+.PHONY: demo test fuzz chaos stress-data stress-versionbase check lint types states bench-router bench-deploy bench-data clean
 
 demo: .venv/.installed
 	@test -e "$(DEMO)/guestbook" || echo "Making a guestbook in $(DEMO)/guestbook"
@@ -40,6 +42,11 @@ chaos: .venv/.installed-test
 # Moments of databases that are written, while their writers, the holder and control are killed; images are compared.
 stress-data: .venv/.installed-test
 	$(BIN)/python -m tests.data.stress --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# STEPS of the store of versionbase against its model, on SQLite and on Postgres, others every time; and KILLS of who writes.
+stress-versionbase: .venv/.installed-test
+	LAZYCLOUD_VERSIONBASE_STEPS=$(STEPS) LAZYCLOUD_VERSIONBASE_KILLS=$(KILLS) \
+		$(BIN)/python -m pytest -vv --timeout 0 tests/versionbase/test_machine.py tests/versionbase/test_killed.py
 
 check: lint types test
 

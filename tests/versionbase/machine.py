@@ -191,8 +191,9 @@ class Machine(RuleBasedStateMachine):
             if has_moved and not holds and self.is_moved(branch, name, is_stale):
                 expected.append(Conflict)
                 continue
-            content = changed(branch.content, changes, cuts)
-            if content != branch.content:
+            kept = without(branch.content, cuts)
+            content = {key: value for key, value in {**kept, **changes}.items() if value is not None}
+            if branch.content != kept or kept != content:  # what is cut is changed, even if put back
                 branch.move(content)
             expected.append(Branch)
         if outcome == "refused" and any(
@@ -332,13 +333,12 @@ def is_within(key: bytes, begin: bytes, end: bytes | None) -> bool:
     return begin <= key and (end is None or key < end)
 
 
-def changed(content: Content, changes: dict[bytes, bytes | None], cuts: list[Any]) -> Content:
-    kept = {
+def without(content: Content, cuts: list[Any]) -> Content:
+    return {
         key: value
         for key, value in content.items()
         if not any(is_within(key, begin, end) for begin, end in cuts)
     }
-    return {key: value for key, value in {**kept, **changes}.items() if value is not None}
 
 
 @contextmanager
