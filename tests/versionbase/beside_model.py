@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from lazycloud.errors import LazycloudError
+from lazycloud.errors import DiskFull, LazycloudError
 from lazycloud.versionbase import catalogue, past, queries, upkeep
 from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.problems import kind as kind_of
@@ -116,6 +117,10 @@ def outcome(request: Request, work: Callable[[], Any]) -> Any:
         return f"refused: {refused.kind}"
     except LazycloudError as problem:
         return f"refused: {kind_of(problem)}"
+
+
+def full(*_: object) -> None:
+    raise DiskFull("The disk is full.")
 
 
 def bound(request: Request, told_: Any) -> Any:
@@ -245,13 +250,13 @@ DOCUMENTS = st.fixed_dictionaries(
         "$odd.name": st.just(1),
     },
 )
-COLLECTIONS = st.sampled_from(["one", "one", "two"])
+COLLECTIONS = st.sampled_from(["one", "one", "one", "two"])
 PARAMS = st.fixed_dictionaries(
     {"v": FEW, "w": FEW, "p": st.one_of(KEYS, TEXTS), "vs": st.lists(FEW, max_size=4)}
 )
 QUERIES = st.builds(
     model.Query,
-    st.sampled_from([*FILTERS]),
+    st.sampled_from(["", "", "key >= p", "key >= p", "doc.a >= v", *FILTERS]),
     PARAMS,
     st.sampled_from([*ORDERS]),
     st.sampled_from([None, None, 0, 1, 3]),
@@ -292,12 +297,14 @@ SEVERE = st.one_of(
     st.builds(Request, st.just("drop_collection"), st.just("two")),
     _requests("drop_index", {"index": st.sampled_from(["a", "b", "t_x"])}),
 )
-_INDEXES = _requests("create_index", {"path": st.sampled_from(["a", "b", "t.x"]), "unique": st.just(False)})
+_PLAIN = _requests("create_index", {"path": st.sampled_from(["a", "b", "t.x"]), "unique": st.just(False)})
+_UNIQUE = _requests("create_index", {"path": st.sampled_from(["a", "t.x"]), "unique": st.just(True)})
+INDEXES = st.one_of(_PLAIN, _UNIQUE)
 RARE = st.one_of(
     SEVERE,
-    _INDEXES,
-    _INDEXES,
-    _requests("create_index", {"path": st.sampled_from(["a", "t.x"]), "unique": st.just(True)}),
+    INDEXES,
+    INDEXES,
+    INDEXES,
     _requests("set_schema", {"schema": st.sampled_from([None, SCHEMA])}),
 )
 THERE = st.runner().flatmap(lambda machine: st.sampled_from([*machine.versions]))
@@ -325,12 +332,14 @@ class Machine(RuleBasedStateMachine):
             self.engine.close()
             self.where.remove()
 
-    @initialize(request=INSERTS)
-    def begin(self, request: Request) -> None:
+    @initialize(requests=st.lists(INSERTS, min_size=1, max_size=2), indexes=st.lists(INDEXES, max_size=2))
+    def begin(self, requests: list[Request], indexes: list[Request]) -> None:
         self.engine.open()
         self.change(lambda storage: storage.begin("production"))
         self.versions["production"] = Version([(0, State())])
-        self.request("production", request)
+        for request in indexes:
+            self.change_a_collection("production", request)
+        self.write("production", requests)
 
     # Single requests
 
@@ -343,6 +352,41 @@ class Machine(RuleBasedStateMachine):
     def look(self, version: str, requests: list[Request]) -> None:
         for request in requests:
             self.request(version, request)
+
+    @rule(version=THERE, collection=COLLECTIONS, data=st.data(), orders=st.permutations([*ORDERS]))
+    def look_through(self, version: str, collection: str, data: st.DataObject, orders: list[str]) -> None:
+        """By every filter, for values that are there."""
+        documents = self.versions[version].now.collection(collection).documents.values()
+        values = [value for each in documents for value in (each.get("a"), model.at_path(each, "t.x"))]
+        there = st.sampled_from([one for one in values if model.kind(one) <= 6] or [1])
+        params = data.draw(PARAMS) | {"v": data.draw(there), "w": data.draw(there)}
+        params = {name: value for name, value in params.items() if value is not model.MISSING}
+        transaction = self.engine.transaction(version, write=False)
+        try:
+            for filter_, order in zip(FILTERS, itertools.cycle(orders)):
+                request = Request(
+                    "find", collection, {"query": model.Query(filter_, {"v": 1, "w": 1, **params}, order)}
+                )
+                wanted = told(request, model.perform(self.versions[version].now, request))
+                assert told(request, ask(transaction, request)) == wanted, request
+        finally:
+            self.engine.close_transaction(transaction)
+
+    @rule(version=THERE, request=WRITES)
+    def write_to_a_full_disk(self, version: str, request: Request) -> None:
+        """Nothing is changed then, nowhere."""
+        of, after = self.versions[version], self.versions[version].now.copy()
+        wanted = outcome(request, lambda: model.perform(after, request))
+        database = self.engine.storage.database
+        before = database.change
+        database.change = full  # type: ignore[method-assign]
+        try:
+            got = outcome(request, lambda: self.performed(version, request)[0])
+        finally:
+            database.change = before  # type: ignore[method-assign]
+        changes = exactly(after_as_data(after)) != exactly(after_as_data(of.now))
+        assert got == ("refused: full" if changes else wanted)
+        self.compare(version, "", of.now, of.sequence)
 
     @rule(version=THERE, request=RARE)
     def change_a_collection(self, version: str, request: Request) -> None:
@@ -364,13 +408,14 @@ class Machine(RuleBasedStateMachine):
 
         def work() -> Any:
             nonlocal sequence
-            result, sequence = self.engine.perform(
-                version, lambda transaction: ask(transaction, request)
-            ).result(PATIENCE)
+            result, sequence = self.performed(version, request)
             return result
 
         assert outcome(request, work) == wanted, f"{version}: {request}"
         self.committed(version, after, sequence)
+
+    def performed(self, version: str, request: Request) -> tuple[Any, int]:
+        return self.engine.perform(version, lambda transaction: ask(transaction, request)).result(PATIENCE)
 
     def many_steps(self, version: str, request: Request, begun: Callable[[], Iterator[Any]]) -> None:
         after = self.versions[version].now.copy()
@@ -387,19 +432,20 @@ class Machine(RuleBasedStateMachine):
     # Transactions
 
     @precondition(lambda self: len(self.open) < MANY)
-    @rule(version=THERE, writes=st.sampled_from([True, True, True, False]))
-    def begin_transaction(self, version: str, writes: bool) -> None:
-        now = self.versions[version].now
-        transaction = self.engine.transaction(version, write=writes)
-        self.open.append(Open(version, now.copy(), now.copy(), transaction, writes))
-
-    @precondition(lambda self: self.versions.get("production") and self.snapshots())
-    @rule(data=st.data())
-    def begin_in_the_past(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), version=THERE, writes=st.sampled_from([True, True, True, False]))
+    def begin_transaction(self, data: st.DataObject, version: str, writes: bool) -> None:
+        if writes or not self.snapshots():
+            self.open.append(self.begun(version, writes))
+            return
         version, name = data.draw(st.sampled_from(self.snapshots()))
         then = self.versions[version].snapshots[name][1]
         transaction = self.engine.transaction(version, at=name, write=False)
         self.open.append(Open(version, then.copy(), then.copy(), transaction, False))
+
+    def begun(self, version: str, writes: bool = True) -> Open:
+        now = self.versions[version].now
+        transaction = self.engine.transaction(version, write=writes)
+        return Open(version, now.copy(), now.copy(), transaction, writes)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), requests=st.lists(st.one_of(LOOKS, WRITES), min_size=1, max_size=4))
@@ -416,7 +462,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         version=THERE,
-        first=st.lists(st.one_of(LOOKS, WRITES), min_size=1, max_size=3),
+        first=st.lists(st.one_of(LOOKS, LOOKS, WRITES), min_size=1, max_size=3),
         meanwhile=st.lists(WRITES, max_size=2),
         then=st.lists(WRITES, min_size=1, max_size=2),
     )
@@ -424,8 +470,7 @@ class Machine(RuleBasedStateMachine):
         self, version: str, first: list[Request], meanwhile: list[Request], then: list[Request]
     ) -> None:
         """A whole transaction, and what others do between."""
-        self.begin_transaction(version, True)
-        one = self.open.pop()
+        one = self.begun(version)
         self.do(one, first)
         self.write(version, meanwhile)
         self.do(one, then)
@@ -479,11 +524,17 @@ class Machine(RuleBasedStateMachine):
 
     # Versions
 
-    @precondition(lambda self: len(self.versions) < len(VERSIONS))
-    @rule(data=st.data(), at_snapshot=st.booleans())
-    def fork(self, data: st.DataObject, at_snapshot: bool) -> None:
+    @rule(data=st.data())
+    def branch(self, data: st.DataObject) -> None:
+        can = [self.fork] * (len(self.versions) < len(VERSIONS)) + [self.drop, self.swap] * (
+            len(self.versions) > 1
+        )
+        can += [self.snapshot] + [self.restore, self.restore, self.drop_snapshot] * bool(self.snapshots())
+        data.draw(st.sampled_from(can))(data)
+
+    def fork(self, data: st.DataObject) -> None:
         name = next(one for one in VERSIONS if one not in self.versions)
-        if at_snapshot and self.snapshots():
+        if self.snapshots() and data.draw(st.booleans()):
             source, snapshot = data.draw(st.sampled_from(self.snapshots()))
             sequence, state = self.versions[source].snapshots[snapshot]
         else:
@@ -492,8 +543,6 @@ class Machine(RuleBasedStateMachine):
         self.change(lambda storage: storage.fork(name, source, snapshot))
         self.versions[name] = Version([(sequence, state.copy())])
 
-    @precondition(lambda self: len(self.versions) > 1)
-    @rule(data=st.data())
     def drop(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from([one for one in sorted(self.versions) if one != "production"]))
         for one in [one for one in self.open if one.version == name]:
@@ -502,29 +551,26 @@ class Machine(RuleBasedStateMachine):
         self.change(lambda storage: storage.drop(name))
         del self.versions[name]
 
-    @rule(version=THERE, by_name=st.booleans())
-    def snapshot(self, version: str, by_name: bool) -> None:
+    def snapshot(self, data: st.DataObject) -> None:
+        version = data.draw(THERE)
         self.numbers += 1
-        id_, name = f"id{self.numbers}", f"name{self.numbers}" if by_name else ""
+        id_, name = f"id{self.numbers}", data.draw(st.sampled_from(["", f"name{self.numbers}"]))
         self.change(lambda storage: storage.snapshot(version, id_, name))
         of = self.versions[version]
         of.snapshots[name or id_] = of.sequence, of.now.copy()
 
-    @precondition(lambda self: self.snapshots())
-    @rule(data=st.data(), is_drop=st.booleans())
-    def restore_or_drop_snapshot(self, data: st.DataObject, is_drop: bool) -> None:
+    def drop_snapshot(self, data: st.DataObject) -> None:
+        version, name = data.draw(st.sampled_from(self.snapshots()))
+        id_ = next(one.id for one in self.engine.storage.snapshots(version) if name in (one.id, one.name))
+        assert self.change(lambda storage: storage.drop_snapshot(version, id_))
+        del self.versions[version].snapshots[name]
+
+    def restore(self, data: st.DataObject) -> None:
         version, name = data.draw(st.sampled_from(self.snapshots()))
         of = self.versions[version]
-        if is_drop:
-            id_ = next(one.id for one in self.engine.storage.snapshots(version) if name in (one.id, one.name))
-            assert self.change(lambda storage: storage.drop_snapshot(version, id_))
-            del of.snapshots[name]
-        else:
-            restored = self.change(lambda storage: storage.restore(version, name))
-            of.kept.append((restored.sequence, of.snapshots[name][1].copy()))
+        restored = self.change(lambda storage: storage.restore(version, name))
+        of.kept.append((restored.sequence, of.snapshots[name][1].copy()))
 
-    @precondition(lambda self: len(self.versions) > 1)
-    @rule(data=st.data())
     def swap(self, data: st.DataObject) -> None:
         """By a commit of each."""
         names = data.draw(st.permutations(sorted(self.versions)))[:2]
@@ -538,6 +584,14 @@ class Machine(RuleBasedStateMachine):
     # What was
 
     @rule(data=st.data(), version=THERE, collection=st.sampled_from(["one", "two", ""]))
+    def what_was(self, data: st.DataObject, version: str, collection: str) -> None:
+        self.watch_from(data, version, collection)
+        self.diff(data, collection)
+        for key in {
+            key for _, state in self.versions[version].kept for key in state.collection("one").documents
+        }:
+            self.history(version, "one", key)
+
     def watch_from(self, data: st.DataObject, version: str, collection: str) -> None:
         kept = self.versions[version].kept
         at = data.draw(st.integers(0, len(kept) - 1))
@@ -559,8 +613,7 @@ class Machine(RuleBasedStateMachine):
     def net(events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         return sorted(events, key=lambda event: event[:3])
 
-    @rule(data=st.data(), version=THERE, collection=COLLECTIONS, key=KEYS)
-    def history(self, data: st.DataObject, version: str, collection: str, key: str) -> None:
+    def history(self, version: str, collection: str, key: str) -> None:
         told_ = drained(past.history(self.engine, version, collection, key))
         kept = [
             (sequence, state.collection(collection).documents.get(key))
@@ -575,7 +628,6 @@ class Machine(RuleBasedStateMachine):
         assert got[: len(changes)] == changes[::-1]
         assert len(got) <= len(changes) + 1  # how it was when what is known begins
 
-    @rule(data=st.data(), collection=st.sampled_from(["one", "two", ""]))
     def diff(self, data: st.DataObject, collection: str) -> None:
         views = [(name, "", one.now) for name, one in self.versions.items()]
         views += [
@@ -589,7 +641,7 @@ class Machine(RuleBasedStateMachine):
 
     # Time goes on
 
-    @rule(expires=st.booleans())
+    @rule(expires=st.sampled_from([True, True, False]))
     def collect(self, expires: bool) -> None:
         if expires:
             for _ in self.engine.storage.expire(float("inf")):
@@ -598,6 +650,8 @@ class Machine(RuleBasedStateMachine):
                 del version.kept[:-1]
         for _ in self.engine.storage.collect(self.engine.pinned, grace=0):
             pass
+        for one in self.open:
+            self.do(one, [Request("find", name, {"query": model.Query()}) for name in ("one", "two")])
 
     @rule(is_crash=st.booleans())
     def open_again(self, is_crash: bool) -> None:
@@ -616,7 +670,6 @@ class Machine(RuleBasedStateMachine):
             with contextlib.suppress(Exception):
                 before.close()
 
-    @rule()
     def everything_is_as_it_is_to_be(self) -> None:
         for name, version in self.versions.items():
             self.compare(name, "", version.now, version.sequence)
