@@ -46,7 +46,17 @@ MAY_KNOW = {
     "blobs": {"errors"},
     "build": {"blobs", "errors", "hosts", "processes", "spans", "walls"},
     "workers": {"container", "errors", "findings", "processes", "walls", "workforce"},
-    "data": {"allowance", "blobs", "errors", "findings", "processes", "spans", "trees", "walls"},
+    "data": {
+        "allowance",
+        "blobs",
+        "errors",
+        "findings",
+        "processes",
+        "spans",
+        "trees",
+        "versionbase",
+        "walls",
+    },
     "versionbase": {"errors"},
     "deployments": {
         "blobs",

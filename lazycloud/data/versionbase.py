@@ -41,6 +41,7 @@ NAME = "versionbase"
 DATA, STORE, NOTE, LOG, SWAPS = "data", "store.sqlite", "server.json", "server.log", "swaps.json"
 LOADING = "loading-"  # how a version is called that is filled to take another's place
 PATIENCE = 60.0  # seconds that the server has to answer
+LINGER = 60.0  # seconds for which one runs on after control has asked it something
 LONG = 600.0  # and that what takes long may take
 OWN = (Path(sys.prefix), Path(sys.base_prefix), Path(lazycloud.__file__).parent)  # what it needs to run
 
@@ -77,6 +78,8 @@ class Versionbase:
         self._process: Process | None = None
         self._minding: asyncio.Task[None] | None = None
         self._users: set[str] = set()
+        self._lingering: asyncio.TimerHandle | None = None
+        self._resting: asyncio.Task[None] | None = None
         self._waking = asyncio.Lock()
         self._database: Database | None = None
 
@@ -211,12 +214,24 @@ class Versionbase:
 
     async def _forget(self) -> None:
         """Nobody minds it any more, and control's connection ends."""
+        if self._lingering:
+            self._lingering.cancel()
         if self._minding:
             self._minding.cancel()
             self._minding = None
         database, self._database = self._database, None
         if database:
             await database.close()
+
+    def _linger(self) -> None:
+        """One that only control asked something rests again after a while."""
+        if self._lingering:
+            self._lingering.cancel()
+        self._lingering = asyncio.get_running_loop().call_later(LINGER, self._rest_unused)
+
+    def _rest_unused(self) -> None:
+        if self._process and not self._users:
+            self._resting = asyncio.create_task(self.rest("", lambda: bool(self._users)))
 
     def _write_note(self, note: Note) -> None:
         durable.write(self._folder / NOTE, json.dumps(asdict(note)))
@@ -233,7 +248,9 @@ class Versionbase:
 
     async def address(self, version: str = PRODUCTION) -> str:
         """Of a version that is there, for the owner; not to be shown to anybody. Raises StepFailed."""
-        return self._url(await self.wake(), version, self._keys().owner)
+        port = await self.wake()
+        self._linger()
+        return self._url(port, version, self._keys().owner)
 
     def moment(self, version: str, snapshot: str | None) -> str:
         """What the owner calls it."""
@@ -252,6 +269,8 @@ class Versionbase:
                     yield database
         except client.VersionbaseError as problem:
             raise StepFailed(f"The versionbase says: {problem.sentence}", problem.hint) from problem
+        finally:
+            self._linger()
 
     async def _ours(self) -> Database:
         """Kept, as most of what control asks is asked of all versions."""

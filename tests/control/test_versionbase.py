@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from lazycloud.versionbase.keys import Keys
-from lazycloud.versionbase.server import Server
 
 from lazycloud.control import versionbase as views
 from lazycloud.control.guard import problem_answer
@@ -23,6 +21,8 @@ from lazycloud.control.versionbase import DocumentViews
 from lazycloud.errors import LazycloudError
 from lazycloud.versionbase.client import Database, connect
 from lazycloud.versionbase.engine import Engine
+from lazycloud.versionbase.keys import Keys
+from lazycloud.versionbase.server import Server
 from lazycloud.versionbase.storage import Storage
 
 MADE = datetime(2026, 1, 31, 12, tzinfo=UTC)
