@@ -17,8 +17,15 @@ from lazycloud.errors import BadInput
 
 PATIENCE = 3600.0  # seconds: a large database is copied, and production started on it
 PRODUCTION = "production"
-FORMATS = ("sqlite", "sql", "tar")
-ENDINGS = {".sqlite": "sqlite", ".sqlite3": "sqlite", ".db": "sqlite", ".sql": "sql", ".tar": "tar"}
+FORMATS = ("sqlite", "sql", "tar", "jsonl")
+ENDINGS = {
+    ".sqlite": "sqlite",
+    ".sqlite3": "sqlite",
+    ".db": "sqlite",
+    ".sql": "sql",
+    ".tar": "tar",
+    ".jsonl": "jsonl",
+}
 ROWS = 20  # of each table that a difference shows
 SHORT = 10
 
@@ -182,7 +189,8 @@ def diff(target: Target, one: str, other: str, table: str, rows: bool, as_json: 
 def export(target: Target, point: str, file: Path, kind: str | None, yes: bool) -> None:
     """Write data into a file.
 
-    One SQLite database (.sqlite), SQL (.sql), or all databases and files (.tar).
+    One SQLite database (.sqlite), SQL (.sql), all databases and files (.tar), or the documents of a versionbase as
+    lines of JSON (.jsonl).
 
     \b
     Example:
@@ -219,7 +227,8 @@ def import_(target: Target, file: IO[bytes], ref: str, kind: str | None, yes: bo
     """Make a file the data of a version.
 
     What the version has is kept as a snapshot first. FILE, or standard input for `-`, is an SQLite database, SQL as
-    `sqlite3 FILE .dump` writes it, or a tar of `lazycloud data export`.
+    `sqlite3 FILE .dump` writes it, or a tar of `lazycloud data export`; or, with --format jsonl, the documents of its
+    versionbase: the rest stays then.
 
     \b
     Example:
@@ -232,6 +241,8 @@ def import_(target: Target, file: IO[bytes], ref: str, kind: str | None, yes: bo
     version = _ref(app, ref)
     if not yes:
         _ask(f"Replace the data of {_shown(version)} of {app.name} by {file.name}?")
+    if kind is None and file.name.endswith(".jsonl"):
+        kind = "jsonl"
     found = os.fstat(file.fileno())
     size = found.st_size if stat.S_ISREG(found.st_mode) else None
     answer = client.upload(app.api("data/import"), file, size, ref=version, format=kind)

@@ -23,7 +23,7 @@ from aiohttp import web
 from lazycloud import trees
 from lazycloud.allowance import in_words
 from lazycloud.config import Config
-from lazycloud.data import tools, within
+from lazycloud.data import documents, tools, within
 from lazycloud.data.names import PRODUCTION
 from lazycloud.data.tools.process import Limits
 from lazycloud.data.versions import READING
@@ -37,6 +37,7 @@ from lazycloud.walls.sandbox import Sandbox
 PIECE = 1 << 20
 LOOK_EVERY = 16 << 20  # bytes of an upload between two looks at the disk
 FORMATS = ("sqlite", "sql", "tar")
+DOCUMENTS = "jsonl"  # of a versionbase
 AT_ONCE = 2  # comparisons
 LONG = Limits(seconds=3600.0)  # for what reads or writes all of the data
 
@@ -66,6 +67,11 @@ class Contents:
             app.versions.unfolded(other.version, other.snapshot) as after,
         ):
             found = await tools.difference(before, after, walls=self._walls, table=table, rows=rows)
+        if has_documents(app, one) and has_documents(app, other):
+            points = [(data.version, data.snapshot) for data in (one, other)]
+            differs = await documents.difference(app.versionbase, points[0], points[1], table, rows)
+            if differs:
+                found = replace(found, same=False, databases=(*found.databases, differs))
         if not table and (_has_redis(app, one) or _has_redis(app, other)):
             unread = tools.DatabaseDifference("redis", note="What is in Redis is not compared.")
             found = replace(found, same=False, databases=(*found.databases, unread))
@@ -75,14 +81,14 @@ class Contents:
         self, request: web.Request, app: App, data: Data, kind: str, who: str
     ) -> web.StreamResponse:
         """A file, streamed."""
-        if kind not in FORMATS:
-            raise BadInput(f"“{kind[:40]}” is no format of data.", f"Give one of {', '.join(FORMATS)}.")
+        _demand_format(kind)
         origin = self._snapshots.read_from(app, data)
-        _demand_files(app, origin)
         with _aside(app) as folder:
             target = folder / "data"
-            async with app.versions.unfolded(origin.version, origin.snapshot) as place:
-                exported = await tools.export(place, target, kind, walls=self._walls, limits=LONG)
+            if kind == DOCUMENTS:
+                note = await self._export_documents(app, origin, target)
+            else:
+                note = await self._export_files(app, origin, target, kind)
             self._events.append(
                 VersionExported(
                     app=app.name,
@@ -93,15 +99,31 @@ class Contents:
                 )
             )
             name = f"{app.name}-{shown(data.version)}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.{kind}"
-            redis = "Its Redis is not in it." if _has_redis(app, origin) else ""
-            return await _send(request, target, name, " ".join(filter(None, (exported.note, redis))))
+            return await _send(request, target, name, note)
+
+    async def _export_files(self, app: App, origin: Data, target: Path, kind: str) -> str:
+        """What is to be told of it."""
+        _demand_files(app, origin)
+        async with app.versions.unfolded(origin.version, origin.snapshot) as place:
+            exported = await tools.export(place, target, kind, walls=self._walls, limits=LONG)
+        notes = [exported.note, "Its Redis is not in it." if _has_redis(app, origin) else ""]
+        if has_documents(app, origin):
+            notes.append(f"Its versionbase is not in it: `--format {DOCUMENTS}` has that.")
+        return " ".join(filter(None, notes))
+
+    async def _export_documents(self, app: App, origin: Data, target: Path) -> str:
+        _demand_documents(app, origin)
+        await app.versionbase.unfold(origin.version, origin.snapshot, target)
+        return "Its database and its files are not in it."
 
     async def take_in(
         self, request: web.Request, app: App, version: str, kind: str, who: str
     ) -> tuple[Replaced, tools.Imported]:
         """The body of a request becomes the data of a version."""
-        if kind not in ("", *FORMATS):
-            raise BadInput(f"“{kind[:40]}” is no format of data.", f"Give one of {', '.join(FORMATS)}.")
+        if kind:
+            _demand_format(kind)
+        if kind == DOCUMENTS:
+            return await self._take_documents(request, app, version, who)
         _demand_files(app, Data(version))
         self._changes.demand_fillable(app, version)
         with _aside(app) as folder:
@@ -116,6 +138,17 @@ class Contents:
 
             replaced = await self._changes.fill(app, version, fill, size, who)
         return replaced, told[0]
+
+    async def _take_documents(
+        self, request: web.Request, app: App, version: str, who: str
+    ) -> tuple[Replaced, tools.Imported]:
+        """Only its documents are replaced."""
+        _demand_documents(app, Data(version))
+        with _aside(app) as folder:
+            file = folder / "data"
+            size = await self._receive(request, file)
+            replaced = await self._changes.load_documents(app, version, file, size, who)
+        return replaced, tools.Imported(DOCUMENTS, ())
 
     async def _receive(self, request: web.Request, file: Path) -> int:
         """Write a body down, as long as the disk keeps its reserve; its bytes."""
@@ -156,6 +189,24 @@ def _demand_files(app: App, *data: Data) -> None:
                 f"The database of {shown(one.version)} is in Postgres: its contents are not read here, nor replaced.",
                 "`lazycloud run REF -- pg_dump` and `-- psql` do that; snapshots and restores are as ever.",
             )
+
+
+def _demand_format(kind: str) -> None:
+    known = (*FORMATS, DOCUMENTS)
+    if kind not in known:
+        raise BadInput(f"“{kind[:40]}” is no format of data.", f"Give one of {', '.join(known)}.")
+
+
+def _demand_documents(app: App, data: Data) -> None:
+    if not has_documents(app, data):
+        raise BadInput(
+            f"{shown(data.version)} has no versionbase, of which {DOCUMENTS} is the format.",
+            "One with `versionbase = true` under [data] in its lazycloud.toml has.",
+        )
+
+
+def has_documents(app: App, data: Data) -> bool:
+    return "versionbase" in app.versions.beside.of(data.version, data.snapshot)
 
 
 def _has_redis(app: App, data: Data) -> bool:

@@ -115,6 +115,10 @@ class Changes:
         """Give a version what `fill` puts into an empty folder, `size` bytes of a file. Raises as `restore` does."""
         return await self._through(self._filled(app, version, fill, size, who), f"fill {version}")
 
+    async def load_documents(self, app: App, version: str, file: Path, size: int, who: str) -> Replaced:
+        """Give a version's versionbase what `file` has, `size` bytes of it. Raises as `restore` does."""
+        return await self._through(self._loaded(app, version, file, size, who), f"load {version}")
+
     def demand_fillable(self, app: App, version: str) -> None:
         """Raises Conflict for one that has data beside its folder, too: they would be gone."""
         if others := app.versions.beside.of(version):
@@ -203,6 +207,19 @@ class Changes:
             if app.versions.exists(version):
                 return await self.replace(app, version, other, who, imported)
             return await self._begin_with(app, version, other, imported(""))
+
+    async def _loaded(self, app: App, version: str, file: Path, size: int, who: str) -> Replaced:
+        began = time.monotonic()
+        async with self._standstill(app, version):
+            stood = time.monotonic()
+            before = await self._snapshots.take(app, version, "restore", who)
+            await app.versionbase.load(version, file)  # all of it, or nothing
+            seconds = time.monotonic() - began
+            told = VersionImported(
+                app=app.name, version=version, before=before["id"], who=who, size=size, seconds=seconds
+            )
+            await self._events.commit(told)
+        return Replaced(version, before["id"], seconds, time.monotonic() - stood)
 
     async def _begin_with(self, app: App, version: str, other: str, told: Event) -> Replaced:
         """Let a version that has no data have those of another."""
