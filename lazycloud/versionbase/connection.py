@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -58,9 +58,11 @@ class Opened:
 class Running:
     """A request under way."""
 
-    def __init__(self, request: Request, window: Window) -> None:
+    def __init__(self, request: Request, window: Window, deadline: float) -> None:
         self.request = request
         self.window = window
+        self.deadline = deadline  # seconds
+        self.size = request.size  # bytes that are kept for it, about
         self.task: asyncio.Task[None] | None = None  # none: it is being committed, and cannot be given up
         self.problem: LazycloudError | None = None  # why it is given up
         self.timer: asyncio.TimerHandle | None = None
@@ -138,7 +140,7 @@ class Connection:
                 frame = await asyncio.to_thread(self.encoding.read, data)
             else:
                 frame = self.encoding.read(data)
-            self._take(protocol.identified(frame), len(data))
+            await self._take(protocol.identified(frame), len(data))
             if self._laden >= AT_ONCE or self._bytes > BYTES_AT_ONCE:
                 await self._relief()
             if not self.outbox.has_room:
@@ -152,7 +154,7 @@ class Connection:
             self._relieved = asyncio.get_running_loop().create_future()
             await self._relieved
 
-    def _take(self, frame: dict[str, Any], size: int) -> None:
+    async def _take(self, frame: dict[str, Any], size: int) -> None:
         number, do = frame["id"], frame.get("do")
         if do is None and "more" in frame:
             self._more(number, frame["more"])
@@ -164,7 +166,7 @@ class Connection:
         elif not isinstance(do, str):
             raise Malformed(MALFORMED, "a request says what to do")
         else:
-            self._begin(Request(frame, size))
+            await self._begin(Request(frame, size))
 
     def _more(self, number: int, parts: object) -> None:
         if type(parts) is not int or parts < 1:
@@ -172,14 +174,24 @@ class Connection:
         if running := self._running.get(number):
             running.window.more(parts, WIDEST)
 
-    def _begin(self, request: Request) -> None:
+    async def _begin(self, request: Request) -> None:
+        """Raises nothing that is not the connection's end."""
         self.requests += 1
         try:
-            window = Window(request.whole("window", 1, WIDEST, WINDOW))
-            running = Running(request, window)
-            self._answer(running, requests.begin(self, request))
+            running = self._admitted(request)
+            answer = requests.begin(self, request)
+            if isinstance(answer, requests.Aside):
+                answer = await asyncio.to_thread(answer.work)
+            self._answer(running, answer)
         except Exception as problem:
             self._refuse(request, problem)
+
+    def _admitted(self, request: Request) -> Running:
+        """Raises Busy, BadInput: nothing is begun then of which nobody could be told."""
+        if len(self._running) >= OPEN:
+            raise Busy(f"There are {OPEN} requests under way over this connection.", "End some, or wait.")
+        window = Window(request.whole("window", 1, WIDEST, WINDOW))
+        return Running(request, window, request.seconds("deadline", DEADLINE, LONGEST))
 
     def _answer(self, running: Running, answer: Any) -> None:
         """What a request came to so far. Raises what went wrong with it."""
@@ -187,49 +199,80 @@ class Connection:
             if answer.future.done():
                 self._send(running.request, answer.result)
             else:
+                running.size += answer.weight
                 self._keep(running)
                 answer.future.add_done_callback(lambda _: self.server.settle(self._settled, running, answer))
         elif isinstance(answer, Stream):
-            part = Part(self.encoding)
-            try:
-                step = self._go_on(answer, part)
-            except BaseException:
-                answer.close()
-                raise
-            if step is Step.DONE:
-                self._finish(running, answer, part)
-            else:
-                self._start(running, self._stream(running, answer, part, step))
+            self._answer_stream(running, answer)
         elif isinstance(answer, Watching):
-            self._start(running, self._work(running, self._watch(running, answer)))
+            self._start(running, self._watch(running, answer), lambda _: None, answer.close)
         elif isinstance(answer, Coroutine):
-            self._start(running, self._work(running, answer))
+            self._start(running, answer, lambda result: self._answer(running, result), lambda: None)
         else:
             self._send(running.request, answer)
+
+    def _answer_stream(self, running: Running, stream: Stream) -> None:
+        """What is short has its first turn at once, and needs no other."""
+        part = Part(self.encoding)
+        try:
+            step = self._go_on(stream, part)
+            if step is Step.DONE:
+                self._finish(running, stream, part)
+        except BaseException:
+            stream.close()
+            raise
+        if step is Step.DONE:
+            stream.close()
+            return
+        opened = self._transactions.get(running.request.members.get("in", -1))
+        if opened is not None:
+            opened.reading.add(running)
+
+        def end() -> None:
+            if opened is not None:
+                opened.reading.discard(running)
+            stream.close()
+
+        reading = self._read_on(running, stream, part, step)
+        self._start(running, reading, lambda _: self._finish(running, stream, part), end)
 
     # What takes a while
 
     def _keep(self, running: Running) -> None:
-        if len(self._running) >= OPEN:
-            raise Busy(f"There are {OPEN} requests under way over this connection.", "End some, or wait.")
         self._running[running.request.id] = running
+        running.waits_for_us = True
         self._laden += 1
-        self._bytes += running.request.size
+        self._bytes += running.size
 
-    def _start(self, running: Running, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            deadline = running.request.seconds("deadline", DEADLINE, LONGEST)
-            self._keep(running)
-        except LazycloudError:
-            work.close()
-            raise
+    def _start(
+        self,
+        running: Running,
+        work: Coroutine[Any, Any, Any],
+        then: Callable[[Any], None],
+        end: Callable[[], None],
+    ) -> None:
+        """`then` is told the result; `end` comes before it, or instead, also if the work is never begun."""
+        self._keep(running)
         loop = asyncio.get_running_loop()
         running.task = loop.create_task(work, name=f"versionbase {running.request.do}")
+        running.task.add_done_callback(lambda task: self._ended(running, task, then, end))
         if running.request.do != "watch":
-            late = Late(
-                f"It was not done within {deadline:g} s, and was given up.", "Ask for less, or allow more."
-            )
-            running.timer = loop.call_later(deadline, running.give_up, late)
+            told = f"It was not done within {running.deadline:g} s, and was given up."
+            late = Late(told, "Ask for less, or allow more.")
+            running.timer = loop.call_later(running.deadline, running.give_up, late)
+
+    def _ended(
+        self, running: Running, task: asyncio.Task[Any], then: Callable[[Any], None], end: Callable[[], None]
+    ) -> None:
+        self._forget(running)
+        try:
+            end()
+            if not task.cancelled():
+                then(task.result())
+            elif running.problem is not None:  # else the connection ends
+                raise running.problem
+        except Exception as problem:
+            self._refuse(running.request, problem)
 
     def _waits(self, running: Running, for_us: bool) -> None:
         """What waits for its client, or for something to happen, does not keep us from reading."""
@@ -237,13 +280,13 @@ class Connection:
             return
         running.waits_for_us = for_us
         self._laden += 1 if for_us else -1
-        self._bytes += running.request.size if for_us else -running.request.size
+        self._bytes += running.size if for_us else -running.size
         if self._relieved is not None and not self._relieved.done():
             self._relieved.set_result(None)
 
     def _forget(self, running: Running) -> None:
-        if self._running.pop(running.request.id, None) is None:
-            return
+        del self._running[running.request.id]
+        running.task = None
         if running.timer is not None:
             running.timer.cancel()
         self._waits(running, False)
@@ -251,47 +294,13 @@ class Connection:
     def _settled(self, running: Running, answer: requests.Later) -> None:
         """A commit is done, or refused."""
         self._forget(running)
-        if self._is_closed:
-            answer.future.exception()
-            return
         try:
             self._send(running.request, answer.result)
         except Exception as problem:
             self._refuse(running.request, problem)
 
-    async def _work(self, running: Running, work: Coroutine[Any, Any, Any]) -> None:
-        """A request that waits for others; in the end it may have come to a `Later`, and is not given up any more."""
-        try:
-            answer = await work
-            self._forget(running)
-            running.task, running.waits_for_us = None, True
-            self._answer(running, answer)
-        except asyncio.CancelledError:
-            self._given_up(running)
-        except Exception as problem:
-            self._forget(running)
-            self._refuse(running.request, problem)
-
     def _go_on(self, stream: Stream, part: Part) -> Step | Future[Any]:
         return stream.go_on(part, time.perf_counter() + TURN)
-
-    async def _stream(self, running: Running, stream: Stream, part: Part, step: Step | Future[Any]) -> None:
-        if opened := self._transactions.get(running.request.members.get("in", -1)):
-            opened.reading.add(running)
-        try:
-            await self._read_on(running, stream, part, step)
-            self._forget(running)
-            self._finish(running, stream, part)
-        except asyncio.CancelledError:
-            self._given_up(running)
-        except Exception as problem:
-            self._forget(running)
-            self._refuse(running.request, problem)
-        finally:
-            if opened is not None:
-                opened.reading.discard(running)
-            self._forget(running)
-            stream.close()
 
     async def _read_on(
         self, running: Running, stream: Stream, part: Part, step: Step | Future[Any] = Step.PAUSED
@@ -310,20 +319,17 @@ class Connection:
     async def _watch(self, running: Running, watching: Watching) -> None:
         """Without an end."""
         part = Part(self.encoding)
-        try:
-            while True:
-                stream = Stream(watching.news())
-                try:
-                    await self._read_on(running, stream, part)
-                finally:
-                    stream.close()
-                if part:
-                    await self._send_part(running, part)
-                self._waits(running, for_us=False)
-                await watching.changed()
-                self._waits(running, for_us=True)
-        finally:
-            watching.close()
+        while True:
+            stream = Stream(watching.news())
+            try:
+                await self._read_on(running, stream, part)
+            finally:
+                stream.close()
+            if part:
+                await self._send_part(running, part)
+            self._waits(running, for_us=False)
+            await watching.changed()
+            self._waits(running, for_us=True)
 
     async def _send_part(self, running: Running, part: Part) -> None:
         """The window is open for it; then wait until it is for the next."""
@@ -339,13 +345,9 @@ class Connection:
             self.outbox.put(self.encoding.frame(running.request.id, "part", part.taken()))
         self._send(running.request, stream.result)
 
-    def _given_up(self, running: Running) -> None:
-        self._forget(running)
-        if running.problem is None:  # the connection ends
-            raise asyncio.CancelledError
-        self._refuse(running.request, running.problem)
-
     def _send(self, request: Request, result: Any) -> None:
+        if self._is_closed:
+            return
         self.outbox.put(protocol.ok(self.encoding, request.id, result))
 
     def _refuse(self, request: Request, problem: Exception) -> None:
@@ -361,6 +363,7 @@ class Connection:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # what they leave is cleared away by then
         for number in list(self._transactions):
             self.end_transaction(number)
 

@@ -7,6 +7,7 @@ encoded twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ from lazycloud.versionbase.values import Value
 FRAME = 17 << 20  # bytes, either way: a document of 16 MB, and what is around it
 GREETING = 64 << 10  # bytes of the first frame: whose it is nobody knows yet
 LARGEST_ID = 2**53 - 1  # what JavaScript counts to
+BESIDE = 1 << 10  # bytes of a frame beside its results, at most
 PART = 256 << 10  # bytes of a part of results, unless one of them has more
 ITEMS = 1000  # of them in a part
 
@@ -127,8 +129,17 @@ def chosen(offered: Sequence[str]) -> Encoding | None:
     return next((ENCODINGS[name] for name in offered if name in ENCODINGS), None)
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A result that is encoded already."""
+
+    data: bytes
+
+
 def told(encoding: Encoding, result: Any) -> bytes:
     """A result or an item of one. Documents in it are encoded on their own: they may be as large as may be."""
+    if isinstance(result, Encoded):
+        return result.data
     if isinstance(result, (list, tuple)):
         return encoding.listed([encoding.value(item) for item in result])
     if isinstance(result, dict):
@@ -138,13 +149,17 @@ def told(encoding: Encoding, result: Any) -> bytes:
 
 def ok(encoding: Encoding, number: int, result: Any) -> bytes:
     """Raises TooLarge for more than a frame holds."""
-    frame = encoding.frame(number, "ok", told(encoding, result))
-    if len(frame) > FRAME:
+    data = told(encoding, result)
+    demand_fits(len(data))
+    return encoding.frame(number, "ok", data)
+
+
+def demand_fits(size: int) -> None:
+    """Raises TooLarge for a result that has so many bytes, or more."""
+    if size > FRAME - BESIDE:
         raise TooLarge(
-            f"The answer would have {len(frame) >> 20} MB, and a frame has {FRAME >> 20} at most.",
-            "Ask for less at once.",
+            f"The answer has {size / (1 << 20):.1f} MB: no frame holds that.", "Ask for less at once."
         )
-    return frame
 
 
 def error(encoding: Encoding, number: int, problem: LazycloudError) -> bytes:

@@ -7,6 +7,7 @@ A request is begun when it arrives. It comes to its result at once; or to a `Lat
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 import secrets
 import time
@@ -18,16 +19,18 @@ from typing import TYPE_CHECKING, Any
 from lazycloud.errors import BadInput, NotFound
 from lazycloud.versionbase import past, upkeep, verification
 from lazycloud.versionbase.problems import Denied
-from lazycloud.versionbase.protocol import LARGEST_ID, Request
+from lazycloud.versionbase.protocol import LARGEST_ID, Encoded, Request, demand_fits
 from lazycloud.versionbase.queries import Query
+from lazycloud.versionbase.storage import Branch
 from lazycloud.versionbase.streams import Stream
 from lazycloud.versionbase.transactions import Transaction
 from lazycloud.versionbase.verification import Checked
-from lazycloud.versionbase.watching import Watching
+from lazycloud.versionbase.watching import Watching, moment
 
 if TYPE_CHECKING:
     from lazycloud.versionbase.connection import Connection, Opened
 
+KEYS = 10_000  # that are read or deleted at once, at most
 BACKGROUND = 256 << 10  # bytes of a request whose work is done in another thread: it takes more than a turn
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}")
 _SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
@@ -35,15 +38,23 @@ _SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 @dataclass(frozen=True)
 class Later:
-    """A result that somebody else has, in time."""
+    """A result that somebody else has, in time; it cannot be given up. `weight`: bytes that it takes meanwhile."""
 
     future: Future[Any]
     shape: Callable[[Any], Any] = lambda result: result
+    weight: int = 0
 
     @property
     def result(self) -> Any:
         """Once the future is done. Raises what that raises."""
         return self.shape(self.future.result())
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What is done in another thread, while no more is read of what its client sends."""
+
+    work: Callable[[], Any]
 
 
 Begin = Callable[["Connection", Request], Any]
@@ -98,9 +109,14 @@ def _reading(connection: Connection, asked: Request) -> tuple[Transaction, Calla
         if asked.members.get("at") is not None:
             raise BadInput(f"`{asked.do}`: `at` is said where a transaction begins, not in it.")
         return connection.opened(asked.whole("in", 1, LARGEST_ID)).transaction, lambda: None
-    version, at = _place(connection, asked.text("at", ""))
-    transaction = connection.engine.transaction(version, at, write=False)
+    transaction = _transaction(connection, *_place(connection, asked.text("at", "")))
     return transaction, lambda: connection.engine.close_transaction(transaction)
+
+
+def _transaction(connection: Connection, version: str, at: str, write: bool = False) -> Transaction:
+    """Raises Gone, NotFound."""
+    birth = connection.birth if version == connection.version else ""
+    return connection.engine.transaction(version, at, write, birth)
 
 
 def _read(connection: Connection, asked: Request, work: Callable[[Transaction], Any]) -> Any:
@@ -114,18 +130,21 @@ def _read(connection: Connection, asked: Request, work: Callable[[Transaction], 
 def _write(connection: Connection, asked: Request, work: Callable[[Transaction], Any]) -> Any:
     """In the client's transaction, or in one of its own."""
     if asked.members.get("in") is not None:
-        return work(connection.opened(asked.whole("in", 1, LARGEST_ID)).transaction)
-    connection.branch()
+        transaction = connection.opened(asked.whole("in", 1, LARGEST_ID)).transaction
+        return Aside(lambda: work(transaction)) if asked.size > BACKGROUND else work(transaction)
     return _perform(connection, connection.version, work, asked.size)
 
 
-def _perform(connection: Connection, version: str, work: Callable[[Transaction], Any], size: int) -> Any:
+def _perform(connection: Connection, version: str, work: Callable[[Transaction], Any], size: int) -> Later:
+    birth = connection.branch().birth if version == connection.version else ""
     if size > BACKGROUND:
-        return _perform_behind(connection, version, work)
-    return Later(connection.engine.perform(version, work), lambda done: done[0])
+        return _perform_behind(connection, version, work, birth)
+    return Later(connection.engine.perform(version, work, birth), lambda done: done[0])
 
 
-def _perform_behind(connection: Connection, version: str, work: Callable[[Transaction], Any]) -> Later:
+def _perform_behind(
+    connection: Connection, version: str, work: Callable[[Transaction], Any], birth: str
+) -> Later:
     """In another thread, as far as that goes."""
     performed: Future[tuple[Any, int]] = Future()
 
@@ -136,7 +155,7 @@ def _perform_behind(connection: Connection, version: str, work: Callable[[Transa
             performed.set_result(done.result())
 
     def perform() -> None:
-        connection.engine.perform(version, work).add_done_callback(hand_on)
+        connection.engine.perform(version, work, birth).add_done_callback(hand_on)
 
     asyncio.get_running_loop().run_in_executor(None, perform)
     return Later(performed, lambda done: done[0])
@@ -145,9 +164,10 @@ def _perform_behind(connection: Connection, version: str, work: Callable[[Transa
 def _change(
     connection: Connection, what: Callable[[], Any], shape: Callable[[Any], Any], *changed: str
 ) -> Later:
-    """Of branches as a whole; who watches those that change is told."""
+    """Of branches as a whole; who watches those that change is told. Raises Gone if the client's own is no more."""
 
     def work() -> Any:
+        connection.branch()
         result = what()
         for version in changed:
             connection.engine.notify(version)
@@ -199,8 +219,42 @@ def _query(asked: Request) -> Query:
 
 @request("collection keys in at")
 def get(connection: Connection, asked: Request) -> Any:
-    collection, keys = asked.text("collection"), asked.texts("keys")
-    return _read(connection, asked, lambda transaction: transaction.get(collection, keys))
+    collection, keys = asked.text("collection"), _keys(asked)
+    transaction, end = _reading(connection, asked)
+    found: list[bytes] = []
+    reading = Stream(
+        _encoded(connection, transaction, collection, keys, found),
+        lambda stream: Encoded(connection.encoding.listed(found)),
+        end,
+        told=False,
+    )
+    if asked.members.get("in") is None:
+        return reading
+    for _ in reading.items:  # before what its client asks next of the transaction
+        pass
+    return reading.result
+
+
+def _keys(asked: Request) -> list[str]:
+    keys = asked.texts("keys")
+    if len(keys) > KEYS:
+        raise BadInput(f"`{asked.do}` takes {KEYS:,} keys at once.", "Ask several times.")
+    return keys
+
+
+def _encoded(
+    connection: Connection, transaction: Transaction, collection: str, keys: list[str], found: list[bytes]
+) -> Iterator[None]:
+    """Each document into `found`. Raises TooLarge when they are more than an answer holds."""
+    transaction.get(collection, [])
+    size = 0
+    for key in keys:
+        (document,) = transaction.get(collection, [key])
+        data = connection.encoding.value(document)
+        size += len(data)
+        demand_fits(size)
+        found.append(data)
+        yield None
 
 
 @request("collection documents keys in")
@@ -226,12 +280,22 @@ def replace(connection: Connection, asked: Request) -> Any:
 def update(connection: Connection, asked: Request) -> Any:
     collection, key, members = asked.text("collection"), asked.text("key"), asked.mapping("set", {})
     remove = asked.texts("remove", [])
-    return _write(connection, asked, lambda transaction: transaction.update(collection, key, members, remove))
+    weight = [0]
+
+    def work(transaction: Transaction) -> Encoded:
+        """What is too large to be told is not done either."""
+        data = connection.encoding.value(transaction.update(collection, key, members, remove))
+        demand_fits(len(data))
+        weight[0] = len(data)
+        return Encoded(data)
+
+    answer = _write(connection, asked, work)
+    return dataclasses.replace(answer, weight=weight[0]) if isinstance(answer, Later) else answer
 
 
 @request("collection keys in")
 def delete(connection: Connection, asked: Request) -> Any:
-    collection, keys = asked.text("collection"), asked.texts("keys")
+    collection, keys = asked.text("collection"), _keys(asked)
     return _write(connection, asked, lambda transaction: transaction.delete(collection, keys))
 
 
@@ -271,7 +335,7 @@ def begin_(connection: Connection, asked: Request) -> Any:
     connection.demand_room()
     version, at = _place(connection, asked.text("at", ""))
     write = asked.flag("write", True) and version == connection.version
-    transaction = connection.engine.transaction(version, at, write)
+    transaction = _transaction(connection, version, at, write)
     return {"in": connection.begin_transaction(transaction), "sequence": transaction.begun.sequence}
 
 
@@ -398,8 +462,15 @@ def history(connection: Connection, asked: Request) -> Stream:
     connection.branch()
     limit = asked.whole_or_none("limit", 0, LARGEST_ID)
     return Stream(
-        past.history(
-            connection.engine, connection.version, asked.text("collection"), asked.text("key"), limit
+        _timed(
+            past.history(
+                connection.engine,
+                connection.version,
+                asked.text("collection"),
+                asked.text("key"),
+                limit,
+                connection.birth,
+            )
         ),
         lambda stream: stream.count,
     )
@@ -449,12 +520,18 @@ def restore(connection: Connection, asked: Request) -> Any:
     )
 
 
+def _pinned(connection: Connection, at: str) -> Branch:
+    version, snapshot = _place(connection, at)
+    birth = connection.birth if version == connection.version else ""
+    return connection.engine.pinned_at(version, snapshot, birth)
+
+
 @request("from to collection window")
 def diff(connection: Connection, asked: Request) -> Stream:
-    engine = connection.engine
-    one = engine.pinned_at(*_place(connection, asked.text("from")))
+    engine, only = connection.engine, asked.text("collection", "")
+    one = _pinned(connection, asked.text("from"))
     try:
-        other = engine.pinned_at(*_place(connection, asked.text("to", "")))
+        other = _pinned(connection, asked.text("to", ""))
     except BaseException:
         engine.unpin(one.root)
         raise
@@ -464,7 +541,7 @@ def diff(connection: Connection, asked: Request) -> Stream:
         engine.unpin(other.root)
 
     try:
-        found = past.differences(engine, one, other, asked.text("collection", ""))
+        found = past.differences(engine, one, other, only)
     except BaseException:
         end()
         raise
@@ -473,11 +550,10 @@ def diff(connection: Connection, asked: Request) -> Stream:
 
 @request("collection at version window")
 def export(connection: Connection, asked: Request) -> Stream:
-    version, at = _version(connection, asked), asked.text("at", "")
+    version, at, only = _version(connection, asked), asked.text("at", ""), asked.text("collection", "")
     if version == connection.version:
         version, at = _place(connection, at)
-    transaction = connection.engine.transaction(version, at, write=False)
-    only = asked.text("collection", "")
+    transaction = _transaction(connection, version, at)
     return Stream(
         _exported(transaction, only),
         lambda stream: stream.count,
@@ -523,8 +599,8 @@ def versions(connection: Connection, asked: Request) -> Any:
             "name": row.name,
             "source": row.source,
             "sequence": row.sequence,
-            "made": row.made,
-            "changed": row.changed,
+            "made": moment(row.made),
+            "changed": moment(row.changed),
         }
         for row in connection.engine.storage.branches()
     ]
@@ -651,4 +727,9 @@ def check_version(name: str) -> str:
 
 
 def _shown_snapshot(row: Any) -> dict[str, Any]:
-    return {"id": row.id, "name": row.name, "sequence": row.sequence, "at": row.at}
+    return {"id": row.id, "name": row.name, "sequence": row.sequence, "at": moment(row.at)}
+
+
+def _timed(items: Iterator[Any]) -> Iterator[Any]:
+    """With times as datetimes."""
+    return (item and {**item, "at": moment(item["at"])} for item in items)

@@ -9,11 +9,9 @@ from concurrent.futures import Future
 from enum import Enum
 from typing import Any
 
-from lazycloud.versionbase.problems import TooLarge
-from lazycloud.versionbase.protocol import FRAME, ITEMS, PART, Encoding, told
+from lazycloud.versionbase.protocol import ITEMS, PART, Encoding, demand_fits, told
 
 PATIENCE = 0.05  # seconds that the first items of a part wait for others
-BESIDE = 1 << 10  # bytes of a frame beside its items, at most
 
 Item = Any
 """A value that is sent, None to let others have a turn, or a Future that is to be waited for first."""
@@ -38,7 +36,7 @@ class Stream:
         close: Callable[[], None] = lambda: None,
         told: bool = True,
     ) -> None:
-        self._items = items
+        self.items = items
         self._result = result
         self._close = close
         self.told = told
@@ -51,7 +49,7 @@ class Stream:
 
     def go_on(self, part: Part, until: float) -> Step | Future[Any]:
         """Read on until a time of `time.perf_counter`, or what has to be waited for."""
-        for item in self._items:
+        for item in self.items:
             if isinstance(item, Future):
                 return item
             if item is not None:
@@ -66,7 +64,7 @@ class Stream:
     def close(self) -> None:
         """Once."""
         try:
-            if close := getattr(self._items, "close", None):
+            if close := getattr(self.items, "close", None):
                 close()
         finally:
             self._close()
@@ -91,11 +89,7 @@ class Part:
     def add(self, item: Any) -> bool:
         """Whether it is full now. Raises TooLarge for an item that no frame holds."""
         data = told(self._encoding, item)
-        if len(data) > FRAME - BESIDE:
-            raise TooLarge(
-                f"A result has {len(data) >> 20} MB: no frame holds that.",
-                "A map makes results smaller, where there can be one.",
-            )
+        demand_fits(len(data))
         if not self._items:
             self._began = time.perf_counter()
         self._items.append(data)

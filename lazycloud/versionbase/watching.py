@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from lazycloud.versionbase import past
@@ -32,7 +33,8 @@ class Watching:
     def news(self) -> Iterator[Any]:
         """What has changed until now, and at its end `{"sequence"}`, unless that was told already."""
         self._changed.clear()
-        yield from self._watch.poll()
+        for change in self._watch.poll():
+            yield change and {**change, "at": moment(change["at"])}
         if self._watch.sequence != self._told:
             self._told = self._watch.sequence
             yield {"sequence": self._told}
@@ -43,3 +45,8 @@ class Watching:
 
     def close(self) -> None:
         self._watch.close()
+
+
+def moment(at: float) -> datetime:
+    """Of a unix time."""
+    return datetime.fromtimestamp(at, UTC)

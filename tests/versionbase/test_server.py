@@ -468,8 +468,10 @@ async def test_no_more_parts_are_sent_than_the_window_allows(client: Client) -> 
         assert "part" in await client.read()
     assert await client.ask("count", collection="posts") == 10_000  # and no part came before it
     await client.send(id=finding, more=64)
-    frames = [await client.read() for _ in range(9)]
-    assert [len(frame.get("part", "")) for frame in frames] == [1000] * 8 + [0]
+    found = 0
+    while "part" in (frame := await client.read()):
+        found += len(frame["part"])
+    assert (found, checked(frame)) == (8000, 10_000)
 
 
 async def test_parts_are_small_also_where_documents_are_large(client: Client) -> None:
@@ -494,6 +496,65 @@ async def test_cancel_ends_a_request_and_frees_what_it_held(served: Served, clie
     await client.send(id=finding, do="cancel")  # of what is over: no answer
     await client.send(id=finding, more=1)
     assert await client.ask("count", collection="posts") == 5000
+
+
+async def test_what_is_cancelled_before_it_has_begun_leaves_nothing(served: Served, client: Client) -> None:
+    await fill(client, 5000)
+    for _ in range(2 * connection.AT_ONCE):
+        number = await client.begin("count", collection="posts", filter='doc.text == "none"')
+        await client.send(id=number, do="cancel")
+    ended = [await client.read() for _ in range(2 * connection.AT_ONCE)]
+    assert {frame["error"]["kind"] for frame in ended} == {"cancelled"}
+    assert not served.engine.pinned()
+    await client.ask("status")
+
+
+async def test_what_is_refused_for_too_many_requests_is_not_done(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "OPEN", 3)
+    for _ in range(3):
+        await client.begin("watch", collection="other", window=1)
+        await client.read()
+    assert await refused(client.ask("insert", collection="c", documents=[{}])) == "busy"
+    await client.send(id=2, do="cancel")
+    await client.read()
+    assert await client.ask("count", collection="c") == 0
+
+
+@BOTH
+async def test_an_answer_that_no_frame_holds_is_refused_and_what_it_is_of_not_done(
+    served: Served, encoding: str
+) -> None:
+    async with served.client() as writer, served.client(encoding=encoding) as client:
+        await writer.ask("insert", collection="c", documents=[{"data": b"x" * (14 << 20)}], keys=["k"])
+        assert await refused(client.ask("get", collection="c", keys=["k"] * 1000)) == "too-large"
+        if encoding == JSON:
+            assert await refused(client.ask("update", collection="c", key="k", set={"n": 1})) == "too-large"
+            assert await writer.ask("count", collection="c", filter="has(doc.n)") == 0
+        else:
+            numbers = [await client.begin("update", collection="c", key="k", set={"n": n}) for n in range(8)]
+            for number in numbers:
+                assert (await client.result(number))["n"] < 8
+
+
+async def test_large_writes_are_done_in_the_order_of_their_transaction(client: Client) -> None:
+    number = (await client.ask("begin"))["in"]
+    large = [{"n": n, "text": "x" * 1000} for n in range(2000)]
+    sent = [
+        await client.begin(
+            "insert", collection="c", documents=large, keys=[str(n) for n in range(2000)], in_=number
+        ),
+        await client.begin("update", collection="c", key="1999", set={"n": -1}, in_=number),
+        await client.begin("count", collection="c", in_=number),
+        await client.begin("commit", in_=number),
+    ]
+    frames = [checked(await client.read()) for _ in sent]
+    assert frames[2:] == [2000, {"sequence": 1}]
+    assert (await client.ask("insert", collection="d", documents=large))[0]
+    assert (
+        await refused(client.ask("insert", collection="d", documents=[*large, {}], keys=["k"])) == "bad-input"
+    )
 
 
 async def test_what_is_not_done_by_its_deadline_is_given_up(served: Served, client: Client) -> None:
