@@ -46,13 +46,13 @@ class Options:
 
 def run(options: Options, environ: Mapping[str, str]) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises LazycloudError for what is to be mended first."""
-    where = _place(options.listen)
+    storage, where = Storage(options.store, options.relaxed), _place(options.listen)
     known = find_keys(options.store, options.secret_file, environ)
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=sys.stderr
     )
     os.umask(0o077)  # what is kept here is this user's
-    engine = Engine(Storage(options.store, options.relaxed))
+    engine = Engine(storage)
     engine.open()
     try:
         return uvloop.run(_serve(options, engine, known, where))
@@ -61,17 +61,12 @@ def run(options: Options, environ: Mapping[str, str]) -> int:
 
 
 def find_keys(store: str, file: Path | None, environ: Mapping[str, str]) -> Keys:
-    """Of a file that is named, of the environment, or of a file beside an SQLite store. Raises BadInput."""
+    """Of a file that is named, of the environment, or of one beside the SQLite store. Raises BadInput."""
     if file is not None:
         return keys.from_file(file)
     if text := environ.get(keys.VARIABLE):
         return keys.made_of(text)
-    try:
-        url = make_url(store)
-    except ArgumentError:
-        raise BadInput(
-            "That is no place for a versionbase.", "It is kept in sqlite:///FILE or postgresql://…"
-        ) from None
+    url = make_url(store)
     if url.get_backend_name() != "sqlite" or not url.database:
         raise BadInput(
             "Keys of a versionbase in Postgres are made of a secret, and there is none.",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from lazycloud.errors import LazycloudError
 from lazycloud.versionbase.engine import Engine
+from lazycloud.versionbase.storage import GRACE
 
 EVERY = 300.0  # seconds between two rounds
 SHARE = 4  # times as long as a step took, nothing is done after it
@@ -25,6 +26,7 @@ class Tending:
         self._kept = kept
         self._commits = commits
         self._every = every
+        self.grace = GRACE
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -47,7 +49,7 @@ class Tending:
         """How many nodes were removed. Raises LazycloudError."""
         storage = self._engine.storage
         await self._done(storage.expire(time.time() - self._kept, self._commits))
-        return await self._done(storage.collect(self._engine.pinned))
+        return await self._done(storage.collect(self._engine.pinned, self.grace))
 
     async def _done(self, steps: Iterator[int]) -> int:
         """The sum of what they did."""
