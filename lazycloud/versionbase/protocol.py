@@ -65,7 +65,7 @@ class MessagePack:
         if isinstance(data, str):
             raise Malformed(UNREADABLE, "a text, where frames are MessagePack")
         try:
-            return values.decode(data)
+            return values.received(data)
         except (msgspec.MsgspecError, LazycloudError, RecursionError, ValueError) as problem:
             raise Malformed(UNREADABLE, f"no MessagePack that this server reads: {problem}") from None
 
