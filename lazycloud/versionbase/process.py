@@ -124,11 +124,9 @@ def _tell(options: Options, server: Server, address: str) -> None:
 def _urls(server: Server, address: str) -> Iterator[tuple[str, str]]:
     production = server.engine.storage.branch(PRODUCTION)
     rest = address.removeprefix("ws://")
-    for name, key in (
-        ("VERSIONBASE_URL", server.keys.version(PRODUCTION, production.birth)),
-        ("VERSIONBASE_OWNER_URL", server.keys.owner),
-    ):
-        yield name, f"ws://{PRODUCTION}:{quote(key, safe='')}@{rest}"
+    mine = server.keys.version(PRODUCTION, production.birth)
+    yield "VERSIONBASE_URL", f"ws://{PRODUCTION}:{quote(mine, safe='')}@{rest}"
+    yield "VERSIONBASE_OWNER_URL", f"ws://:{quote(server.keys.owner, safe='')}@{rest}"
 
 
 def _place(listen: str) -> Path | tuple[str, int]:

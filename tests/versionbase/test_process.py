@@ -95,7 +95,7 @@ async def test_it_tells_urls_with_keys_when_it_is_asked_to(tmp_path: Path) -> No
     with started(f"sqlite:///{store}", "--print-url") as (process, line):
         lines = [pipe(process.stdout).readline().strip() for _ in range(2)]
         owner = keys.beside(store).owner
-        assert lines[1] == f"VERSIONBASE_OWNER_URL=ws://production:{owner}@127.0.0.1:{port(line)}/"
+        assert lines[1] == f"VERSIONBASE_OWNER_URL=ws://:{owner}@127.0.0.1:{port(line)}/"
         mine = lines[0].removeprefix("VERSIONBASE_URL=ws://production:").partition("@")[0]
         assert mine != owner
         async with client_of(line, mine) as client:
