@@ -6,10 +6,10 @@ The app's versionbase is asked as its owner, through the client that apps have.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -161,7 +161,7 @@ async def _read(found: Results[Any], until: float) -> Some:
     """As many as are told at once, and no more bytes than control should hold; what was read by `until`."""
     items: list[Any] = []
     taken = 0
-    async with aclosing(cast(AsyncGenerator[Any, None], aiter(found))) as each:
+    async with aclosing(aiter(found)) as each:
         try:
             async with asyncio.timeout_at(until):
                 async for one in each:

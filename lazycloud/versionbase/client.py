@@ -70,6 +70,7 @@ __all__ = [
     "Busy",
     "Cancelled",
     "Change",
+    "Collection",
     "Conflict",
     "ConnectionLost",
     "Database",
@@ -86,9 +87,12 @@ __all__ = [
     "Past",
     "ReadOnly",
     "Snapshot",
+    "SyncCollection",
     "SyncDatabase",
+    "SyncTransaction",
     "TimedOut",
     "TooLarge",
+    "Transaction",
     "VersionbaseError",
     "connect",
     "connect_sync",
@@ -888,11 +892,14 @@ class _Link:
         self._place = place
         self._wire: _Wire | None = None
         self._opening: asyncio.Task[_Wire] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._failures = 0
         self._failure: ConnectionLost | None = None  # the latest
 
     async def wire(self, until: float) -> _Wire:
         """An open connection; tries again and again until then (the loop's time), and raises ConnectionLost."""
+        if self._loop is not asyncio.get_running_loop():
+            self._move()
         wire = self._wire
         while wire is None or not wire.is_open:
             if self._opening is None:
@@ -902,6 +909,15 @@ class _Link:
                 self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
             wire = await self._opened(self._opening, until)
         return wire
+
+    def _move(self) -> None:
+        """Into the running loop, if the one before is over: `asyncio.run` was called once more. Raises BadInput."""
+        if self._loop is not None and not self._loop.is_closed():
+            raise BadInput(
+                "This connection to versionbase belongs to another event loop.",
+                "connect() in each of them, or use connect_sync() from several threads.",
+            )
+        self._loop, self._wire, self._opening = asyncio.get_running_loop(), None, None
 
     async def _opened(self, opening: asyncio.Task[_Wire], until: float) -> _Wire | None:
         loop = asyncio.get_running_loop()
@@ -998,7 +1014,7 @@ class Results(Generic[T]):
         self._made = made
         self._timeout = timeout
 
-    async def __aiter__(self) -> AsyncIterator[T]:
+    async def __aiter__(self) -> AsyncGenerator[T, None]:
         async with contextlib.aclosing(self._parts()) as parts:
             async for part in parts:
                 for item in part:
@@ -1235,7 +1251,7 @@ class Watch:
         self._commit = -1  # of which some changes have come
         self._came = 0  # how many of them
 
-    async def __aiter__(self) -> AsyncIterator[Change]:
+    async def __aiter__(self) -> AsyncGenerator[Change, None]:
         async with contextlib.aclosing(self._parts()) as parts:
             async for part in parts:
                 for change in part:

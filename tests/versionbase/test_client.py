@@ -165,6 +165,24 @@ async def test_what_was_closed_stays_closed(server: Peer) -> None:
         await database.collection("a").find().to_list()
 
 
+def test_each_event_loop_has_a_connection_of_its_own() -> None:
+    async def read() -> None:
+        async with peer() as server:
+            echo(server, get=[{"a": 1}])
+            database._place = database._link._place = client._Place.of(server.url, None, None, False)
+            assert await database.collection("a").get("k") == {"a": 1}
+
+            def elsewhere() -> None:
+                asyncio.run(database.collection("a").count())
+
+            with pytest.raises(BadInput, match="belongs to another event loop"):
+                await asyncio.to_thread(elsewhere)
+
+    database = connect("ws://v:k@h/")
+    asyncio.run(read())
+    asyncio.run(read())
+
+
 # Values
 
 

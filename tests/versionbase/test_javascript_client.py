@@ -46,9 +46,9 @@ async def server() -> AsyncIterator[Peer]:
         yield made
 
 
-async def node(folder: Path, script: str, url: str = "") -> str:
+async def node(folder: Path, script: str, url: str = "", options: str = "") -> str:
     """What the script prints."""
-    environment = {"PATH": os.environ["PATH"], "VERSIONBASE_URL": url}
+    environment = {"PATH": os.environ["PATH"], "VERSIONBASE_URL": url, "NODE_OPTIONS": options}
     process = await asyncio.create_subprocess_exec(
         "node", "--input-type=module", "--eval", BEGIN + script + END,
         cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -152,6 +152,18 @@ async def test_what_would_not_come_back_is_refused_before_it_is_sent(folder: Pat
         server.url,
     )
     assert not server.frames
+
+
+async def test_with_a_websocket_of_its_own_node_needs_no_package(tmp_path: Path, server: Peer) -> None:
+    (tmp_path / "versionbase.mjs").write_text(FILE.read_text())
+    dying(server, 1, get=[{"a": 1}], find=stream_of([["k", {}]]))
+    script = """
+        assert.deepEqual(await posts.get("k"), { a: 1 })
+        assert.deepEqual(await posts.find().toList(), [["k", {}]])
+    """
+    await node(
+        tmp_path, script, server.url, "--experimental-websocket"
+    )  # as it is without a word from Node 22 on
 
 
 async def test_requests_have_the_protocols_form(folder: Path, server: Peer) -> None:
