@@ -508,7 +508,7 @@ async def test_many_streams_take_further_connections_and_give_them_back(
     assert len(server.lines) == 3
     assert await db.collection("a").get("k") is None
     for find in finds:
-        await find.aclose()  # type: ignore[attr-defined]
+        await find.aclose()
     await server.until(lambda: len([line for line in server.lines if line.socket.close_code]) == 2)
 
 
@@ -772,7 +772,7 @@ async def test_watch_brings_changes_from_now_on(server: Peer, db: Database) -> N
     assert (second.sequence, second.new and second.new.key) == (9, "l")
     (asked,) = server.asked("watch")
     assert (asked["since"], asked["filter"], "deadline" in asked) == (7, "doc.n > 1", False)
-    await changes.aclose()  # type: ignore[attr-defined]
+    await changes.aclose()
 
 
 async def test_watch_resumes_amid_a_commit_without_a_gap_or_a_repetition(server: Peer, db: Database) -> None:
@@ -801,7 +801,7 @@ async def test_watch_says_how_far_it_is(server: Peer, db: Database) -> None:
     changes = aiter(watching)
     await anext(changes)
     assert watching.sequence == 12
-    await changes.aclose()  # type: ignore[attr-defined]
+    await changes.aclose()
 
 
 async def test_watch_ends_where_the_past_is_gone(server: Peer, db: Database) -> None:
