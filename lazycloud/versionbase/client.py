@@ -110,6 +110,7 @@ WINDOW = 4  # parts of a stream that the server may send ahead
 TIMEOUT = 60.0  # seconds, for a request
 LONGEST = 600.0  # seconds that the server gives any request; what is read bit by bit may take that long
 GRACE = 1.0  # seconds more until the client gives up by itself: the server's word on a late request is the better one
+REPLACED = 1012  # closes a connection on which all that was begun has been answered
 TRIES = 5  # connections that one read may lose
 FOREVER = 1e7  # seconds
 ASLEEP = 2.0  # seconds, the longest pause between two tries to connect
@@ -732,10 +733,9 @@ class _Wire:
         """Hand out answers until the connection ends, for whatever reason."""
         cause: BaseException | None = None
         try:
-            async for data in self._socket:
-                if not self._take(self._codec.decode(data)):
-                    cause = ValueError("the server sent more than it was asked for")
-                    break
+            while self._take(self._codec.decode(await self._socket.recv())):
+                pass
+            cause = ValueError("the server sent more than it was asked for")
         except Exception as failure:  # also what cannot be decoded: this connection is of no use then
             cause = failure
         finally:
@@ -765,11 +765,15 @@ class _Wire:
                 known.set_exception(failure)
 
     def _unknown(self, cause: BaseException | None) -> ConnectionLost:
-        lost = ConnectionLost(
-            f"The connection to versionbase was lost{_because(cause)}; whether the request was done is not known.",
-            "Read what is there, or make the write one that may be done twice (give its key).",
-            unknown=True,
-        )
+        if isinstance(cause, ConnectionClosed) and cause.rcvd is not None and cause.rcvd.code == REPLACED:
+            lost = ConnectionLost("The server of versionbase is being replaced; the request was not begun.")
+        else:
+            lost = ConnectionLost(
+                f"The connection to versionbase was lost{_because(cause)}; "
+                "whether the request was done is not known.",
+                "Read what is there, or make the write one that may be done twice (give its key).",
+                unknown=True,
+            )
         lost.__cause__ = cause
         return lost
 
@@ -1594,6 +1598,7 @@ class Database(_Session):
             came = False
             link = self._roomy()
             link.streams += 1
+            wire = None
             try:
                 wire = await link.wire(until)
                 flow = _streamed(wire, do, fields, None if endless else until)
@@ -1605,7 +1610,7 @@ class Database(_Session):
             except ConnectionLost as lost:
                 if came:
                     raise _interrupted() from lost
-                if tries == TRIES or not lost.unknown:
+                if tries == TRIES or wire is None:
                     raise
             finally:
                 link.streams -= 1

@@ -572,6 +572,33 @@ async def test_a_write_that_was_not_sent_waits_for_the_server(server: Peer, db: 
         assert lost.unknown
 
 
+@pytest.mark.parametrize("do", ["insert", "find", "commit"])
+async def test_what_a_server_that_is_replaced_has_not_begun_is_sent_again(
+    server: Peer, db: Database, do: str
+) -> None:
+    a_transaction(server, insert=["k"], find=stream_of([["k", {}]]))
+    live = server.answer
+
+    async def answer(line: Line, frame: Frame) -> None:
+        if frame.get("do") == do and len(server.asked(do)) == 1:
+            await line.socket.close(1012, "the server is replaced")
+        else:
+            await live(line, frame)
+
+    server.answer = answer
+
+    async def work(tx: client.Transaction) -> None:
+        await tx.collection("a").insert({})
+
+    if do == "commit":
+        await db.run(work)
+    elif do == "find":
+        assert await db.collection("a").find().to_list() == [{}]
+    else:
+        assert await db.collection("a").insert({}) == "k"
+    assert len(server.asked(do)) == 2
+
+
 async def test_results_of_two_moments_are_not_mixed(server: Peer, db: Database) -> None:
     async def half(line: Line, frame: Frame) -> None:
         await line.part(frame, ["k", {}])

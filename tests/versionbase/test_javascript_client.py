@@ -294,6 +294,24 @@ async def test_reads_are_repeated_and_writes_are_not(folder: Path, server: Peer)
     assert len(server.asked("insert")) == 1
 
 
+async def test_what_a_server_that_is_replaced_has_not_begun_is_sent_again(folder: Path, server: Peer) -> None:
+    async def replaced(line: Line, frame: Frame) -> None:
+        if len(server.asked(frame["do"])) == 1:
+            await line.socket.close(1012, "the server is replaced")
+        elif frame["do"] == "insert":
+            await line.ok(frame, ["k"])
+        else:
+            await stream_of([["k", {}]])(line, frame)
+
+    echo(server, insert=replaced, find=replaced)
+    script = """
+        assert.equal(await posts.insert({}), "k")
+        assert.deepEqual(await posts.find().toList(), [["k", {}]])
+    """
+    await node(folder, script, server.url)
+    assert len(server.asked("insert")) == 2
+
+
 async def _drop(line: Line) -> None:
     line.drop()
 

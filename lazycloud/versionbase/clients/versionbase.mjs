@@ -42,6 +42,7 @@ const WINDOW = 4 // parts of a stream that the server may send ahead
 const TIMEOUT = 60 // seconds, for a request
 const LONGEST = 600 // seconds that the server gives any request; what is read bit by bit may take that long
 const GRACE = 1 // seconds more until the client gives up by itself
+const REPLACED = 1012 // closes a connection on which all that was begun has been answered
 const TRIES = 5 // connections that one read may lose
 const PORTION = 2 ** 20 // characters of one request of a load, about
 
@@ -456,7 +457,7 @@ class Wire {
     this.transactions = new Gate(TRANSACTIONS)
     this.why = ""
     socket.onmessage = (/** @type {any} */ event) => this.take(event.data)
-    socket.onclose = (/** @type {any} */ event) => this.end(event.reason || this.why)
+    socket.onclose = (/** @type {any} */ event) => this.end(event.reason || this.why, event.code === REPLACED)
     socket.onerror = () => {}
   }
   get isOpen() {
@@ -518,7 +519,7 @@ class Wire {
         "Send fewer documents at a time, and keep large files elsewhere.",
       )
     }
-    if (!this.isOpen) throw new ConnectionLost("The connection to versionbase is closed; the request was not sent.", "", true)
+    if (!this.isOpen) throw new ConnectionLost("The connection to versionbase is closed; the request was not sent.")
     this.pending.set(id, answer)
     this.socket.send(text)
     return answer
@@ -559,16 +560,18 @@ class Wire {
     this.end(why)
     this.socket.close()
   }
-  /** @param {string} why */
-  end(why) {
+  /** @param {string} why @param {boolean} isReplaced */
+  end(why, isReplaced = false) {
     if (this.lost) return
     this.lost = true
     for (const known of this.pending.values()) {
-      const lost = new ConnectionLost(
-        `The connection to versionbase was lost${why ? ` (${why})` : ""}; whether the request was done is not known.`,
-        "Read what is there, or make the write one that may be done twice (give its key).",
-        true,
-      )
+      const lost = isReplaced
+        ? new ConnectionLost("The server of versionbase is being replaced; the request was not begun.")
+        : new ConnectionLost(
+            `The connection to versionbase was lost${why ? ` (${why})` : ""}; whether the request was done is not known.`,
+            "Read what is there, or make the write one that may be done twice (give its key).",
+            true,
+          )
       if (known instanceof Stream) known.end(undefined, lost)
       else known.reject(lost)
     }
@@ -1140,8 +1143,9 @@ class Database {
       const link = this.roomy()
       let came = false
       link.streams += 1
+      let wire
       try {
-        const wire = await link.wire(until, limits.signal)
+        wire = await link.wire(until, limits.signal)
         for await (const part of streamed(wire, doing, fields, endless ? Infinity : until, limits)) {
           came = true
           yield part
@@ -1157,7 +1161,7 @@ class Database {
             { cause: failure },
           )
         }
-        if (tries === TRIES || !failure.unknown) throw failure
+        if (tries === TRIES || !wire) throw failure
       } finally {
         link.streams -= 1
         this.spare(link)
