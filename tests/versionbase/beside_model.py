@@ -199,7 +199,8 @@ class Open:
             changed = {
                 key
                 for key in then.documents.keys() | there.documents
-                if exactly(then.documents.get(key)) != exactly(there.documents.get(key))
+                if encode(then.documents.get(key))
+                != encode(there.documents.get(key))  # members in another order
             }
             if changed if is_ranged else changed & _keys(request):
                 return True
@@ -385,7 +386,7 @@ class Machine(RuleBasedStateMachine):
         finally:
             database.change = before  # type: ignore[method-assign]
         changes = exactly(after_as_data(after)) != exactly(after_as_data(of.now))
-        assert got == ("refused: full" if changes else wanted)
+        assert got == "refused: full" or (got == wanted and not changes)
         self.compare(version, "", of.now, of.sequence)
 
     @rule(version=THERE, request=RARE)
