@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 SECRET = "0123456789abcdef" * 4
@@ -16,9 +17,11 @@ PATIENCE = 60.0
 class Served:
     """`address` is where the one that runs now listens."""
 
-    def __init__(self, store: str, *flags: str) -> None:
+    def __init__(self, store: str, *flags: str, within: Sequence[str] = ()) -> None:
+        """`within` is what the server is started by."""
         self.store = store
         self._flags = flags
+        self._within = within
         self._process: subprocess.Popen[str] | None = None
         self.log = Path(tempfile.mkstemp(prefix="versionbase-", suffix=".log")[1])
         self.address = ""
@@ -45,7 +48,7 @@ class Served:
         """Returns when it listens."""
         words = ["versionbase", "serve", "--store", self.store, "--listen", "127.0.0.1:0", *self._flags]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "lazycloud", *words],
+            [*self._within, sys.executable, "-m", "lazycloud", *words],
             env={**os.environ, "LAZYCLOUD_VERSIONBASE_SECRET": SECRET},
             stdout=subprocess.PIPE,
             stderr=self.log.open("a"),

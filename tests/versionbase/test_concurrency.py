@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -165,3 +166,18 @@ async def test_what_was_acknowledged_is_there_when_postgres_was_killed(tmp_path:
         assert work.counts["done"] > 300
         served.stop()
         verified(served.store)
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="it is strace that tells of system calls")
+async def test_what_is_acknowledged_was_synced(tmp_path: Path) -> None:
+    """A process that is killed loses nothing that it wrote: only what it asked the disk for tells of a power cut."""
+    calls = tmp_path / "calls"
+    calls.touch()
+    tracer = ("strace", "-D", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-o", str(calls))
+    with Served(f"sqlite:///{tmp_path}/store.sqlite", within=tracer) as served:
+        async with connected(served.address, "production", served.owner) as wire:
+            for number in range(10):
+                before = calls.read_text().count("sync(")
+                await wire.ask("insert", collection="notes", documents=[{"n": number}])
+                assert calls.read_text().count("sync(") > before
+        served.stop()
