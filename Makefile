@@ -43,10 +43,12 @@ chaos: .venv/.installed-test
 stress-data: .venv/.installed-test
 	$(BIN)/python -m tests.data.stress --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-# STEPS of the store of versionbase against its model, on SQLite and on Postgres, others every time; and KILLS of who writes.
+# STEPS of versionbase's store and of its engine against their models, on SQLite and on Postgres, others every time; and
+# KILLS of who writes, and of a server with clients, whose histories are checked.
 stress-versionbase: .venv/.installed-test
 	LAZYCLOUD_VERSIONBASE_STEPS=$(STEPS) LAZYCLOUD_VERSIONBASE_KILLS=$(KILLS) \
-		$(BIN)/python -m pytest -vv --timeout 0 tests/versionbase/test_machine.py tests/versionbase/test_killed.py
+		$(BIN)/python -m pytest -vv --timeout 0 tests/versionbase/test_machine.py tests/versionbase/test_killed.py \
+		tests/versionbase/test_model.py tests/versionbase/test_concurrency.py
 
 check: lint types test
 

@@ -6,6 +6,7 @@ More by `make stress-versionbase`.
 from __future__ import annotations
 
 import itertools
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,12 +16,15 @@ from tests.postgres import Postgres
 from tests.versionbase.beside_model import Machine, SqlitePlace
 
 NUMBERS = itertools.count(1)
+STEPS = int(os.environ.get("LAZYCLOUD_VERSIONBASE_STEPS", "2000"))  # on SQLite; half as many on Postgres
+AT_ONCE = 60
 
 
 def tried(examples: int) -> settings:
     return settings(
-        max_examples=examples,
-        stateful_step_count=60,
+        max_examples=max(1, examples),
+        stateful_step_count=AT_ONCE,
+        derandomize="LAZYCLOUD_VERSIONBASE_STEPS" not in os.environ,  # the same ones each time, in CI
         deadline=None,
         suppress_health_check=[*HealthCheck],
         report_multiple_bugs=False,
@@ -47,18 +51,22 @@ class PostgresPlace:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a failure is made small first
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of long texts, on purpose
 def test_on_sqlite() -> None:
     class OnSqlite(Machine):
         place = SqlitePlace
 
-    run_state_machine_as_test(OnSqlite, settings=tried(40))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(OnSqlite, settings=tried(STEPS // AT_ONCE))  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a failure is made small first
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of long texts, on purpose
 def test_on_postgres(postgres: Postgres) -> None:
     class OnPostgres(Machine):
         @staticmethod
         def place() -> PostgresPlace:
             return PostgresPlace(postgres)
 
-    run_state_machine_as_test(OnPostgres, settings=tried(20))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(OnPostgres, settings=tried(STEPS // AT_ONCE // 2))  # type: ignore[no-untyped-call]
