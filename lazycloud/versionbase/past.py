@@ -78,6 +78,8 @@ def commits_back(engine: Engine, now: Branch) -> Iterator[tuple[int, int, float]
     until = now.sequence
     while True:
         page = engine.storage.commits_until(now.name, until, PAGE)
+        if engine.storage.branch(now.name).birth != now.birth:  # it has been removed, and another made
+            raise Gone(f"The version {now.name[:80]} is there no more.")
         yield from page
         if len(page) < PAGE:
             return
@@ -129,6 +131,7 @@ class Watch:
         """
         while (now := self._now()).sequence != self._seen.sequence:
             page = self._engine.storage.commits(self._version, self._seen.sequence, PAGE)
+            self._now()  # else they may be of another version, which was made just now
             if not page or page[0][0] != self._seen.sequence + 1:
                 if self._now().sequence == now.sequence:
                     raise _gone(self._version, self._seen.sequence)

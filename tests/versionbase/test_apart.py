@@ -81,3 +81,25 @@ def test_a_snapshot_is_of_its_version_alone(engine: Engine) -> None:
     made_again(engine, "production")
     with pytest.raises(LazycloudError):
         engine.transaction("abc", at="s1")
+
+
+def test_nor_if_it_was_made_again_just_then(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks at the store."""
+    insert(engine, "abc", "mine")
+    watch = past.Watch(engine, "abc", 0)
+    of_history = past.history(engine, "abc", "notes", "secret")
+    for name in ("commits", "commits_until"):
+        asked = getattr(engine.storage, name)
+
+        def just_then(version: str, at: int, limit: int, asked: Any = asked) -> Any:
+            made_again(engine, "production")
+            insert(engine, "abc", "late")
+            return asked(version, at, limit)
+
+        monkeypatch.setattr(engine.storage, name, just_then)
+    told: list[Any] = []
+    for reading in (watch.poll(), of_history):
+        with pytest.raises(LazycloudError):
+            told += [one for one in reading if one is not None]
+    assert told == []
+    watch.close()
