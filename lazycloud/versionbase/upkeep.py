@@ -5,15 +5,17 @@ All are iterators: they yield a Future that is to be waited for, or None to let 
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from lazycloud.errors import BadInput, LazycloudError
-from lazycloud.versionbase import catalogue
+from lazycloud.versionbase import catalogue, tree
 from lazycloud.versionbase.catalogue import Index
 from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.problems import Exists, Gone
@@ -21,6 +23,8 @@ from lazycloud.versionbase.transactions import Transaction, schema_of
 from lazycloud.versionbase.values import decode
 
 BATCH = 200  # documents that are put into an index in one transaction
+PASS = 100_000  # that are sorted before: neighbours in the index are put there together
+RUN = 100  # that are read without a turn for others
 
 Steps = Iterator["Future[Any] | None"]
 
@@ -30,6 +34,7 @@ def create_index(
 ) -> Steps:
     """It is kept right from the first step on, and used once it is built; one that was begun is gone on with.
 
+    Documents are put there in the index's order, many thousands at a time: in their own, each would rewrite a leaf.
     The last that is yielded is done, with the index. Raises Exists where a unique one cannot be, BadInput.
     """
     wanted = catalogue.check_path(path)
@@ -49,40 +54,67 @@ def create_index(
             )
         return there
 
-    def build(transaction: Transaction) -> Index:
-        return _built_further(transaction, collection, called)
-
     first = engine.perform(version, begin)
     yield first
     index = first.result()[0]
-    while index.built is not None:
-        step = engine.perform(version, build)
-        yield step
-        try:
+    try:
+        while index.built is not None:
+            keys, last = yield from _next_keys(engine, version, collection, index)
+            while some := list(itertools.islice(keys, BATCH)):
+                step = engine.perform(version, partial(_built_further, collection, index, some, index.built))
+                yield step
+                step.result()
+            step = engine.perform(version, partial(_built_further, collection, index, (), last))
+            yield step
             index = step.result()[0]
-        except Exists:
-            undo = engine.perform(version, lambda transaction: transaction.drop_index(collection, called))
-            yield undo
-            undo.result()
-            raise
+    except Exists:
+        undo = engine.perform(version, lambda transaction: transaction.drop_index(collection, called))
+        yield undo
+        undo.result()
+        raise
 
 
-def _built_further(transaction: Transaction, collection: str, name: str) -> Index:
-    """The index with some more documents in it."""
-    of = transaction.collection(collection)
-    index = of.index(name)
-    if index is None:
-        raise Gone(f"The index {name} of {collection} was dropped while it was built.")
-    if index.built is None:
-        return index
+def _next_keys(
+    engine: Engine, version: str, collection: str, index: Index
+) -> Generator[None, None, tuple[Iterator[str], str | None]]:
+    """Of documents that are not in the index yet, in its order; and the last one's in theirs, None if that is all.
+
+    They are those that are there now: what is written meanwhile is put there by who writes it.
+    """
     begin, end = catalogue.documents(collection)
-    last = index.built
-    scan = transaction.tree.view().scan(begin + last.encode() + b"\0" if last else begin, end)
-    found = [
-        (tree_key[len(begin) :].decode(), decode(data)) for tree_key, data in itertools.islice(scan, BATCH)
-    ]
-    further = msgspec.structs.replace(index, built=found[-1][0] if len(found) == BATCH else None)
-    transaction.save_index(of, further, found)
+    after = begin + index.built.encode() + b"\0" if index.built else begin
+    runs: list[list[tuple[bytes, str]]] = []  # each in order, and short enough to be sorted at once
+    last = ""
+    with engine.pinning(version) as branch:
+        scan = itertools.islice(tree.scan(engine.storage, branch.root, after, end), PASS)
+        while run := [_place(collection, index, begin, *entry) for entry in itertools.islice(scan, RUN)]:
+            last = run[-1][1]
+            runs.append(sorted(run))
+            yield None
+    is_all = sum(map(len, runs)) < PASS
+    return (key for _, key in heapq.merge(*runs)), None if is_all else last
+
+
+def _place(collection: str, index: Index, begin: bytes, tree_key: bytes, data: bytes) -> tuple[bytes, str]:
+    key = tree_key[len(begin) :].decode()
+    return catalogue.entry(collection, index, decode(data), key)[0], key
+
+
+def _built_further(
+    collection: str, index: Index, keys: Sequence[str], built: str | None, transaction: Transaction
+) -> Index:
+    """The index with the documents of these keys, as they are now; it is built up to there."""
+    of = transaction.collection(collection)
+    there = of.index(index.name)
+    if there is None or there.number != index.number:
+        raise Gone(f"The index {index.name} of {collection} was dropped while it was built.")
+    if there.built is None:
+        return there
+    documents = zip(keys, transaction.get(collection, keys), strict=True)
+    further = msgspec.structs.replace(there, built=built)
+    transaction.save_index(
+        of, further, [(key, document) for key, document in documents if document is not None]
+    )
     return further
 
 

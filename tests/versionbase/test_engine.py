@@ -291,12 +291,15 @@ def test_long_values_are_found_by_their_index(database: Database) -> None:
 # Indexes and schemas
 
 
-def test_an_index_is_built_in_steps_while_others_write(people: Database) -> None:
+@pytest.mark.parametrize("at_once", [7, 100_000])
+def test_an_index_is_built_in_steps_while_others_write(
+    people: Database, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, number in {"PASS": at_once, "BATCH": 3, "RUN": 5}.items():
+        monkeypatch.setattr(upkeep, name, number)
     building = upkeep.create_index(people.engine, MAIN, "people", "age")
     for number in range(2):
-        step = next(building)
-        assert step is not None
-        step.result(10)
+        next(step for step in building if step is not None).result(10)
         people.insert("people", {f"a{number}": {"age": 77}, f"z{number}": {"age": 77}})
     assert people.explain("people", filter="doc.age == 77")["scan"] == "collection"
     people.do(lambda tx: tx.delete("people", ["a0", "p003"]))
