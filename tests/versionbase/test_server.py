@@ -699,6 +699,7 @@ async def test_a_stranger_cannot_send_much(served: Served) -> None:
         (MESSAGE_PACK, b"\xc1", 1007),
         (MESSAGE_PACK, b"\x82\xa2id\x01", 1007),  # cut off
         (MESSAGE_PACK, b"\x82\xa2id\x01\x01\x02", 1007),  # a member whose name is a number
+        (MESSAGE_PACK, b"\x82\xa2id\x01\xa2do\x81\x91\x01\xc0", 1007),  # one whose name is a list, further in
         (MESSAGE_PACK, b"\x82\xa2id\x01\xa2do\xa1x\x00", 1007),  # and something behind it
         (MESSAGE_PACK, b"\xdf\xff\xff\xff\xff", 1007),  # a map that would have four thousand million members
         (MESSAGE_PACK, b"\xc6\xff\xff\xff\xff", 1007),
