@@ -101,9 +101,9 @@ class Connection:
     async def serve(self) -> None:
         """Until the connection ends, whoever ends it."""
         reading = asyncio.create_task(self._read(), name="what a client sends")
-        writing = asyncio.create_task(self.outbox.run(), name="what a client is sent")
+        ending = asyncio.create_task(self._socket.wait_closed(), name="the end of a client's connection")
         try:
-            await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([reading, ending], return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
                 reading.result()
         except ConnectionClosed:
@@ -113,8 +113,8 @@ class Connection:
         finally:
             self._is_closed = True
             reading.cancel()
-            writing.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
+            ending.cancel()
+            await asyncio.gather(reading, ending, return_exceptions=True)
             await self._give_up_all()
 
     async def close(self, code: int, reason: str) -> None:

@@ -34,6 +34,7 @@ from lazycloud.versionbase import protocol
 from lazycloud.versionbase.connection import AT_ONCE, TRANSACTIONS, Connection
 from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.keys import Keys
+from lazycloud.versionbase.outbox import AGAIN, ROOM
 from lazycloud.versionbase.problems import Denied, Exists, Gone
 from lazycloud.versionbase.protocol import DENIED, ENCODINGS, FRAME, GREETING, Encoding, Malformed, Request
 from lazycloud.versionbase.requests import check_version
@@ -120,7 +121,7 @@ class Server:
             close_timeout=2,
             max_size=GREETING,
             max_queue=(4, 1),
-            write_limit=64 << 10,
+            write_limit=(ROOM, AGAIN),
             logger=_quiet(),
             backlog=1024,
             **where,
