@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from lazycloud.versionbase.tending import Tending
 from lazycloud.versionbase.verification import Checked
 
 UNIX = "unix:"
+MOST = 65_536  # descriptors
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def run(options: Options, environ: Mapping[str, str]) -> int:
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=sys.stderr
     )
+    _allow_many_clients()
     os.umask(0o077)  # what is kept here is this user's
     engine = Engine(storage)
     engine.open()
@@ -76,6 +79,14 @@ def find_keys(store: str, file: Path | None, environ: Mapping[str, str]) -> Keys
         return keys.beside(Path(url.database))
     except OSError as problem:
         raise BadInput(f"No secret can be kept beside {url.database}: {problem}.") from problem
+
+
+def _allow_many_clients() -> None:
+    """As many descriptors as this process may have; it begins with a thousand on most machines."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(options: Options, engine: Engine, known: Keys, where: Path | tuple[str, int]) -> int:

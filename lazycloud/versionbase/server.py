@@ -74,6 +74,7 @@ class Server:
         self._greeting_time = greeting_time
         self._standstill = standstill
         self._connections: set[Connection] = set()
+        self._sockets: set[ServerConnection] = set()
         self._wrong: Counter[str] = Counter()  # keys that are being answered, by address
         self._settled: deque[Callable[[], None]] = deque()
         self._is_settling = False
@@ -146,9 +147,11 @@ class Server:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOPPING / 2):
                     await asyncio.gather(*goodbyes)
-            for socket in list(self._listening.all_connections):
+            for socket in self._sockets:  # of those who have not said hello, or did not say goodbye
                 socket.transport.abort()
-            await self._listening.wait_closed()
+            with suppress(TimeoutError):  # of those who have not even asked for a websocket
+                async with asyncio.timeout(STOPPING / 8):
+                    await self._listening.wait_closed()
         self._aside.shutdown()
         if self._unix is not None:
             self._unix.unlink(missing_ok=True)
@@ -156,16 +159,17 @@ class Server:
     # Clients
 
     async def _serve(self, socket: ServerConnection) -> None:
-        encoding = ENCODINGS[str(socket.subprotocol)]
+        self._sockets.add(socket)
         try:
-            connection = await self._greet(socket, encoding)
+            await self._serve_client(await self._greet(socket, ENCODINGS[str(socket.subprotocol)]))
         except ConnectionClosed:
-            return
+            pass
         except Malformed as problem:
             await socket.close(problem.code, problem.reason.encode()[:120].decode(errors="ignore"))
-            return
-        if connection is None:
-            return
+        finally:
+            self._sockets.discard(socket)
+
+    async def _serve_client(self, connection: Connection) -> None:
         self._connections.add(connection)
         try:
             await connection.serve()
@@ -173,7 +177,7 @@ class Server:
             self._connections.discard(connection)
             self._requests += connection.requests
 
-    async def _greet(self, socket: ServerConnection, encoding: Encoding) -> Connection | None:
+    async def _greet(self, socket: ServerConnection, encoding: Encoding) -> Connection:
         """Raises Malformed for what is no hello, or none in time."""
         try:
             async with asyncio.timeout(self._greeting_time):

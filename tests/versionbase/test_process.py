@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -60,8 +61,8 @@ def port(line: str) -> int:
 @asynccontextmanager
 async def client_of(line: str, key: str, version: str = "production") -> AsyncIterator[Client]:
     url = f"ws://127.0.0.1:{port(line)}/"
-    async with connect(url, subprotocols=[Subprotocol(MESSAGE_PACK)], close_timeout=0.5) as socket:
-        client = Client(socket, MESSAGE_PACK)
+    async with connect(url, subprotocols=[Subprotocol(MESSAGE_PACK)], close_timeout=0.5) as opened:
+        client = Client(opened, MESSAGE_PACK)
         await client.ask("hello", version=version, key=key)
         yield client
 
@@ -88,6 +89,18 @@ async def test_it_says_where_it_listens_and_no_key_and_stops_with_0(tmp_path: Pa
         assert (pipe(process.stdout).read(), pipe(process.stderr).read()) == ("", "")
     for path in store.parent.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+async def test_it_stops_soon_whoever_has_not_said_anything_yet(tmp_path: Path) -> None:
+    store = tmp_path / "store.sqlite"
+    with (
+        started(f"sqlite:///{store}") as (process, line),
+        socket.create_connection(("127.0.0.1", port(line))),
+    ):
+        url = f"ws://127.0.0.1:{port(line)}/"
+        async with connect(url, subprotocols=[Subprotocol(MESSAGE_PACK)]):
+            code, took = await asyncio.to_thread(ended, process)
+            assert (code, took < 5) == (0, True)
 
 
 async def test_it_tells_urls_with_keys_when_it_is_asked_to(tmp_path: Path) -> None:
@@ -134,8 +147,8 @@ async def test_it_listens_on_a_unix_socket_of_this_user_alone(tmp_path: Path) ->
         with started(f"sqlite:///{store}", listen=f"unix:{path}") as (process, line):
             assert line == f"versionbase listens at ws+unix://{path}"
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            async with unix_connect(str(path), subprotocols=[Subprotocol(MESSAGE_PACK)]) as socket:
-                await Client(socket, MESSAGE_PACK).ask(
+            async with unix_connect(str(path), subprotocols=[Subprotocol(MESSAGE_PACK)]) as opened:
+                await Client(opened, MESSAGE_PACK).ask(
                     "hello", version="production", key=keys.beside(store).owner
                 )
             process.kill()
