@@ -408,7 +408,7 @@ def create_index(connection: Connection, asked: Request) -> Stream:
         asked.flag("unique", False),
         asked.text("name", ""),
     )
-    return Stream(_returning(steps), lambda stream: stream.last.shown(), told=False)
+    return Stream(connection.server.behind(_returning(steps)), lambda stream: stream.last.shown(), told=False)
 
 
 def _returning(steps: Iterator[Any]) -> Iterator[Any]:
@@ -438,7 +438,7 @@ def set_schema(connection: Connection, asked: Request) -> Stream:
         asked.mapping_or_none("schema"),
         asked.flag("check", True),
     )
-    return Stream(steps, told=False)
+    return Stream(connection.server.behind(steps), told=False)
 
 
 # What was, and what comes

@@ -80,7 +80,7 @@ class Server:
         self._is_settling = False
         self._listening: Websockets | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._aside = ThreadPoolExecutor(2, "versionbase-aside")
+        self._aside = ThreadPoolExecutor(4, "versionbase-aside")
         self._unix: Path | None = None
         self._began = time.monotonic()
         self._requests = 0  # of connections that have ended
