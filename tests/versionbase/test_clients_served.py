@@ -6,10 +6,13 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -264,3 +267,51 @@ async def test_reads_and_watches_do_not_notice_a_restart(served: Served, db: Dat
     assert min(await asyncio.gather(*reading)) > 0
     assert told == [1, 2, 3]
     await changes.aclose()
+
+
+# Forks
+
+
+APP = """
+from lazycloud.versionbase import connect_sync
+
+db = connect_sync()
+posts = db.collection("posts")
+posts.insert({"n": 0}, "k")  # before gunicorn forks: a connection that the forks must leave alone
+
+def app(environ, start_response):
+    found = db.run(lambda tx: more(tx.collection("posts")))
+    start_response("200 OK", [("content-type", "text/plain")])
+    return [str(found["n"]).encode()]
+
+def more(posts):
+    return posts.update("k", {"n": posts.get("k")["n"] + 1})
+"""
+
+
+def test_workers_that_gunicorn_forks_from_a_loaded_app_each_have_a_connection(
+    served: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        command = [
+            sys.executable, "-m", "gunicorn", "--preload", "--workers", "3", "--worker-class", "gthread",
+            "--threads", "4", "--bind", f"fd://{listening.fileno()}", "--chdir", str(tmp_path),
+            "--log-level", "error", "app:app",
+        ]  # fmt: skip
+        environment = {**os.environ, "VERSIONBASE_URL": served.url}
+        gunicorn = subprocess.Popen(command, env=environment, pass_fds=[listening.fileno()])
+        try:
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+            with ThreadPoolExecutor(12) as threads:
+                told = list(threads.map(lambda _: int(_get(url)), range(60)))
+        finally:
+            gunicorn.terminate()
+            gunicorn.wait(20)
+    assert sorted(told) == list(range(1, 61))
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        body: bytes = answer.read()
+        return body
