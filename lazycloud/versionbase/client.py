@@ -183,9 +183,10 @@ class Denied(VersionbaseError):
 
 
 class TimedOut(VersionbaseError, TimeoutError):
-    """Not done by its deadline. Nothing changed, unless the sentence says that this is not known."""
+    """Not done by its deadline. Nothing changed, unless `unknown`: the server did not say that it gave up."""
 
     kind = "deadline"
+    unknown = False
 
 
 class Cancelled(VersionbaseError):
@@ -803,9 +804,11 @@ class _by:  # noqa: N801  reads as a word: `async with _by(until)`
         try:
             await self._timeout.__aexit__(*raised)
         except TimeoutError as late:
-            raise TimedOut(
+            problem = TimedOut(
                 "The server did not answer in time; whether the request was done is not known."
-            ) from late
+            )
+            problem.unknown = True
+            raise problem from late
 
 
 def _because(cause: BaseException | None) -> str:
@@ -1390,6 +1393,20 @@ class Transaction(_Session):
         self._wire.transactions.release()
 
 
+def _refused(
+    failure: Conflict | ConnectionLost | TimedOut, before: VersionbaseError | None
+) -> VersionbaseError:
+    """Why a transaction that may be done again was not done. Raises what does not allow it.
+
+    Of one that had no time left it is what refused the one before.
+    """
+    if not isinstance(failure, Conflict) and failure.unknown:
+        raise failure
+    if isinstance(failure, TimedOut):
+        raise before or failure
+    return failure
+
+
 def _lost_transaction() -> ConnectionLost:
     return ConnectionLost(
         "The connection to versionbase was lost, and this transaction with it: nothing of it was done.",
@@ -1474,14 +1491,15 @@ class Database(_Session):
         """What the callback returns for a transaction that was committed. It is called again after a conflict."""
         loop = asyncio.get_running_loop()
         until = loop.time() + (timeout or self._timeout)
+        refused: VersionbaseError | None = None
         for tries in itertools.count(1):
             try:
                 async with self.transaction(timeout=max(0.001, until - loop.time())) as transaction:
                     return await callback(transaction)
-            except (Conflict, ConnectionLost) as failure:
-                unknown = isinstance(failure, ConnectionLost) and failure.unknown
-                if unknown or loop.time() >= until:
-                    raise
+            except (Conflict, ConnectionLost, TimedOut) as failure:
+                refused = _refused(failure, refused)
+                if loop.time() >= until:
+                    raise refused from None
             await asyncio.sleep(_pause(tries))
         raise AssertionError
 
@@ -2255,14 +2273,15 @@ class SyncDatabase(_SyncSession):
     def run(self, callback: Callable[[SyncTransaction], T], *, timeout: float | None = None) -> T:
         """As `Database.run`."""
         until = time.monotonic() + (timeout or self._timeout)
+        refused: VersionbaseError | None = None
         for tries in itertools.count(1):
             try:
                 with self.transaction(timeout=max(0.001, until - time.monotonic())) as transaction:
                     return callback(transaction)
-            except (Conflict, ConnectionLost) as failure:
-                unknown = isinstance(failure, ConnectionLost) and failure.unknown
-                if unknown or time.monotonic() >= until:
-                    raise
+            except (Conflict, ConnectionLost, TimedOut) as failure:
+                refused = _refused(failure, refused)
+                if time.monotonic() >= until:
+                    raise refused from None
             time.sleep(_pause(tries))
         raise AssertionError
 

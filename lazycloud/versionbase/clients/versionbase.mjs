@@ -94,9 +94,10 @@ export class Conflict extends VersionbaseError {
 export class Denied extends VersionbaseError {
   static kind = "denied"
 }
-/** Not done by its deadline. Nothing changed, unless the sentence says that this is not known. */
+/** Not done by its deadline. Nothing changed, unless `unknown`: the server did not say that it gave up. */
 export class TimedOut extends VersionbaseError {
   static kind = "deadline"
+  unknown = false
 }
 /** Given up, at the client's wish. */
 export class Cancelled extends VersionbaseError {
@@ -336,7 +337,10 @@ function withResolvers() {
   return made
 }
 
-const late = () => new TimedOut("The server did not answer in time; whether the request was done is not known.")
+const late = () =>
+  Object.assign(new TimedOut("The server did not answer in time; whether the request was done is not known."), {
+    unknown: true,
+  })
 
 /**
  * What the promise brings; TimedOut at `until`, and the signal's reason when that aborts.
@@ -1060,12 +1064,15 @@ class Database {
    */
   async run(callback, { timeout = this.timeout, signal } = {}) {
     const until = now() + timeout
+    let refused // why the latest was not done, if it may be done again
     for (let tries = 1; ; tries++) {
       try {
         return await this.transaction(callback, { timeout: Math.max(0.001, until - now()), signal })
       } catch (failure) {
+        if (failure instanceof TimedOut && !failure.unknown) throw refused ?? failure
         const again = failure instanceof Conflict || (failure instanceof ConnectionLost && !failure.unknown)
         if (!again || now() >= until) throw failure
+        refused = failure
       }
       await sleep(pause(tries), signal)
     }
