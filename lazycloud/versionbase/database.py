@@ -55,9 +55,9 @@ class Database:
     def __str__(self) -> str:
         return self.url.render_as_string()
 
-    @property
-    def dialect(self) -> str:
-        return self._engine.dialect.name
+    def in_its_words(self, statement: str) -> str:
+        """A statement with ? for its arguments, as the driver wants it."""
+        return statement if self.is_sqlite else statement.replace("?", "%s")
 
     def open(self) -> None:
         """Makes what is not there. Raises Conflict if another has it, BadInput for what is no store of ours."""
@@ -253,7 +253,10 @@ class Database:
 
     def _prepare_sqlite(self, connection: Any, _: object) -> None:
         cursor = connection.cursor()
+        # Small pages, as a commit writes a few nodes and a row or two, and the log takes whole pages.
+        cursor.execute("PRAGMA page_size=1024")
         cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA wal_autocheckpoint=4000")  # pages
         cursor.execute(f"PRAGMA synchronous={'NORMAL' if self._relaxed else 'FULL'}")
         cursor.execute("PRAGMA busy_timeout=10000")
         cursor.close()

@@ -14,8 +14,8 @@ import msgspec
 
 from lazycloud.errors import LazycloudError
 
-SIZE = 4096  # bytes of an encoded node, at most, unless it has one entry only
-SMALL = 1024  # bytes below which it is joined with a neighbour
+SIZE = 2048  # bytes of an encoded node, at most, unless it has one entry only
+SMALL = 512  # bytes below which it is joined with a neighbour
 OVERHEAD = 6  # bytes that an entry takes beside its key and value, about
 REFERENCE = 8  # bytes of a child's number and count, about
 

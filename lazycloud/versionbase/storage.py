@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, union_all, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, union_all
 
 from lazycloud.errors import Conflict, LazycloudError, NotFound
 from lazycloud.versionbase.database import Database
@@ -130,7 +130,9 @@ class Storage:
         Postgres: of the last 0.6 s), but not with this process; none is half there, and none without those before it.
         """
         self.database = Database(url, relaxed)
-        self._load_query = _SELECT[self.database.dialect]
+        self._select_node, self._insert_nodes, self._insert_commits = map(
+            self.database.in_its_words, (_SELECT_NODE, _INSERT_NODES, _INSERT_COMMITS)
+        )
         self._changing = threading.RLock()
         self._cache: OrderedDict[int, tuple[Node, int]] = OrderedDict()
         self._cached = 0
@@ -193,7 +195,7 @@ class Storage:
         self._making.pop(number, None)
 
     def load(self, number: int) -> Node:
-        row = self.database.read(self._load_query, (number,)).first()
+        row = self.database.read(self._select_node, (number,)).first()
         if row is None:
             raise Damaged(f"Node {number} of {self.database} is not there.", _ADVICE)
         try:
@@ -224,7 +226,7 @@ class Storage:
         if found := self._known.get(name):
             return found
         published = self._published
-        row = self.database.read(select(branches).where(branches.c.name == name)).first()
+        row = self.database.read(_STANDS.where(branches.c.name == name)).first()
         if row is None:
             raise NotFound(f"There is no version {name[:80]} in this versionbase.")
         found = Branch(row.name, row.root, row.sequence, row.birth)
@@ -237,8 +239,7 @@ class Storage:
 
     def branches(self) -> list[BranchRow]:
         """By name."""
-        columns = [branches.c[name] for name in BranchRow._fields]
-        rows = self.database.read(select(*columns).order_by(branches.c.name)).all()
+        rows = self.database.read(_STANDS.order_by(branches.c.name)).all()
         return [BranchRow._make(row) for row in rows]
 
     def snapshots(self, name: str) -> list[SnapshotRow]:
@@ -296,12 +297,11 @@ class Storage:
     def _make_branch(self, name: str, origin: Branch) -> Branch:
         made = replace(origin, name=name, birth=secrets.token_hex(8))
         at = time.time()
-        row = {"name": name, "birth": made.birth, "root": made.root, "sequence": made.sequence}
+        row = {"name": name, "birth": made.birth, "source": origin.name, "made": at}
 
         def work(connection: Connection) -> None:
-            row_of_branch = {**row, "source": origin.name, "made": at, "changed": at}
-            connection.execute(insert(branches).values(**row_of_branch))
-            connection.execute(insert(commits), [_commit_row(made, at)])
+            connection.execute(insert(branches).values(**row))
+            connection.exec_driver_sql(self._insert_commits, [_commit_row(made, at)])
 
         with self._changed():
             if self._is_there(name):
@@ -433,21 +433,19 @@ class Storage:
     def _write(self, written: Sequence[Branch]) -> None:
         if not written:
             return
-        at, last = time.time(), {branch.name: branch for branch in written}
-        made = [{"number": number, "data": encode(node)} for number, node in self._fresh.items()]
-        moved = [{"of": one.name, "root": one.root, "sequence": one.sequence} for one in last.values()]
+        at = time.time()
+        made = [(number, encode(node)) for number, node in self._fresh.items()]
+        moved = [_commit_row(branch, at) for branch in written]
 
         def work(connection: Connection) -> None:
             if made:
-                connection.execute(insert(nodes), made)
-            connection.execute(insert(commits), [_commit_row(one, at) for one in written])
-            stands = update(branches).where(branches.c.name == bindparam("of")).values(changed=at)
-            connection.execute(stands, moved)
+                connection.exec_driver_sql(self._insert_nodes, made)
+            connection.exec_driver_sql(self._insert_commits, moved)
 
         self.database.change(work, _is(written[-1]))
         for number, node in self._fresh.items():
             self._keep(number, node)
-        self._publish(*last.values())
+        self._publish(*written)
 
     @contextmanager
     def _changed(self) -> Iterator[None]:
@@ -485,11 +483,12 @@ class Storage:
             yield from self._expire(birth, before, keep)
 
     def _expire(self, birth: str, before: float, keep: int | None) -> Iterator[int]:
-        of_branch = select(branches.c.sequence).where(branches.c.birth == birth)
+        of_branch = select(branches.c.name).where(branches.c.birth == birth)
         mine = select(commits).where(commits.c.birth == birth).order_by(commits.c.sequence).limit(MARKED)
         while True:
             with self._changed():
-                last = self.database.read(of_branch).scalar()
+                name = self.database.read(of_branch).scalar()  # None: it is gone
+                last = None if name is None else self.branch(name).sequence
                 rows: Sequence[Any] = self.database.read(mine).all()
                 if last is not None:
                     rows = _expired(rows, last, before, 0 if keep is None else last - keep + 1)
@@ -589,21 +588,16 @@ class Storage:
                 self._cached -= freed
 
 
-def _commit_row(branch: Branch, at: float) -> dict[str, Any]:
-    return {"birth": branch.birth, "sequence": branch.sequence, "root": branch.root, "at": at}
+def _commit_row(branch: Branch, at: float) -> tuple[str, int, int, float]:
+    return branch.birth, branch.sequence, branch.root, at
 
 
 def _is(branch: Branch) -> Callable[[Connection], bool]:
     """Whether a branch is where a transaction was to leave it. No other one leaves it there."""
-    wanted = select(branches.c.birth, branches.c.root, branches.c.sequence).where(
-        branches.c.name == branch.name
+    wanted = select(commits.c.root).where(
+        commits.c.birth == branch.birth, commits.c.sequence == branch.sequence
     )
-
-    def is_done(connection: Connection) -> bool:
-        row = connection.execute(wanted).first()
-        return row is not None and tuple(row) == (branch.birth, branch.root, branch.sequence)
-
-    return is_done
+    return lambda connection: connection.execute(wanted).scalar() == branch.root
 
 
 def _expired(rows: Sequence[Any], last: int, before: float, least: int) -> Sequence[Any]:
@@ -625,11 +619,27 @@ def _is_marked(reached: bytearray, number: int) -> bool:
     return bool(reached[number >> 3] & (1 << (number & 7)))
 
 
-_ROOTS = union_all(*(select(table.c.root) for table in (branches, snapshots, commits)))
+_ROOTS = union_all(*(select(table.c.root) for table in (snapshots, commits)))
+
+_LAST = (
+    select(func.max(commits.c.sequence))
+    .where(commits.c.birth == branches.c.birth)
+    .correlate(branches)
+    .scalar_subquery()
+)
+_STANDS = select(  # the columns of BranchRow
+    branches.c.name,
+    commits.c.root,
+    commits.c.sequence,
+    branches.c.source,
+    branches.c.made,
+    commits.c.at.label("changed"),
+    branches.c.birth,
+).join(commits, (commits.c.birth == branches.c.birth) & (commits.c.sequence == _LAST))
 
 _ADVICE = "`lazycloud versionbase verify` tells what else is; a backup may have it."
 
-_SELECT = {
-    "sqlite": "SELECT data FROM versionbase_nodes WHERE number = ?",
-    "postgresql": "SELECT data FROM versionbase_nodes WHERE number = %s",
-}
+# Of each commit and each look at a node: SQLAlchemy would take longer than the database.
+_SELECT_NODE = "SELECT data FROM versionbase_nodes WHERE number = ?"
+_INSERT_NODES = "INSERT INTO versionbase_nodes (number, data) VALUES (?, ?)"
+_INSERT_COMMITS = "INSERT INTO versionbase_commits (birth, sequence, root, at) VALUES (?, ?, ?, ?)"

@@ -36,24 +36,21 @@ nodes = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
-branches = Table(
+branches = Table(  # each is where its last commit left it
     "versionbase_branches",
     metadata,
     Column("name", String, primary_key=True),
     Column("birth", String, nullable=False),  # random: another branch of this name has another one
-    Column("root", BigInteger, nullable=False),
-    Column("sequence", BigInteger, nullable=False),  # of its last commit; a fork goes on from its source
     Column("source", String, nullable=False),  # "": it began empty
     Column("made", Float, nullable=False),
-    Column("changed", Float, nullable=False),
     sqlite_with_rowid=False,
 )
 
-commits = Table(  # of late, and where each branch began: for who watches, and for what was
+commits = Table(  # of late, for who watches and for what was; the first one of a branch is where it began
     "versionbase_commits",
     metadata,
     Column("birth", String, primary_key=True),
-    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),  # a fork goes on from its source's
     Column("root", BigInteger, nullable=False),
     Column("at", Float, nullable=False),
     sqlite_with_rowid=False,

@@ -344,8 +344,17 @@ def _leaves(nodes: Nodes, items: list[tuple[bytes, bytes]]) -> list[_Entry]:
     made = []
     for begin, end in parts:
         leaf = Leaf([key for key, _ in items[begin:end]], [value for _, value in items[begin:end]])
-        made.append((leaf.keys[0], nodes.make(leaf), end - begin))
+        low = _between(items[begin - 1][0], leaf.keys[0]) if begin else leaf.keys[0]
+        made.append((low, nodes.make(leaf), end - begin))
     return made
+
+
+def _between(key: bytes, higher: bytes) -> bytes:
+    """The shortest beginning of the higher one that is higher: parents need no more to tell them apart."""
+    at = next(
+        (at for at, (one, other) in enumerate(zip(key, higher, strict=False)) if one != other), len(key)
+    )
+    return higher[: at + 1]
 
 
 def _inner_nodes(nodes: Nodes, entries: list[_Entry]) -> list[_Entry]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Select, String, cast, literal, select, union_all
+from sqlalchemy import String, cast, literal, select, union_all
 
 from lazycloud.versionbase.nodes import SIZE, Damaged, Inner, Leaf, Node, size
 from lazycloud.versionbase.storage import Storage
@@ -49,7 +49,7 @@ def verify(storage: Storage) -> Iterator[str | Checked]:
         rows = connection.execute(_ROOTS)
         while some := rows.fetchmany(PAGE):
             for root, kind, of, which in some:
-                roots.setdefault(root, f"{kind} {which} of {of}" if which else f"{kind} {of}")
+                roots.setdefault(root, f"{kind} {which} of {of}")
             yield Checked(0, 0, 0)
     with storage.holding(roots.keys()):
         yield from _Verification(storage, storage.last).run(roots)
@@ -150,27 +150,15 @@ def _trouble(node: Node, place: _Place) -> str:
 
 def _rows(storage: Storage) -> Iterator[str]:
     """What rows say of each other."""
-    last = select(commits.c.sequence, commits.c.root).where(commits.c.birth == branches.c.birth)
-    last = last.order_by(commits.c.sequence.desc()).limit(1)
-    of_last = (
-        last.with_only_columns(column).scalar_subquery() for column in (commits.c.sequence, commits.c.root)
-    )
-    stands = branches.c.name, branches.c.sequence, branches.c.root
-    found: Select[Any] = select(*stands, *of_last).order_by(branches.c.name)
-    rows: Sequence[Any] = storage.database.read(found).all()
-    for name, sequence, root, last_sequence, last_root in rows:
-        if (sequence, root) != (last_sequence, last_root):
-            yield (
-                f"Version {name} is at commit {sequence}, node {root}; "
-                f"its last commit is {last_sequence}, node {last_root}."
-            )
+    lost = select(branches.c.name).outerjoin(commits, commits.c.birth == branches.c.birth)
+    for name in storage.database.read(lost.where(commits.c.birth.is_(None))).scalars().all():
+        yield f"Version {name} has no commit: it is not known what was in it."
     lost = select(snapshots.c.id).outerjoin(branches, branches.c.birth == snapshots.c.birth)
     for snapshot in storage.database.read(lost.where(branches.c.name.is_(None))).scalars().all():
         yield f"Snapshot {snapshot} is of no version that there is."
 
 
 _ROOTS = union_all(
-    select(branches.c.root, literal("version"), branches.c.name, literal("")),
     select(snapshots.c.root, literal("snapshot"), branches.c.name, snapshots.c.id).join(
         branches, branches.c.birth == snapshots.c.birth
     ),

@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, select, update
 from lazycloud.versionbase import verification
 from lazycloud.versionbase.nodes import Inner, Leaf, Node, encode
 from lazycloud.versionbase.storage import Storage, Wish
-from lazycloud.versionbase.tables import branches, nodes, snapshots
+from lazycloud.versionbase.tables import branches, commits, nodes, snapshots
 from lazycloud.versionbase.verification import Checked, verify
 
 
@@ -86,7 +86,7 @@ def test_a_node_that_is_gone_is_found(storage: Storage) -> None:
     assert f"Node {number} of" in found
     assert "is not there" in found
     spoil(storage, storage.branch("production").root, None)
-    assert any("below version production" in found for found in problems(storage))
+    assert any("below commit 2 of production" in found for found in problems(storage))
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,12 @@ def test_a_node_that_is_not_in_its_place_is_found(storage: Storage, change: obje
 
 
 def test_rows_that_refer_to_nothing_are_found(storage: Storage) -> None:
-    write(storage, update(branches).where(branches.c.name == "abc").values(root=99_999))
+    write(storage, update(commits).where(commits.c.birth == storage.branch("abc").birth).values(root=99_999))
+    write(storage, insert(branches).values(birth="!", name="def", source="", made=0.0))
     write(storage, insert(snapshots).values(birth="?", id="lost", name="", root=1, sequence=1, at=0.0))
     found = "\n".join(problems(storage))
-    assert "version abc refers to node 99999, which was never made" in found
-    assert "Version abc is at commit 1, node 99999; its last commit is 1" in found
+    assert "commit 1 of abc refers to node 99999, which was never made" in found
+    assert "Version def has no commit" in found
     assert "Snapshot lost is of no version" in found
 
 
