@@ -8,6 +8,7 @@ against cel-cpp's by the tests.
 syntax     the text, read
 functions  what functions and operators mean for values
 meaning    the syntax, made into functions
+results    what a map gives, as a document may hold it
 facts      what is true of each document that a filter can match: by that an index is chosen
 """
 
@@ -19,9 +20,11 @@ from typing import Any
 
 from lazycloud.errors import BadInput
 from lazycloud.versionbase.expressions.facts import Restriction, restrictions
-from lazycloud.versionbase.expressions.functions import Failure, Steps
+from lazycloud.versionbase.expressions.functions import STEPS, Failure, Steps
 from lazycloud.versionbase.expressions.meaning import DOCUMENT, KEY, Frame, Names, meaning
-from lazycloud.versionbase.expressions.syntax import parse
+from lazycloud.versionbase.expressions.results import is_made, kept
+from lazycloud.versionbase.expressions.syntax import TOO_DEEP, parse
+from lazycloud.versionbase.problems import TooCostly
 from lazycloud.versionbase.values import Value
 
 __all__ = ["Expression", "Restriction", "compile"]
@@ -39,19 +42,27 @@ class Expression:
         for place, name in enumerate(self._names, DOCUMENT + 1):
             places[name] = place
         room = Names(places)
-        self._meaning = meaning(self._syntax, room)
+        try:
+            self._meaning = meaning(self._syntax, room)
+            self._is_made = is_made(self._syntax)
+        except RecursionError:
+            raise BadInput(TOO_DEEP) from None
         self._size = room.size
 
     def bind(self, params: Mapping[str, Value]) -> Callable[[str, Document], Value]:
         """What it gives for a key and a document; null where it has no value. Raises TooCostly."""
-        frame, mean = self._frame(params), self._meaning
+        frame, mean, is_made, steps = self._frame(params), self._meaning, self._is_made, Steps()
 
         def mapped(key: str, document: Document) -> Value:
-            frame[: DOCUMENT + 1] = Steps(), key, document
+            steps.left = STEPS
+            frame[: DOCUMENT + 1] = steps, key, document
             try:
-                return mean(frame)
+                found = mean(frame)
+                return kept(found, steps) if is_made else found
             except Failure:
                 return None
+            except RecursionError:
+                raise TooCostly(_DEEP) from None
 
         return mapped
 
@@ -62,14 +73,17 @@ class Expression:
         """
         if self.type not in ("bool", "dyn"):
             raise BadInput(f"A filter is true or false; this one gives a {self.type}.")
-        frame, mean = self._frame(params), self._meaning
+        frame, mean, steps = self._frame(params), self._meaning, Steps()
 
         def tested(key: str, document: Document) -> bool:
-            frame[: DOCUMENT + 1] = Steps(), key, document
+            steps.left = STEPS
+            frame[: DOCUMENT + 1] = steps, key, document
             try:
                 return mean(frame) is True
             except Failure:
                 return False
+            except RecursionError:
+                raise TooCostly(_DEEP) from None
 
         return tested
 
@@ -84,7 +98,10 @@ class Expression:
         return frame
 
 
-@lru_cache(1000)
+_DEEP = "The expression makes values that are nested too deep."
+
+
+@lru_cache(200)  # the longest ones are some 0.5 MB each
 def compile(text: str, names: frozenset[str]) -> Expression:  # noqa: A001 - the word for it
     """`Expression`, remembered."""
     return Expression(text, names)

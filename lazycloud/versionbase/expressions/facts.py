@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any
 from lazycloud.versionbase.expressions.functions import Failure, Steps
 from lazycloud.versionbase.expressions.meaning import DOCUMENT, Names, meaning
 from lazycloud.versionbase.expressions.syntax import Call, Constant, ListOf, MapOf, Member, Name, Node
+from lazycloud.versionbase.problems import TooCostly
 from lazycloud.versionbase.values import Value
 
 
@@ -31,29 +33,34 @@ _SCALARS = (str, int, float, bool, bytes, datetime, Decimal, type(None))
 
 def restrictions(node: Node, params: Mapping[str, Value]) -> Iterator[Restriction]:
     """Of what is joined by && only: nothing is known of what is below || or !."""
+    try:
+        yield from _told(node, params, Steps())
+    except TooCostly:
+        return  # what is found out so far is true all the same
+
+
+def _told(node: Node, params: Mapping[str, Value], steps: Steps) -> Iterator[Restriction]:
     if isinstance(node, Call) and node.function == "_&&_":
         for part in node.arguments:
-            yield from restrictions(part, params)
+            yield from _told(part, params, steps)
     elif isinstance(node, Call) and len(node.arguments) == 2:
-        yield from _of_call(node.function, *node.arguments, params)
+        yield from _of_call(node.function, *node.arguments, params, steps)
     elif (path := _path(node)) is not None:
         yield Restriction(path, "==", True)
 
 
-def _of_call(function: str, one: Node, other: Node, params: Mapping[str, Value]) -> Iterator[Restriction]:
+def _of_call(
+    function: str, one: Node, other: Node, params: Mapping[str, Value], steps: Steps
+) -> Iterator[Restriction]:
     if op := _OPERATORS.get(function):
         for place, against, how in ((one, other, op), (other, one, _TURNED[op])):
             path = _path(place)
-            value = _value(against, params) if path is not None else _UNKNOWN
-            if path is not None and isinstance(value, _SCALARS):
+            value = _value(against, params, steps) if path is not None else _UNKNOWN
+            if path is not None and _is_scalar(value):
                 yield Restriction(path, how, value)
     elif (path := _path(one)) is not None:
-        value = _value(other, params)
-        if (
-            function == "@in"
-            and isinstance(value, list)
-            and all(isinstance(item, _SCALARS) for item in value)
-        ):
+        value = _value(other, params, steps)
+        if function == "@in" and isinstance(value, list) and all(map(_is_scalar, value)):
             yield Restriction(path, "in", value)
         elif function == "startsWith" and isinstance(value, str):
             yield Restriction(path, "startsWith", value)
@@ -78,13 +85,17 @@ def _path(node: Node) -> tuple[str, ...] | None:
                 return None
 
 
-def _value(node: Node, params: Mapping[str, Value]) -> Any:
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, _SCALARS) and (type(value) is not float or math.isfinite(value))
+
+
+def _value(node: Node, params: Mapping[str, Value], steps: Steps) -> Any:
     """What it is for every document alike; _UNKNOWN otherwise."""
     if not _is_fixed(node, params):
         return _UNKNOWN
     places = {name: place for place, name in enumerate(params, DOCUMENT + 1)}
     names = Names(places)
-    frame = [Steps(), None, None, *params.values()]
+    frame = [steps, None, None, *params.values()]
     try:
         return meaning(node, names)(frame)
     except Failure:

@@ -13,18 +13,22 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Context, Decimal, DecimalException
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
-from cel_expr_python import cel
+import re2
 
 from lazycloud.errors import BadInput
 from lazycloud.versionbase.problems import TooCostly
 from lazycloud.versionbase.values import GREATEST, LEAST
 
 STEPS = 100_000  # of one evaluation
-CHARACTERS = 64  # of a text, or bytes, that count as a step
+CHARACTERS = 64  # of a text, or bytes, that is made: they count as a step
+SOUGHT = 256  # of one that is looked through
+LONGEST_PATTERN = 4096  # characters
+PATTERNS = 200  # that are remembered
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DECIMALS = Context(prec=60, Emax=300, Emin=-300)
 
@@ -82,7 +86,7 @@ def equal(one: Any, other: Any, steps: Steps) -> bool:
         return bool(one == other)
     kind = _kind(one)
     if kind in _NUMBERS:
-        return _kind(other) in _NUMBERS and bool(one == other)
+        return _kind(other) in _NUMBERS and bool(one == other)  # nan equals nothing, and decimals are exact
     if kind != _kind(other):
         return False
     if kind == "list":
@@ -111,7 +115,7 @@ def item(of: Any, place: Any) -> Any:
             return of[place]
         raise Failure("no such key")
     if isinstance(of, list) and _kind(place) in _NUMBERS:
-        if place == int(place) and 0 <= place < len(of):
+        if 0 <= place < len(of) and place == int(place):  # asked in this order: inf has no int
             return of[int(place)]
         raise Failure("no such place")
     raise Failure(f"no items of a {_kind(of)}")
@@ -126,7 +130,10 @@ def _comparison(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any, Step
             raise Failure(f"{kinds[0]} and {kinds[1]} have no order")
         if kinds[0] in ("string", "bytes"):
             steps.take(min(len(one), len(other)) // 4096)
-        return compare(one, other)
+        try:
+            return compare(one, other)
+        except DecimalException:  # nan beside a decimal; beside others it is less and greater than nothing
+            return False
 
     return compared
 
@@ -223,7 +230,9 @@ def _moved(how: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
 def negative(value: Any) -> Any:
     if _kind(value) == "int":
         return _integer(-value) if value <= _GREATEST_INT else _fail("no negative of an unsigned integer")
-    if _kind(value) in _NUMBERS:
+    if type(value) is Decimal:
+        return value.copy_negate()  # `-` would round it
+    if _kind(value) == "double":
         return -value
     raise Failure(f"no negative of a {_kind(value)}")
 
@@ -242,31 +251,45 @@ def _of_texts(done: Callable[[str, str], bool]) -> Callable[[Any, Any, Steps], b
     def asked(text: Any, other: Any, steps: Steps) -> bool:
         if type(text) is not str or type(other) is not str:
             raise Failure("of strings")
-        steps.take(len(text) // 4096)
+        steps.take((len(text) + len(other)) // SOUGHT)
         return done(text, other)
 
     return asked
 
 
 def _matches(text: Any, pattern: Any, steps: Steps) -> bool:
-    """By RE2, in time linear to the text; as cel-cpp has it."""
+    """By RE2, in time linear to the text, and to the size of the pattern at worst."""
     if type(text) is not str or type(pattern) is not str:
         raise Failure("of strings")
-    steps.take(1 + len(text) // CHARACTERS + len(pattern) // CHARACTERS * 10)
-    found = _pattern(pattern).eval(data={"text": text})
-    if found.type() != cel.Type.BOOL:
+    found = _pattern(pattern, steps)
+    if found is None:
         raise Failure("no such pattern")
-    return bool(found.value())
+    steps.take(1 + len(text) * found.programsize // SOUGHT)
+    return found.search(text.encode()) is not None
 
 
-@lru_cache(200)
-def _pattern(pattern: str) -> cel.Expression:
-    environment = cel.NewEnv(variables={"text": cel.Type.STRING})
-    literal = "".join(char if char.isalnum() else f"\\U{ord(char):08x}" for char in pattern)
-    try:
-        return environment.compile(f'text.matches("{literal}")')
-    except (RuntimeError, UnicodeError):
-        raise Failure("no such pattern") from None
+_patterns: dict[str, Any] = {}
+_OPTIONS = re2.Options()
+_OPTIONS.max_mem = 1 << 20
+_OPTIONS.never_capture = True
+_OPTIONS.log_errors = False
+
+
+def _pattern(text: str, steps: Steps) -> Any:
+    """None for what is none, or would be too large. It takes steps where it is new."""
+    if len(text) > LONGEST_PATTERN:
+        return None
+    if text not in _patterns:
+        steps.take(STEPS // 100)
+        if len(_patterns) >= PATTERNS:
+            _patterns.clear()
+        try:
+            found = _patterns[text] = re2.compile(text, _OPTIONS)
+            steps.take(found.programsize)
+        except re2.error:
+            found = _patterns[text] = None
+        return found
+    return _patterns[text]
 
 
 # Conversions
@@ -294,16 +317,19 @@ def to_uint(value: Any) -> int:
     return int(value) if 0 <= int(value) <= GREATEST else _fail("integer overflow")
 
 
+_DOUBLE = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
 def to_double(value: Any) -> float:
     kind = _kind(value)
     if kind in _NUMBERS:
         return float(value)
-    if kind == "string" and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value[:400]):
+    if kind == "string" and len(value) <= 400 and _DOUBLE.fullmatch(value):
         return float(value)
     raise Failure(f"no double of a {kind}")
 
 
-def to_text(value: Any) -> str:
+def to_text(value: Any, steps: Steps) -> str:
     kind = _kind(value)
     if kind == "string":
         return value  # type: ignore[no-any-return]
@@ -314,6 +340,7 @@ def to_text(value: Any) -> str:
     if kind == "double":
         return f"{value:.17g}" if float(f"{value:.15g}") != value else f"{value:.15g}"
     if kind == "bytes":
+        steps.take(len(value) // CHARACTERS)
         try:
             return value.decode()  # type: ignore[no-any-return]
         except UnicodeDecodeError:
@@ -327,8 +354,9 @@ def to_text(value: Any) -> str:
     raise Failure(f"no string of a {kind}")
 
 
-def to_bytes(value: Any) -> bytes:
+def to_bytes(value: Any, steps: Steps) -> bytes:
     if isinstance(value, str):
+        steps.take(len(value) // CHARACTERS)
         return value.encode()
     return value if isinstance(value, bytes) else _fail(f"no bytes of a {_kind(value)}")
 
@@ -389,9 +417,17 @@ def _zone(name: str) -> tzinfo:
         if found := re.fullmatch(r"([+-]?)(\d\d):(\d\d)", name, re.ASCII):
             offset = timedelta(hours=int(found[2]), minutes=int(found[3]))
             return timezone(-offset if found[1] == "-" else offset)
-        return ZoneInfo(name)
+        if name in _zones():
+            return ZoneInfo(name)
     except (ValueError, OSError, KeyError):
-        raise Failure("no such time zone") from None
+        pass
+    raise Failure("no such time zone")
+
+
+@lru_cache(1)
+def _zones() -> frozenset[str]:
+    """Known by name, so that no wrong one is looked for on the disk, once for each document."""
+    return frozenset(available_timezones())
 
 
 def _part(
@@ -443,6 +479,8 @@ WITH_STEPS: dict[str, Callable[..., Any]] = {
     "startsWith": _of_texts(str.startswith),
     "endsWith": _of_texts(str.endswith),
     "matches": _matches,
+    "string": to_text,
+    "bytes": to_bytes,
 }
 PLAIN: dict[str, Callable[..., Any]] = {
     "_-_": subtract,
@@ -455,8 +493,6 @@ PLAIN: dict[str, Callable[..., Any]] = {
     "int": to_int,
     "uint": to_uint,
     "double": to_double,
-    "string": to_text,
-    "bytes": to_bytes,
     "bool": to_bool,
     "timestamp": to_timestamp,
     "duration": to_duration,
@@ -465,9 +501,16 @@ PLAIN: dict[str, Callable[..., Any]] = {
 }
 
 
-def known(function: str) -> bool:
-    return function in WITH_STEPS or function in PLAIN
+CONVERSIONS = frozenset(("string", "double", "timestamp", "duration", "matches", *PARTS))
+NAMES = sorted(name for name in {*WITH_STEPS, *PLAIN} if name.isalnum())
+MACROS = ["all", "exists", "exists_one", "filter", "has", "map"]
 
 
 def refuse(function: str) -> BadInput:
-    return BadInput(f"{function} is no function of versionbase's expressions.")
+    if function in NAMES:
+        return BadInput(f"{function} is not called with so many arguments.")
+    near = get_close_matches(function, [*NAMES, *MACROS], 1)
+    return BadInput(
+        f"{function[:80]} is no function here{f'; did you mean {near[0]}?' if near else '.'}",
+        f"Functions are {', '.join(NAMES)}, and {', '.join(MACROS)}.",
+    )

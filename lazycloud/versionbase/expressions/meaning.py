@@ -8,14 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from lazycloud.errors import BadInput
 from lazycloud.versionbase.expressions import functions
 from lazycloud.versionbase.expressions.functions import Failure, Steps
-from lazycloud.versionbase.expressions.syntax import Call, Constant, ListOf, Loop, MapOf, Member, Name, Node
+from lazycloud.versionbase.expressions.syntax import (
+    Call,
+    Constant,
+    ListOf,
+    Loop,
+    MapOf,
+    Member,
+    Name,
+    Node,
+    parts,
+)
 
 Frame = list[Any]
 Meaning = Callable[[Frame], Any]
 
 STEPS, KEY, DOCUMENT = 0, 1, 2
+LIGHT = 12  # nodes of the syntax, done for each item of a loop, that are a step
+HEAVY = 16  # nodes that a conversion takes as long as
 
 
 class Names:
@@ -42,6 +55,8 @@ def _constant(node: Constant, _: Names) -> Meaning:
 
 
 def _name(node: Name, names: Names) -> Meaning:
+    if node.name not in names.places:  # what the checker knows beside variables
+        raise BadInput(f"{node.name[:80]} is a type of CEL, and no value of a document.")
     place = names.places[node.name]
     if place <= DOCUMENT:
         return lambda frame: frame[place]
@@ -95,6 +110,24 @@ def _map(node: MapOf, names: Names) -> Meaning:
 
 
 def _call(node: Call, names: Names) -> Meaning:
+    found = _called(node, names)
+    return _folded(found, names) if all(map(_is_constant, node.arguments)) else found
+
+
+def _is_constant(node: Node) -> bool:
+    return isinstance(node, Constant) or (isinstance(node, Call) and all(map(_is_constant, node.arguments)))
+
+
+def _folded(found: Meaning, names: Names) -> Meaning:
+    """What is the same for every document, as `timestamp("…")` is, is worked out once."""
+    try:
+        value = found([Steps(), *[None] * names.size])
+    except Failure:
+        return found
+    return lambda frame: value
+
+
+def _called(node: Call, names: Names) -> Meaning:
     if special := _SPECIAL.get(node.function):
         return special(node, names)
     arguments = [meaning(argument, names) for argument in node.arguments]
@@ -108,6 +141,9 @@ def _call(node: Call, names: Names) -> Meaning:
         return lambda frame: plain(*[argument(frame) for argument in arguments])
     if (counted := functions.WITH_STEPS.get(node.function)) is None:
         raise functions.refuse(node.function)
+    if len(arguments) == 1:
+        (only,) = arguments
+        return lambda frame: counted(only(frame), frame[STEPS])
     one, other = arguments
     return lambda frame: counted(one(frame), other(frame), frame[STEPS])
 
@@ -189,6 +225,7 @@ def _loop(node: Loop, names: Names) -> Meaning:
     step, appends = _step(node, names)
     result = meaning(node.result, names)
     names.places = outer
+    weight = 1 + (_weight(node.condition) + _weight(node.step)) // LIGHT
 
     def looped(frame: Frame) -> Any:
         items = over(frame)
@@ -197,7 +234,7 @@ def _loop(node: Loop, names: Names) -> Meaning:
         steps: Steps = frame[STEPS]
         frame[kept] = start(frame)
         for one in items:
-            steps.take(1)
+            steps.take(weight)
             frame[item] = one
             if not condition(frame):
                 break
@@ -213,6 +250,12 @@ def _loop(node: Loop, names: Names) -> Meaning:
         return result(frame)
 
     return looped
+
+
+def _weight(node: Node) -> int:
+    """How much there is to do."""
+    own = HEAVY if isinstance(node, Call) and node.function in functions.CONVERSIONS else 1
+    return own + sum(map(_weight, parts(node)))
 
 
 def _step(node: Loop, names: Names) -> tuple[Meaning, bool]:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from cel_expr_python import cel
 
 from lazycloud.errors import BadInput
+from lazycloud.versionbase.expressions.functions import MACROS, refuse
 
+TOO_DEEP = "The expression is nested too deep."
 LONGEST = 4096  # characters of an expression
 NAMES = 100  # parameters
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -24,17 +28,17 @@ DOCUMENT, KEY = "doc", "key"
 RESERVED = frozenset((DOCUMENT, KEY, "true", "false", "null", "in"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Constant:
     value: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Name:
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """`of.name`, or with `asks` whether there is one: `has(of.name)`."""
 
@@ -43,7 +47,7 @@ class Member:
     asks: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Call:
     """Of a function or an operator (`_&&_`, `_[_]`, `@in`); what a method is called on is its first argument."""
 
@@ -51,17 +55,17 @@ class Call:
     arguments: tuple[Node, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ListOf:
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MapOf:
     entries: tuple[tuple[Node, Node], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Loop:
     """What the macros all, exists, exists_one, map and filter are: a fold over the items of a range."""
 
@@ -72,6 +76,21 @@ class Loop:
     condition: Node
     step: Node
     result: Node
+
+
+def parts(node: Node) -> Iterable[Node]:
+    """What it is made of."""
+    match node:
+        case Member(of):
+            return (of,)
+        case Call(_, nodes) | ListOf(nodes):
+            return nodes
+        case MapOf(entries):
+            return chain.from_iterable(entries)
+        case Loop():
+            return (node.range, node.start, node.condition, node.step, node.result)
+        case _:
+            return ()
 
 
 Node = Constant | Name | Member | Call | ListOf | MapOf | Loop
@@ -92,7 +111,9 @@ def parse(text: str, names: frozenset[str]) -> tuple[Node, str]:
     except UnicodeError:
         raise BadInput("The expression has half of a surrogate pair in it.") from None
     except RuntimeError as problem:
-        raise BadInput(_explained(str(problem), text)) from None
+        raise _explained(str(problem), text) from None
+    except RecursionError:
+        raise BadInput(TOO_DEEP) from None
 
 
 @lru_cache(200)
@@ -112,24 +133,61 @@ def _environment(names: frozenset[str]) -> cel.Env:
         raise BadInput(f"These parameters cannot be: {str(problem)[:200]}.") from None
 
 
-def _explained(problem: str, text: str) -> str:
-    """Its message: what, and a caret below the place."""
+def _explained(problem: str, text: str) -> BadInput:
+    """Its first message: what, and a caret below the place; and what may be meant."""
     if "recursion" in problem:
-        return "The expression is nested too deep."
-    first = re.sub(r"^[A-Z_]+: ", "", problem).partition("\nERROR:")[0].removesuffix(" [INVALID_ARGUMENT]")
-    said = re.sub(r"^ERROR: <input>:(\d+):(\d+): ", r"At \1:\2: ", first)
-    if found := re.search(r"undeclared reference to '([^']*)'", said):
-        name = found[1]
-        said += (
-            f"\nA member of the document is doc.{name}; a parameter has to be given."
-            if NAME.fullmatch(name)
-            else ""
-        )
-    if "'= '" in said or re.search(r"[^=!<>]=[^=]", text):
-        said += "\nEquality is ==."
-    elif re.search(r"(?<!&)&(?!&)|(?<!\|)\|(?!\|)", text):
-        said += "\nAnd is &&, or is ||."
-    return said.replace(" (in container '')", "")
+        return BadInput(TOO_DEEP)
+    first = re.sub(r"^[A-Z_]+: ", "", problem).removesuffix(" [INVALID_ARGUMENT]")
+    first = re.split(r"\n(?:ERROR|WARNING): <input>", first)[0].replace(" (in container '')", "")
+    found = re.match(r"ERROR: <input>:(\d+):(\d+): (.*)", first, re.DOTALL)
+    if not found:
+        return BadInput(first[:LONGEST])
+    line, column, said = int(found[1]), int(found[2]), found[3]
+    said, _, place = said.partition("\n")
+    if unknown := re.match(r"undeclared reference to '([^']*)'", said):
+        refused = _unknown(unknown[1], text, line, column)
+        said, hint = refused.sentence, refused.advice
+    else:
+        said, hint = re.sub(r"^Syntax error: | expecting \{.*\}$", "", said), ""
+        hint = _hint(said, text.split("\n")[line - 1][: column - 1])
+    return BadInput(f"At {line}:{column}: {said}\n{place}", hint)
+
+
+def _unknown(name: str, text: str, line: int, column: int) -> BadInput:
+    """What is declared nowhere: a function, or a variable."""
+    at = text.split("\n")[line - 1][
+        column - 1 :
+    ]  # of a function that is called, it is where its arguments begin
+    if at.startswith("("):
+        return refuse(name)
+    hint = f"Did you mean doc.{name}? A parameter has to be given." if NAME.fullmatch(name) else ""
+    if meant := _CONSTANTS.get(name):
+        hint = f"Did you mean {meant}?"
+    elif found := re.search(rf"\.([A-Za-z_]+)\(\s*{re.escape(name)}\s*,", text):
+        near = get_close_matches(found[1], MACROS, 1)
+        if near and near[0] != found[1]:
+            hint = f"{found[1]} is no loop; did you mean {near[0]}?"
+    return BadInput(f"{name[:80]} is not known.", hint)
+
+
+_CONSTANTS = {"None": "null", "nil": "null", "undefined": "null", "True": "true", "False": "false"}
+
+
+def _hint(said: str, before: str) -> str:
+    """For what those write who come from other languages. `before` is what is in the line before it."""
+    if before.rstrip().endswith("not"):
+        return "Not is !."
+    return next((hint for pattern, hint in _HABITS if re.search(pattern, said)), "")
+
+
+_HABITS = (
+    (r"'= ?'|'=[^=]", "Equality is ==."),
+    (r"'&|'\|", "And is &&, or is ||."),
+    (r"input 'and'|input 'or'", "And is &&, or is ||, not is !."),
+    (r"input 'is'", "Equality is ==, as in doc.a == null."),
+    (r"at: '['\"]", "A text ends with the quote that it begins with."),
+    (r"'\.?in'", 'A member of that name is doc["in"].'),
+)
 
 
 # Protocol buffers
