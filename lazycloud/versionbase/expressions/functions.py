@@ -297,8 +297,8 @@ def _pattern(text: str, steps: Steps) -> Any:
 
 def to_int(value: Any) -> int:
     kind = _kind(value)
-    if kind == "int":
-        return _integer(value)
+    if kind in ("int", "bool"):
+        return _integer(int(value))
     if kind in ("double", "decimal") and abs(value) < 1 << 63:
         return _integer(int(value))
     if kind == "timestamp":
@@ -338,7 +338,8 @@ def to_text(value: Any, steps: Steps) -> str:
     if kind == "bool":
         return "true" if value else "false"
     if kind == "double":
-        return f"{value:.17g}" if float(f"{value:.15g}") != value else f"{value:.15g}"
+        shown = (f"{value:.{digits}g}" for digits in (15, 16, 17))
+        return next((text for text in shown if float(text) == value), "nan")
     if kind == "bytes":
         steps.take(len(value) // CHARACTERS)
         try:
@@ -346,12 +347,20 @@ def to_text(value: Any, steps: Steps) -> str:
         except UnicodeDecodeError:
             raise Failure("bytes that are no text") from None
     if kind == "timestamp":
-        shown = value.astimezone(UTC).isoformat().replace("+00:00", "")
-        return f"{shown.rstrip('0') if '.' in shown else shown}Z"
+        time = value.astimezone(UTC)
+        return f"{time.replace(microsecond=0, tzinfo=None).isoformat()}{_fraction(time.microsecond)}Z"
     if kind == "duration":
-        seconds = value / timedelta(seconds=1)
-        return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+        span = abs(value)
+        sign = "-" if value < timedelta() else ""
+        return f"{sign}{span.days * 86400 + span.seconds}{_fraction(span.microseconds)}s"
     raise Failure(f"no string of a {kind}")
+
+
+def _fraction(microseconds: int) -> str:
+    """Of a second: to the millisecond if that is all of it."""
+    if not microseconds:
+        return ""
+    return f".{microseconds:06}" if microseconds % 1000 else f".{microseconds // 1000:03}"
 
 
 def to_bytes(value: Any, steps: Steps) -> bytes:
