@@ -195,7 +195,7 @@ class Storage:
         self._making.pop(number, None)
 
     def load(self, number: int) -> Node:
-        row = self.database.read(self._select_node, (number,)).first()
+        row = self.database.find(self._select_node, number)
         if row is None:
             raise Damaged(f"Node {number} of {self.database} is not there.", _ADVICE)
         try:
@@ -594,10 +594,12 @@ def _commit_row(branch: Branch, at: float) -> tuple[str, int, int, float]:
 
 def _is(branch: Branch) -> Callable[[Connection], bool]:
     """Whether a branch is where a transaction was to leave it. No other one leaves it there."""
-    wanted = select(commits.c.root).where(
-        commits.c.birth == branch.birth, commits.c.sequence == branch.sequence
-    )
-    return lambda connection: connection.execute(wanted).scalar() == branch.root
+
+    def is_done(connection: Connection) -> bool:
+        mine = (commits.c.birth == branch.birth) & (commits.c.sequence == branch.sequence)
+        return connection.execute(select(commits.c.root).where(mine)).scalar() == branch.root
+
+    return is_done
 
 
 def _expired(rows: Sequence[Any], last: int, before: float, least: int) -> Sequence[Any]:
