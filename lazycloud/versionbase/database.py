@@ -147,6 +147,41 @@ class Database:
                 if is_last or not _is_lost(error):
                     raise self._told(error) from error
 
+    def clear(self, work: Callable[[Connection], object]) -> None:
+        """A change that nobody waits for: it may be lost with the machine, or be done twice. Raises as `change` does.
+
+        It does not wait for the disk, so it stops nobody for long; the next one waits for it, too.
+        """
+        if self.is_sqlite:
+            self._wait_for_disk(False)
+            try:
+                self.change(work, lambda connection: False)
+            finally:
+                self._wait_for_disk(True)
+            return
+
+        def unhurried(connection: Connection) -> None:
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+            work(connection)
+
+        self.change(unhurried, lambda connection: False)
+
+    def settle(self) -> None:
+        """Carry SQLite's log into its database, while others write: else one of them has to, and waits for it."""
+        if self.is_sqlite:
+            self.read("PRAGMA wal_checkpoint(PASSIVE)").all()
+
+    def _wait_for_disk(self, is_wanted: bool) -> None:
+        """Of SQLite's next transactions. A connection that does not take it is not used any more."""
+        if self._relaxed or self._writer is None:
+            return
+        try:
+            self._writer.connection.cursor().execute(
+                f"PRAGMA synchronous={'FULL' if is_wanted else 'NORMAL'}"
+            )
+        except (SQLAlchemyError, self._error):
+            self._forget_writer()
+
     def ready(self) -> bool:
         """Before anything is read that is to be changed: whether the connection is the one of the last change.
 

@@ -502,7 +502,7 @@ class Storage:
 
     def _forget_commits(self, birth: str, through: int) -> None:
         expired = delete(commits).where(commits.c.birth == birth, commits.c.sequence <= through)
-        self.database.change(lambda connection: connection.execute(expired), _never)
+        self.database.clear(lambda connection: connection.execute(expired))
 
     def collect(self, pinned: Callable[[], Iterable[int]] = tuple, grace: float = GRACE) -> Iterator[int]:
         """Remove nodes that no branch, commit or snapshot reaches, in small steps: how many each has removed.
@@ -575,13 +575,14 @@ class Storage:
                 gone = gone[at_once:]
                 at_once = max(10, at_once // 2) if took > STEP * 2 else min(MARKED, at_once * 2)
             seen = numbers[-1]
+            self.database.settle()
             yield 0
 
     def _remove(self, gone: Sequence[int]) -> None:
         swept = delete(nodes).where(nodes.c.number == bindparam("gone"))
         rows = [{"gone": one} for one in gone]
         with self._changed():
-            self.database.change(lambda connection: connection.execute(swept, rows), _never)
+            self.database.clear(lambda connection: connection.execute(swept, rows))
         with self._caching:
             for number in gone:
                 _, freed = self._cache.pop(number, (None, 0))

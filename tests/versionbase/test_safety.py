@@ -230,6 +230,24 @@ def test_relaxed_stores_wait_for_no_disk(url: str, tmp_path: Path) -> None:
         storage.close()
 
 
+@pytest.mark.parametrize("database_of", ["sqlite", "postgres"])
+def test_what_is_collected_waits_for_no_disk_and_what_is_written_afterwards_does(
+    database_of: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    waits: object
+    waits_not: object
+    url, words, waits, waits_not = f"sqlite:///{tmp_path}/versionbase.sqlite", "PRAGMA synchronous", 2, 1
+    if database_of == "postgres":
+        url, words, waits, waits_not = request.getfixturevalue("url"), "SHOW synchronous_commit", "on", "off"
+    storage, seen = opened(url), list[object]()
+    storage.database.clear(lambda connection: seen.append(connection.exec_driver_sql(words).scalar()))
+    storage.database.change(
+        lambda connection: seen.append(connection.exec_driver_sql(words).scalar()), lambda _: False
+    )
+    assert seen == [waits_not, waits]
+    storage.close()
+
+
 def test_readers_see_commits_as_they_are_and_never_go_back(tmp_path: Path) -> None:
     """Each commit writes the same number to many keys; no reader may see two of them, or an older one again."""
     storage = opened(f"sqlite:///{tmp_path}/versionbase.sqlite")
