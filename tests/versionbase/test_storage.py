@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from lazycloud.errors import BadInput, Conflict, NotFound
 from lazycloud.versionbase import tables
+from lazycloud.versionbase.database import Database
 from lazycloud.versionbase.nodes import Damaged
 from lazycloud.versionbase.problems import Exists
 from lazycloud.versionbase.storage import Branch, Storage, Wish
@@ -284,3 +286,66 @@ def test_a_store_of_a_newer_format_is_not_touched(storage: Storage, tmp_path: Pa
 def test_where_no_store_can_be_is_said(url: str) -> None:
     with pytest.raises(BadInput):
         Storage(url)
+
+
+def test_versions_and_commits_that_are_many_cost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of SQLite's machine, the same on any day, with 2 versions and with 1,000 of 100 commits each."""
+    steps = [0]
+    prepare = Database._prepare_sqlite
+
+    def counted(self: Database, connection: sqlite3.Connection, record: object) -> None:
+        def step() -> None:
+            steps[0] += 1
+
+        prepare(self, connection, record)
+        connection.set_progress_handler(step, 1)
+
+    def costs(url: str) -> dict[str, int]:
+        taken, storage = {}, Storage(url)
+        put_one = [Wish("version 1", -1, [(b"new", b"1")], yes)]
+        for name, act in (
+            ("open", storage.open),
+            ("find", lambda: storage.branch("version 1")),
+            ("oldest", lambda: storage.oldest("version 1")),
+            ("fork", lambda: storage.fork("fork", "version 1")),
+            ("snapshot", lambda: storage.snapshot("version 1", "s1", "first")),
+            ("commit", lambda: storage.commit(put_one)),
+            ("swap", lambda: storage.swap("fork", "version 1")),
+            ("restore", lambda: storage.restore("version 1", "s1")),
+            ("drop", lambda: storage.drop("fork")),
+            ("expire", lambda: list(storage.expire(keep=100))[:0]),
+        ):
+            steps[0] = 0
+            act()
+            taken[name] = steps[0]
+        storage.close()
+        return taken
+
+    urls = []
+    for many, of_each in ((2, 2), (1000, 100)):
+        urls.append(f"sqlite:///{tmp_path}/{many}.sqlite")
+        storage = Storage(urls[-1])
+        storage.open()
+        births = [(f"version {number}", f"{number:016x}") for number in range(many)]
+
+        def fill(
+            connection: Connection, births: list[tuple[str, str]] = births, of_each: int = of_each
+        ) -> None:
+            made = [{"name": name, "birth": birth, "source": "", "made": 0.0} for name, birth in births]
+            connection.execute(insert(tables.branches), made)
+            done = [
+                {"birth": birth, "sequence": number, "root": 0, "at": 0.0}
+                for _, birth in births
+                for number in range(of_each)
+            ]
+            connection.execute(insert(tables.commits), done)
+
+        storage.database.change(fill, lambda _: False)
+        assert len(storage.branches()) == many
+        storage.close()
+    monkeypatch.setattr(Database, "_prepare_sqlite", counted)
+    few, many_costs = costs(urls[0]), costs(urls[1])
+    assert few.pop("expire") < many_costs.pop("expire")  # which looks at each; or nothing is counted here
+    assert {name: cost for name, cost in many_costs.items() if cost > few[name] * 1.2 + 20} == {}
