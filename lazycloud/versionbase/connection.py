@@ -308,7 +308,7 @@ class Connection:
         """In turns, to the end; parts are sent when they are full, or when nobody should wait for them any longer."""
         while step is not Step.DONE:
             if isinstance(step, Future):
-                await asyncio.wait([asyncio.wrap_future(step)])
+                await self.server.over(step)
             elif step is Step.FULL or part.is_due:
                 await self._send_part(running, part)
             if not self.outbox.has_room:

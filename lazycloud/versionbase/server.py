@@ -265,6 +265,12 @@ class Server:
             with suppress(RuntimeError):  # the loop has ended, and nobody waits for an answer
                 self._loop.call_soon_threadsafe(self._settle_all)
 
+    async def over(self, step: Future[Any]) -> None:
+        """Wait until it is, whatever it came to: that is for somebody else to see."""
+        over: asyncio.Future[None] = self._loop.create_future()
+        step.add_done_callback(lambda _: self.settle(_wake, over))
+        await over
+
     def _settle_all(self) -> None:
         self._is_settling = False
         while self._settled:
@@ -302,6 +308,11 @@ class Server:
             return told
         requests = self._requests + sum(each.requests for each in of)
         return {**told, "requests": requests, "seconds": round(time.monotonic() - self._began, 3)}
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def _look_at(socket: ServerConnection, request: HttpRequest) -> Response | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import time
@@ -19,7 +20,7 @@ from websockets.typing import Subprotocol
 
 from lazycloud.versionbase import connection, server
 from lazycloud.versionbase.protocol import FRAME, GREETING
-from tests.versionbase.talking import JSON, MESSAGE_PACK, Client, Refused, Served, checked, serving
+from tests.versionbase.talking import JSON, MESSAGE_PACK, Client, Refused, Served, checked, serving, until
 
 BOTH = pytest.mark.parametrize("encoding", [MESSAGE_PACK, JSON])
 
@@ -34,14 +35,6 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 async def client(served: Served) -> AsyncIterator[Client]:
     async with served.client() as opened:
         yield opened
-
-
-async def until(holds: Any) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end, "it did not come to that"
-        await asyncio.sleep(0.01)
 
 
 async def refused(asked: Any) -> str:
@@ -255,10 +248,15 @@ async def test_collections_indexes_and_schemas(client: Client) -> None:
     assert await client.ask("collections") == []
 
 
-async def test_an_index_that_cannot_be_unique_is_not_there(client: Client) -> None:
+async def test_an_index_that_cannot_be_unique_is_not_there(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     await client.ask("insert", collection="c", documents=[{"n": 1}, {"n": 1}])
     assert await refused(client.ask("create_index", collection="c", path="n", unique=True)) == "exists"
     assert (await client.ask("collections"))[0]["indexes"] == []
+    assert await refused(client.ask("create_index", collection="c", path="n", name="no name")) == "bad-input"
+    gc.collect()
+    assert caplog.text == ""  # what a client did wrong is told to the client
 
 
 async def test_snapshots_are_read_compared_and_restored(client: Client) -> None:
