@@ -22,7 +22,7 @@ from lazycloud.errors import LazycloudError
 from lazycloud.versionbase import protocol, requests
 from lazycloud.versionbase.outbox import Outbox
 from lazycloud.versionbase.problems import Busy, Cancelled, Gone, Late
-from lazycloud.versionbase.protocol import MALFORMED, Encoding, Malformed, Request
+from lazycloud.versionbase.protocol import GOING, MALFORMED, REPLACED, Encoding, Malformed, Request
 from lazycloud.versionbase.storage import Branch
 from lazycloud.versionbase.streams import Part, Step, Stream, Window
 from lazycloud.versionbase.transactions import Transaction
@@ -40,6 +40,7 @@ WINDOW = 4  # parts that are sent ahead, unless the client says otherwise
 WIDEST = 64
 DEADLINE = 60.0  # seconds, unless the client says otherwise
 LONGEST = 600.0
+READING = {"get", "find", "count", "collections", "watch", "history", "diff", "export", "size", "verify"}
 LARGE = 256 << 10  # bytes of a frame that is read in another thread: it takes more than a turn
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ class Connection:
         self._laden = 0  # requests that wait for us
         self._bytes = 0  # of their frames
         self._relieved: asyncio.Future[None] | None = None
+        self._is_beginning = False  # a request that nobody else knows of yet
+        self._paid: asyncio.Future[None] | None = None
         self._is_leaving = False
         self._is_closed = False
 
@@ -112,6 +115,7 @@ class Connection:
             await self.close(problem.code, problem.reason)
         finally:
             self._is_closed = True
+            self._pay()
             reading.cancel()
             ending.cancel()
             await asyncio.gather(reading, ending, return_exceptions=True)
@@ -127,6 +131,25 @@ class Connection:
         """What comes from now on is not answered: who sends it may be sure that it was not done."""
         self._is_leaving = True
 
+    async def say_goodbye(self) -> None:
+        """Close it, with a word for whether what has no answer by now was not done."""
+        await self.close(GOING if self._owes else REPLACED, "the server stops")
+
+    async def answered(self) -> None:
+        """Wait until nothing is under way that may change something."""
+        while self._owes and not self._is_closed:
+            self._paid = asyncio.get_running_loop().create_future()
+            await self._paid
+
+    @property
+    def _owes(self) -> bool:
+        writes = (running.request.do not in READING for running in self._running.values())
+        return self._is_beginning or any(writes)
+
+    def _pay(self) -> None:
+        if self._paid is not None and not self._paid.done():
+            self._paid.set_result(None)
+
     def abandon(self) -> None:
         self._socket.transport.abort()
 
@@ -138,6 +161,8 @@ class Connection:
                 continue
             if len(data) > LARGE:
                 frame = await asyncio.to_thread(self.encoding.read, data)
+                if self._is_leaving:
+                    continue
             else:
                 frame = self.encoding.read(data)
             await self._take(protocol.identified(frame), len(data))
@@ -181,10 +206,14 @@ class Connection:
             running = self._admitted(request)
             answer = requests.begin(self, request)
             if isinstance(answer, requests.Aside):
+                self._is_beginning = True
                 answer = await asyncio.to_thread(answer.work)
             self._answer(running, answer)
         except Exception as problem:
             self._refuse(request, problem)
+        finally:
+            self._is_beginning = False
+            self._pay()
 
     def _admitted(self, request: Request) -> Running:
         """Raises Busy, BadInput: nothing is begun then of which nobody could be told."""
@@ -287,6 +316,7 @@ class Connection:
     def _forget(self, running: Running) -> None:
         del self._running[running.request.id]
         running.task = None
+        self._pay()
         if running.timer is not None:
             running.timer.cancel()
         self._waits(running, False)

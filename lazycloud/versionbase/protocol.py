@@ -25,6 +25,7 @@ PART = 256 << 10  # bytes of a part of results, unless one of them has more
 ITEMS = 1000  # of them in a part
 
 MALFORMED, UNREADABLE, DENIED, OVERSIZED = 1002, 1007, 1008, 1009  # RFC 6455, 7.4.1
+GOING, REPLACED = 1001, 1012  # a server that ends: with the latter, what has no answer was not done
 
 
 class Malformed(Exception):

@@ -137,13 +137,10 @@ class Server:
             self._listening.close(close_connections=False)
             for connection in self._connections:
                 connection.begin_nothing()
-            barrier = self.engine.change(lambda: None)  # what was to be committed before is
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOPPING / 2):
-                    await asyncio.shield(asyncio.wrap_future(barrier))
-            await asyncio.sleep(0)
-            self._settle_all()
-            goodbyes = [connection.close(1001, "the server stops") for connection in self._connections]
+                    await asyncio.gather(*(connection.answered() for connection in self._connections))
+            goodbyes = [connection.say_goodbye() for connection in self._connections]
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOPPING / 2):
                     await asyncio.gather(*goodbyes)

@@ -269,6 +269,35 @@ async def test_reads_and_watches_do_not_notice_a_restart(served: Served, db: Dat
     await changes.aclose()
 
 
+@pytest.mark.slow
+async def test_writes_do_not_notice_a_server_that_ends_in_good_order(served: Served, db: Database) -> None:
+    stop = asyncio.Event()
+    numbers = iter(range(10**9))
+
+    async def write() -> list[int]:
+        written = []
+        while not stop.is_set():
+            number = next(numbers)
+            text = "x" * (
+                300_000 if number % 10 == 0 else 10
+            )  # large ones are read and done in other threads
+            await db.collection("a").insert({"n": number, "text": text})
+            written.append(number)
+        return written
+
+    writing = [asyncio.create_task(write()) for _ in range(8)]
+    for _ in range(2):
+        before = await db.sequence()
+        while await db.sequence() < before + 20:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(served.end, signal.SIGTERM)
+        await asyncio.to_thread(served.start)
+    stop.set()
+    written = sorted(number for each in await asyncio.gather(*writing) for number in each)
+    there = await db.collection("a").find(map="doc.n").to_list()
+    assert sorted(there) == written == list(range(len(written)))
+
+
 # Forks
 
 

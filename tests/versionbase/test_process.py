@@ -85,7 +85,7 @@ async def test_it_says_where_it_listens_and_no_key_and_stops_with_0(tmp_path: Pa
             with pytest.raises(ConnectionClosed) as caught:
                 await client.read()
             assert caught.value.rcvd is not None
-            assert caught.value.rcvd.code == 1001
+            assert caught.value.rcvd.code == 1012
         assert (pipe(process.stdout).read(), pipe(process.stderr).read()) == ("", "")
     for path in store.parent.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
@@ -133,7 +133,7 @@ async def test_a_stop_in_the_midst_of_commits_loses_none_that_was_acknowledged(t
                 while True:
                     acknowledged.add(sent[(await client.read())["id"]])
             assert caught.value.rcvd is not None
-            assert (caught.value.rcvd.code, await asyncio.to_thread(process.wait, 10)) == (1001, 0)
+            assert (caught.value.rcvd.code, await asyncio.to_thread(process.wait, 10)) == (1012, 0)
     assert len(acknowledged) > 500
     with started(f"sqlite:///{store}") as (_, line):
         async with client_of(line, keys.beside(store).owner) as client:

@@ -881,4 +881,4 @@ async def test_a_server_that_stops_says_so_and_loses_nothing(tmp_path: Path) -> 
         await served.server.close()
         done = [checked(await client.read()) for _ in numbers]
         assert len(done) == 50
-        assert (await closed(client))[0] == 1001
+        assert (await closed(client))[0] == 1012
