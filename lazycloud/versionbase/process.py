@@ -160,7 +160,7 @@ def verify(store: str, told: Callable[[str], None]) -> tuple[int, Checked]:
     storage.open()
     problems, looked_at = 0, Checked(0, 0, 0)
     try:
-        for found in verification.verify(storage):
+        for found in verification.verify(storage, contents=True):
             if isinstance(found, Checked):
                 looked_at = found
             else:

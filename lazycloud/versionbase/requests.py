@@ -680,7 +680,7 @@ def verify(connection: Connection, asked: Request) -> Stream:
     looked: list[Checked] = [Checked(0, 0, 0)]
 
     def problems() -> Iterator[dict[str, str] | None]:
-        for found in verification.verify(connection.engine.storage):
+        for found in verification.verify(connection.engine.storage, contents=True):
             if isinstance(found, Checked):
                 looked[0] = found
                 yield None

@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 from sqlalchemy import String, cast, literal, select, union_all
 
+from lazycloud.versionbase.consistency import check
 from lazycloud.versionbase.nodes import SIZE, Damaged, Inner, Leaf, Node, size
 from lazycloud.versionbase.storage import Storage
 from lazycloud.versionbase.tables import branches, commits, snapshots
 from lazycloud.versionbase.tree import EMPTY
 
+_COMMIT = "commit"
 STEP = 0.05  # seconds between two words of progress, about
 PAGE = 1000  # rows that are read at once
 
@@ -37,22 +39,36 @@ class _Place(NamedTuple):
     height: int
 
 
-def verify(storage: Storage) -> Iterator[str | Checked]:
+def verify(storage: Storage, contents: bool = False) -> Iterator[str | Checked]:
     """Problems, as sentences, and every now and then how far it is; at the end once more.
+
+    `contents`: what trees hold is looked at as well, collections and documents and indexes (see `consistency`).
 
     It reads what is in the database, whatever is in memory. Others read, change and collect meanwhile; what comes
     to be after it has begun is not looked at. Takes 8 bytes of memory for each node that was ever made.
     """
     yield from _rows(storage)
     roots: dict[int, str] = {}  # and where each is found first
+    lasting: set[int] = set()  # of snapshots
+    last: dict[str, tuple[int, int]] = {}  # sequence and root of each version as it is now
     with storage.database.beside() as connection:
         rows = connection.execute(_ROOTS)
         while some := rows.fetchmany(PAGE):
             for root, kind, of, which in some:
+                if kind == _COMMIT:
+                    last[of] = max((int(which), root), last.get(of, (-1, EMPTY)))
+                else:
+                    lasting.add(root)
                 roots.setdefault(root, f"{kind} {which} of {of}")
             yield Checked(0, 0, 0)
     with storage.holding(roots.keys()):
-        yield from _Verification(storage, storage.last).run(roots)
+        verification = _Verification(storage, storage.last)
+        yield from verification.run(roots)
+        if contents:
+            lasting |= {root for _, root in last.values()}
+            yield from verification.contents(
+                {root: where for root, where in roots.items() if root in lasting}
+            )
 
 
 class _Verification:
@@ -76,6 +92,24 @@ class _Verification:
                 if time.monotonic() - since > STEP:
                     yield self.checked
                     since = time.monotonic()
+        yield self.checked
+
+    def contents(self, roots: dict[int, str]) -> Iterator[str | Checked]:
+        """Of versions and snapshots, what they hold; each is compared with one that is in order."""
+        known, since = EMPTY, time.monotonic()
+        for root, where in roots.items():
+            is_good = True
+            try:
+                for problem in check(self._storage, root, known):
+                    if problem:
+                        is_good = False
+                        yield f"{problem} (in {where})"
+                    if time.monotonic() - since > STEP:
+                        yield self.checked
+                        since = time.monotonic()
+            except (Damaged, UnicodeDecodeError, IndexError):
+                is_good = False  # it was told of above
+            known = root if is_good else known
         yield self.checked
 
     @property
@@ -162,7 +196,7 @@ _ROOTS = union_all(
     select(snapshots.c.root, literal("snapshot"), branches.c.name, snapshots.c.id).join(
         branches, branches.c.birth == snapshots.c.birth
     ),
-    select(commits.c.root, literal("commit"), branches.c.name, cast(commits.c.sequence, String)).join(
+    select(commits.c.root, literal(_COMMIT), branches.c.name, cast(commits.c.sequence, String)).join(
         branches, branches.c.birth == commits.c.birth
     ),
 )

@@ -677,7 +677,7 @@ class Machine(RuleBasedStateMachine):
         for name, snapshot in self.snapshots():
             sequence, state = self.versions[name].snapshots[snapshot]
             self.compare(name, snapshot, state, sequence)
-        assert [one for one in verify(self.engine.storage) if isinstance(one, str)] == []
+        assert [one for one in verify(self.engine.storage, contents=True) if isinstance(one, str)] == []
 
     def compare(self, version: str, at: str, state: State, sequence: int) -> None:
         transaction = self.engine.transaction(version, at=at, write=False)

@@ -55,6 +55,8 @@ class Wire:
                 await self.send({"id": number, "more": 1})
         finally:
             del self._answers[number]
+        if "error" in answer and answer["error"]["kind"] == "failed":
+            raise ConnectionError(answer["error"]["sentence"])  # what has become of it is not known
         if "error" in answer:
             raise Refused(answer["error"])
         if "ok" not in answer:
