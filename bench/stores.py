@@ -64,10 +64,7 @@ class Store(Protocol):
     def by(self, author: str) -> list[Document]: ...
 
     def logged(self) -> int:
-        """Bytes of its log so far."""
-
-    def written(self) -> int:
-        """Bytes so far, in the log and where it is written back to; 0 if that is not known."""
+        """Bytes of its log so far; asked after each commit."""
 
 
 class Log:
@@ -81,7 +78,6 @@ class Log:
         os.close(self._index)
 
     def size(self) -> int:
-        """Asked after each commit."""
         now = wal.state(self._index).mark.frame
         self._frames += now - self._last if now >= self._last else now
         self._last = now
@@ -122,9 +118,6 @@ class Ours:
 
     def logged(self) -> int:
         return self._log.size()
-
-    def written(self) -> int:
-        return _handed_over()
 
     def _found(self, wanted: str, **params: Any) -> list[Document]:
         with self._reading() as transaction:
@@ -182,9 +175,6 @@ class Sqlite:
     def logged(self) -> int:
         return self._log.size()
 
-    def written(self) -> int:
-        return _handed_over()
-
     def _member(self, name: str) -> sa.ColumnElement[Any]:
         return sa.func.json_extract(self._posts.c.doc, sa.literal_column(f"'$.{name}'"))
 
@@ -195,17 +185,19 @@ class Sqlite:
 
 
 class Jsonbs:
-    """On a server of its own, by psycopg: each request is a round trip on this machine."""
+    """In a database of its own on a server, by psycopg: each request is a round trip on this machine."""
 
     def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(url, autocommit=True)
+        self._admin = psycopg.connect(url, autocommit=True)
         self._name = f"bench_{secrets.token_hex(4)}"
-        self._insert = f"INSERT INTO {self._name} VALUES (%s, %s)".encode()  # noqa: S608
-        self._do(f"CREATE TABLE {self._name} (key text PRIMARY KEY, doc jsonb)")
+        self._admin.execute(f"CREATE DATABASE {self._name}".encode())
+        self._connection = psycopg.connect(url, dbname=self._name, autocommit=True)
+        self._connection.execute("CREATE TABLE posts (key text PRIMARY KEY, doc jsonb)")
 
     def close(self) -> None:
-        self._do(f"DROP TABLE {self._name}")
         self._connection.close()
+        self._admin.execute(f"DROP DATABASE {self._name}".encode())
+        self._admin.close()
 
     def get(self, key: str) -> Document:
         (found,) = self._found("key = %s", key)
@@ -214,11 +206,11 @@ class Jsonbs:
     def insert(self, entries: Sequence[Entry]) -> None:
         rows = [(key, Jsonb(document)) for key, document in entries]
         with self._connection.transaction(), self._connection.cursor() as cursor:
-            cursor.executemany(self._insert, rows)
+            cursor.executemany("INSERT INTO posts VALUES (%s, %s)", rows)
 
     def index(self) -> None:
-        self._do(f"CREATE INDEX ON {self._name} ((doc->>'author'))")
-        self._do(f"VACUUM ANALYZE {self._name}")
+        self._connection.execute("CREATE INDEX ON posts ((doc->>'author'))")
+        self._connection.execute("VACUUM ANALYZE posts")
 
     def scan(self, kind: str, score: int) -> list[Document]:
         return self._found("doc->>'kind' = %s AND (doc->>'score')::int > %s", kind, score)
@@ -231,18 +223,6 @@ class Jsonbs:
         assert row
         return int(row[0])
 
-    def written(self) -> int:
-        return 0
-
     def _found(self, where: str, *values: Any) -> list[Document]:
-        query = f"SELECT doc FROM {self._name} WHERE {where}".encode()  # noqa: S608
+        query = f"SELECT doc FROM posts WHERE {where}".encode()  # noqa: S608
         return [doc for (doc,) in self._connection.execute(query, values).fetchall()]
-
-    def _do(self, what: str) -> None:
-        self._connection.execute(what.encode())
-
-
-def _handed_over() -> int:
-    """By this process to the kernel, to be written."""
-    said = Path("/proc/self/io").read_text()
-    return int(said.partition("wchar:")[2].split()[0])

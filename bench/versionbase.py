@@ -20,6 +20,7 @@ def main() -> int:
     add("--documents", type=int, default=1_000_000, metavar="N", help="that are there")
     sizes = [1000, 1_000_000, 10_000_000]
     add("--sizes", type=int, nargs="+", default=sizes, metavar="N", help="documents of what is forked")
+    add("--versions", type=int, default=1000, metavar="N", help="of one store")
     add("--url", default="", help="of a Postgres on this machine, to compare with")
     add("--folder", type=Path, metavar="FOLDER", help="where to write; the temporary folder without")
     given = command.parse()
@@ -28,6 +29,7 @@ def main() -> int:
         only=given.case,
         documents=given.documents,
         sizes=given.sizes,
+        versions=given.versions,
         url=given.url,
         folder=given.folder,
     )

@@ -108,3 +108,20 @@ def test_no_two_figures_have_one_place() -> None:
         for name in bench("?", command=command).stderr.rpartition("there are ")[2].split(", ")
     ]
     assert sorted(names) == sorted(set(names)) and "source" not in names
+
+
+@pytest.mark.slow
+def test_documents_are_measured_beside_tables(postgres: Postgres, tmp_path: Path) -> None:
+    values = tmp_path / "values.json"
+    few = ("--rounds", "1", "--documents", "2000", "--sizes", "100", "--versions", "20")
+    done = bench(*few, "--folder", tmp_path, "--url", postgres.url(), "--json", values, command="versionbase")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(values.read_text())["figures"]
+    took = {(row["case"], row["peer"]): row["values"] for row in figures["documents"]["rows"]}
+    assert len(took) == 18 and all(0 < each["seconds"] < 1 for each in took.values())
+    ours, theirs = took["get", "lazycloud"], took["get", "SQLite, JSON"]
+    assert ours["x SQLite, JSON"] == pytest.approx(ours["seconds"] / theirs["seconds"])
+    assert all(100 < row["values"]["bytes"] < 100_000 for row in figures["commits"]["rows"])
+    assert {row["peer"] for row in figures["forks"]["rows"]} == {"fork", "snapshot", "a row in SQLite"}
+    assert len(figures["differences"]["rows"]) == len(figures["versions"]["rows"]) == 2
+    assert not list(tmp_path.glob("bench-*"))
