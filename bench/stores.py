@@ -6,6 +6,8 @@ import contextlib
 import os
 import random
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +18,12 @@ from psycopg.types.json import Jsonb
 
 from lazycloud.data import wal
 from lazycloud.versionbase import upkeep
+from lazycloud.versionbase.client import connect_sync
 from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.queries import Query
 from lazycloud.versionbase.storage import Storage
 
-SQLITE, POSTGRES = "SQLite, JSON", "Postgres, jsonb"
+SQLITE, POSTGRES, SERVED = "SQLite, JSON", "Postgres, jsonb", "lazycloud, by a socket"
 MAIN, POSTS = "production", "posts"
 AUTHORS, KINDS, SCORES = 10_000, 10, 10_000
 BATCH = 1000
@@ -132,6 +135,47 @@ class Ours:
             self.engine.close_transaction(transaction)
 
 
+class Served:
+    """A server of its own, asked by the client for plain code: there is a socket between, as with Postgres."""
+
+    def __init__(self, place: Path) -> None:
+        store = ["--store", f"sqlite:///{place}", "--listen", "127.0.0.1:0", "--print-url"]
+        command = [sys.executable, "-m", "lazycloud", "versionbase", "serve", *store]
+        self._server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+        assert self._server.stdout
+        urls = (line.strip().partition("VERSIONBASE_URL=")[2] for line in self._server.stdout)
+        self._database = connect_sync(next(url for url in urls if url))
+        self._posts = self._database.collection(POSTS)
+        self._log = Log(place)
+
+    def close(self) -> None:
+        self._log.close()
+        self._database.close()
+        self._server.terminate()
+        self._server.wait(60)
+
+    def get(self, key: str) -> Document:
+        found = self._posts.get(key)
+        assert found
+        return found
+
+    def insert(self, entries: Sequence[Entry]) -> None:
+        self._posts.insert_many([document for _, document in entries], keys=[key for key, _ in entries])
+
+    def index(self) -> None:
+        self._posts.create_index("author", timeout=600)
+
+    def scan(self, kind: str, score: int) -> list[Document]:
+        params = {"kind": kind, "score": score}
+        return [*self._posts.find("doc.kind == kind && doc.score > score", params=params)]
+
+    def by(self, author: str) -> list[Document]:
+        return [*self._posts.find("doc.author == author", params={"author": author})]
+
+    def logged(self) -> int:
+        return self._log.size()
+
+
 class Sqlite:
     """As durable as a versionbase: a commit is on the disk. By SQLAlchemy's Core."""
 
@@ -226,3 +270,8 @@ class Jsonbs:
     def _found(self, where: str, *values: Any) -> list[Document]:
         query = f"SELECT doc FROM posts WHERE {where}".encode()  # noqa: S608
         return [doc for (doc,) in self._connection.execute(query, values).fetchall()]
+
+
+def environment() -> dict[str, str]:
+    """In which a process finds the lazycloud that is measured."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}

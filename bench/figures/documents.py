@@ -19,9 +19,11 @@ from stores import (
     KINDS,
     POSTGRES,
     SCORES,
+    SERVED,
     SQLITE,
     Jsonbs,
     Ours,
+    Served,
     Sqlite,
     Store,
     entries,
@@ -55,12 +57,15 @@ class Documents(Trials):
             yield Path(name)
 
     @contextlib.contextmanager
-    def filled(self, count: int, indexed: bool = True) -> Iterator[Mapping[str, Store]]:
+    def filled(self, count: int, indexed: bool = True, served: bool = False) -> Iterator[Mapping[str, Store]]:
         """Each with so many documents."""
         with self.place() as folder, contextlib.ExitStack() as stack:
             stores: dict[str, Store] = {}
-            stores[OURS] = stack.enter_context(contextlib.closing(Ours(folder / "versionbase.db")))
-            stores[SQLITE] = stack.enter_context(contextlib.closing(Sqlite(folder / "tables.db")))
+            if served:
+                stores[SERVED] = stack.enter_context(contextlib.closing(Served(folder / "served.db")))
+            else:
+                stores[OURS] = stack.enter_context(contextlib.closing(Ours(folder / "versionbase.db")))
+                stores[SQLITE] = stack.enter_context(contextlib.closing(Sqlite(folder / "tables.db")))
             if self.url:
                 stores[POSTGRES] = stack.enter_context(contextlib.closing(Jsonbs(self.url)))
             for first in range(0, count, 5 * BATCH):
@@ -76,20 +81,32 @@ class Documents(Trials):
 
 def documents(trials: Documents) -> list[Row]:
     """Seconds for each: document that is got or inserted, document looked at, document found."""
+    rows = _measured(trials, trials.documents)
+    compare(rows, "seconds", SQLITE, *([POSTGRES] if trials.url else []))
+    return rows
+
+
+def served(trials: Documents) -> list[Row]:
+    """The same of a server, as an app asks it, with a tenth of the documents."""
+    rows = _measured(trials, trials.documents // 10, served=True)
+    compare(rows, "seconds", *([POSTGRES] if trials.url else []))
+    return rows
+
+
+def _measured(trials: Documents, there: int, served: bool = False) -> list[Row]:
     rows: list[Row] = []
-    with trials.filled(trials.documents) as stores:
+    with trials.filled(there, served=served) as stores:
         cases: dict[str, Callable[[Store], Sample]] = {
-            GET: lambda store: _gets(store, trials.documents),
+            GET: lambda store: _gets(store, there),
             INSERT: lambda store: _inserts(store, 1, INSERTS),
             MANY: lambda store: _inserts(store, BATCH, 5),
             SPREAD: lambda store: _inserts(store, BATCH, 5, spread=True),
-            SCAN: lambda store: _scan(store, trials.documents),
+            SCAN: lambda store: _scan(store, there),
             FIND: _finds,
         }
         for case, take in cases.items():
             if trials.only in case:
                 rows += trials.interleaved(case, _each(stores, take))
-    compare(rows, "seconds", SQLITE, *([POSTGRES] if trials.url else []))
     return rows
 
 
@@ -175,6 +192,14 @@ FIGURES = (
         (Column("seconds", "µs a document", "{:,.1f}", 1e6), *_RATIOS),
         documents,
         _judged,
+    ),
+    Figure(
+        "served",
+        "By a socket",
+        "as an app has it",
+        (Column("seconds", "µs a document", "{:,.1f}", 1e6), _RATIOS[1]),
+        served,
+        lambda rows: [],
     ),
     Figure(
         "commits",

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from figures import Column, Figure, Verdict
 from figures.documents import Documents
 from lazycloud.versionbase import catalogue, past, values
 from lazycloud.versionbase.storage import Storage, Wish
 from run import Row, Sample
-from stores import CHANCE, MAIN, POSTS, Ours, entries
+from stores import CHANCE, MAIN, POSTS, Ours, entries, environment
 from trials import OURS
 
 FORKS, CHANGED = 50, 100
@@ -137,15 +135,11 @@ def versions(trials: Documents) -> list[Row]:
         def opened(case: str) -> Sample:
             place = folder / f"{len(names[case])}.db"
             command = [sys.executable, "-c", _OPENED, f"sqlite:///{place}", " ".join(names[case])]
-            said = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
+            said = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
             took, memory, used = map(float, said.stdout.split())
             return Sample({"seconds": took, "memory": memory, "used": used})
 
         return trials.interleaved("", {case: lambda case=case: opened(case) for case in names})
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
 
 
 @contextlib.contextmanager
