@@ -57,6 +57,16 @@ def test(text: str, document: dict[str, Any], **params: Any) -> bool:
 test.__test__ = False  # type: ignore[attr-defined]
 
 
+_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from([0.5, 1.0, -2.0, Decimal("1"), Decimal("0.5")]),
+    st.text("ab", max_size=2),
+    st.sampled_from([NOW, b"a", b""]),
+)
+
+
 # The meaning
 
 _NONES = [
@@ -140,6 +150,19 @@ def same(ours: Any, theirs: Any) -> bool:
         "doc.t.matches(doc.tags[0])",
         "'a' in doc.tags",
         "3.0 in doc.numbers",
+        "doc.a in [1, 3.0]",
+        "doc.whole in [1, 3]",
+        "doc.yes in [1, 'x']",
+        "doc.yes in [1, true]",
+        "doc.l in [1, 2]",
+        "doc.l in [1, [1, 2.0, 'x', null, [1]]]",
+        "doc.missing in [1, 2]",
+        "doc.nothing in [null, 2]",
+        "doc.numbers.map(n, n in [n, 7])",
+        "[[1], [2]].map(n, 1 in n)",
+        "doc.l.filter(x, x in [1, 'x'])",
+        "1 in doc.tags && 'a' in [doc.t]",
+        "0.0 / 0.0 in [1.0]",
         "'a' in doc.d",
         "1 in doc.d",
         "1 in doc.a",
@@ -372,6 +395,13 @@ def test_values_nest_only_so_deep() -> None:
         assert below(calls) is True or "nested too deep" in below(calls)
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_VALUES, max_size=4), _VALUES)
+def test_a_list_that_is_given_has_what_is_equal(among: list[Any], item: Any) -> None:
+    """By a set of it, where there is one."""
+    assert test("doc.a in p", {"a": item}, p=among) == test("p.exists(x, x == doc.a)", {"a": item}, p=among)
+
+
 def test_what_is_missing_is_false_and_null() -> None:
     assert test("doc.a == 1", {}) is False and test("!(doc.a == 1)", {}) is False
     assert value("doc.a", {}) is None
@@ -400,14 +430,6 @@ def test_the_guide_names_each_function() -> None:
 
 # What a filter tells
 
-_VALUES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-3, 3),
-    st.sampled_from([0.5, 1.0, -2.0, Decimal("1"), Decimal("0.5")]),
-    st.text("ab", max_size=2),
-    st.sampled_from([NOW, b"a", b""]),
-)
 _PATHS = st.sampled_from(["doc.a", "doc.b", "doc.n.x", "doc['a']", "key"])
 _FACT = st.one_of(
     st.builds(lambda path, op: f"{path} {op} p", _PATHS, st.sampled_from(["==", "<", "<=", ">", ">=", "!="])),

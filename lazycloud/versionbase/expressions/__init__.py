@@ -1,9 +1,11 @@
 """Filters and maps of documents: expressions of CEL, the Common Expression Language (https://cel.dev).
 
-Google's own parser and checker (cel-cpp, by cel-expr-python) read them. It could evaluate them too, but it knows no
-decimals and no datetimes within a document, copies a list for each look at it, and takes several times as long as
-functions made of the syntax do, since every document would have to be made its own. So the meaning is ours, and held
-against cel-cpp's by the tests.
+Google's own parser and checker (cel-cpp, by cel-expr-python) read them: kept by the makers of the language, with
+wheels for each Python and processor, and it hands out the syntax, by which an index is chosen. It could evaluate them
+too, but it knows no decimals, takes seconds for some patterns, and 7.5 µs for
+`doc.a == 3 && doc.tags.exists(t, t == "x")`, since every document has to be made its own; functions made of the
+syntax take 1.4 µs. So the meaning is ours, and held against cel-cpp's by the tests. Others: cel-python takes 480 µs,
+common-expression-language, in Rust, takes 17 µs and hands out no syntax.
 
 syntax     the text, read
 functions  what functions and operators mean for values

@@ -95,9 +95,10 @@ def _value(node: Node, params: Mapping[str, Value], steps: Steps) -> Any:
         return _UNKNOWN
     places = {name: place for place, name in enumerate(params, DOCUMENT + 1)}
     names = Names(places)
-    frame = [steps, None, None, *params.values()]
     try:
-        return meaning(node, names)(frame)
+        found = meaning(node, names)
+        frame = [steps, None, None, *params.values()]
+        return found(frame + [None] * (names.size - len(frame)))
     except Failure:
         return _UNKNOWN
 

@@ -81,8 +81,10 @@ _PLAIN = frozenset((type(None), bool, int, float, Decimal, datetime, timedelta))
 
 def equal(one: Any, other: Any, steps: Steps) -> bool:
     """Of two kinds they are not equal; numbers are one kind."""
-    steps.take(1)
-    if type(one) is type(other) and type(one) in _PLAIN:
+    steps.left -= 1
+    if steps.left < 0:
+        steps.take(0)
+    if type(one) is type(other) and (type(one) in _PLAIN or (type(one) is str and len(one) < SOUGHT)):
         return bool(one == other)
     kind = _kind(one)
     if kind in _NUMBERS:
@@ -107,6 +109,17 @@ def contains(item: Any, among: Any, steps: Steps) -> bool:
     if isinstance(among, dict) and _kind(item) in ("string", "int", "double", "bool"):
         return isinstance(item, str) and item in among
     raise Failure(f"in a {_kind(among)}")
+
+
+HASHED = frozenset((str, int, float, Decimal))
+"""Kinds of which two that are equal have one hash."""
+
+
+def as_set(values: Any) -> frozenset[Any] | None:
+    """None where equality here is not that of Python."""
+    if type(values) is list and HASHED.issuperset(map(type, values)):
+        return frozenset(values)
+    return None
 
 
 def item(of: Any, place: Any) -> Any:

@@ -217,7 +217,81 @@ def _goes_on(node: Call, names: Names) -> Meaning:
     return goes_on
 
 
+def _among(node: Call, names: Names) -> Meaning:
+    """`item in list`. Of a list of texts or numbers that is the same for each document, a set is made."""
+    one, among = node.arguments
+    item, known = meaning(one, names), names.place(f"@{names.size}")
+    is_fixed = isinstance(among, Name) and among.name in names.places
+    if isinstance(among, ListOf) and among.items and all(isinstance(each, Constant) for each in among.items):
+        listed, is_fixed = [each.value for each in among.items if isinstance(each, Constant)], True
+        others: Meaning = lambda frame: listed  # noqa: E731
+    else:
+        others = meaning(among, names)
+    if not is_fixed:
+        return lambda frame: functions.contains(item(frame), others(frame), frame[STEPS])
+
+    def found(frame: Frame) -> bool:
+        sought, values = item(frame), others(frame)
+        if frame[known] is None or frame[known][0] is not values:
+            frame[known] = values, functions.as_set(values)
+        at_once: frozenset[Any] | None = frame[known][1]
+        if at_once is None:
+            return functions.contains(sought, values, frame[STEPS])
+        return type(sought) in functions.HASHED and sought in at_once
+
+    return found
+
+
+def _sought(node: Loop) -> tuple[bool, Node] | None:
+    """Of `exists` and `all`: what ends it when the condition is that, and the condition."""
+    kept = Name(node.kept)
+    for by, start, function, goes_on in (
+        (True, Constant(False), "_||_", Call("!_", (kept,))),
+        (False, Constant(True), "_&&_", kept),
+    ):
+        match node.step:
+            case Call(name, (first, condition)) if name == function and first == kept:
+                if (node.start, node.condition) == (start, Call("@not_strictly_false", (goes_on,))):
+                    return (by, condition) if node.result == kept else None
+    return None
+
+
+def _search(node: Loop, by: bool, condition: Node, names: Names) -> Meaning:
+    """One item for which the condition is `by` decides, whatever others are, or fail to be."""
+    over, outer = meaning(node.range, names), names.places
+    item = names.place(node.item)
+    asked = meaning(condition, names)
+    names.places = outer
+    weight, otherwise = _steps(node), not by
+
+    def searched(frame: Frame) -> Any:
+        items, steps, failure = over(frame), frame[STEPS], None
+        if not isinstance(items, (list, dict)):
+            raise Failure("no list")
+        for one in items:
+            steps.left -= weight
+            if steps.left < 0:
+                steps.take(0)
+            frame[item] = one
+            try:
+                answer = asked(frame)
+            except Failure as problem:
+                failure = problem
+                continue
+            if answer is by:
+                return by
+            if answer is not otherwise:
+                failure = Failure("no bool")
+        if failure is not None:
+            raise failure
+        return otherwise
+
+    return searched
+
+
 def _loop(node: Loop, names: Names) -> Meaning:
+    if (sought := _sought(node)) is not None:
+        return _search(node, *sought, names)
     over, start = meaning(node.range, names), meaning(node.start, names)
     outer = names.places
     item, kept = names.place(node.item), names.place(node.kept)
@@ -225,7 +299,7 @@ def _loop(node: Loop, names: Names) -> Meaning:
     step, appends = _step(node, names)
     result = meaning(node.result, names)
     names.places = outer
-    weight = 1 + (_weight(node.condition) + _weight(node.step)) // LIGHT
+    weight = _steps(node)
 
     def looped(frame: Frame) -> Any:
         items = over(frame)
@@ -250,6 +324,11 @@ def _loop(node: Loop, names: Names) -> Meaning:
         return result(frame)
 
     return looped
+
+
+def _steps(node: Loop) -> int:
+    """For each item."""
+    return 1 + (_weight(node.condition) + _weight(node.step)) // LIGHT
 
 
 def _weight(node: Node) -> int:
@@ -288,6 +367,7 @@ _SPECIAL = {
     "_||_": _either,
     "!_": _not,
     "_?_:_": _choice,
+    "@in": _among,
     "@not_strictly_false": _goes_on,
 }
 _MEANINGS: dict[type, Callable[[Any, Names], Meaning]] = {
