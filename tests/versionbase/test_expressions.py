@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import time
@@ -576,6 +577,8 @@ def test_parameters_have_names(name: str) -> None:
         "doc.l.all(x, 'a'.matches(string(x) + '(a?){500}') || true)",
         "doc.l.all(x, 'a'.matches(string(x) + '(a?){1000}{1000}') || true)",
         "doc.l.all(x, doc.l.all(y, doc.at.getHours('Zone/' + string(x * y)) == 1 || true))",
+        "doc.l.all(x, doc.l.all(y, " + " || ".join(["doc.t[0] == 1"] * 200) + " || true))",
+        "doc.l.all(x, doc.l.all(y, doc.price * doc.price > 1))",
         "doc.l.all(x, doc.l.all(y, " + " && ".join(["timestamp(doc.now) > doc.at"] * 100) + "))",
     ],
 )
@@ -586,11 +589,27 @@ def test_an_evaluation_ends(text: str) -> None:
         "text": "a" * 100_000,
         "bytes": b"a" * 100_000,
     }
-    document |= {"needle": "a" * 50_000 + "b", "at": NOW, "now": "2026-02-01T00:00:00Z"}
+    document |= {
+        "needle": "a" * 50_000 + "b",
+        "at": NOW,
+        "now": "2026-02-01T00:00:00Z",
+        "price": Decimal("1" * 300),
+    }
     began = time.process_time()
     with pytest.raises(TooCostly, match=f"{STEPS:,} steps"):
         test(text, document)
     assert time.process_time() - began < 10  # of what would take hours
+
+
+def test_what_has_no_value_leaves_nothing_behind() -> None:
+    expression = expressions.compile(
+        "doc.a.x || doc.l.exists(x, x.y) || doc.l.map(x, x.y) == [] || doc.l.exists_one(x, x.y)", frozenset()
+    )
+    tested = expression.test({})
+    gc.collect()
+    for _ in range(100):
+        tested("k", {"a": 1, "l": [1, 2]})
+    assert gc.collect() == 0
 
 
 def test_patterns_are_written_by_anybody() -> None:

@@ -25,6 +25,7 @@ from lazycloud.versionbase.problems import TooCostly
 from lazycloud.versionbase.values import GREATEST, LEAST
 
 STEPS = 100_000  # of one evaluation
+FAILURE = 5  # of a failure that something else is decided beside: to raise it takes time
 CHARACTERS = 64  # of a text, or bytes, that is made: they count as a step
 SOUGHT = 256  # of one that is looked through
 LONGEST_PATTERN = 4096  # characters
@@ -34,7 +35,7 @@ _DECIMALS = Context(prec=60, Emax=300, Emin=-300)
 
 
 class Failure(Exception):
-    """A value could not be had."""
+    """A value could not be had. None is kept when it is caught: it would be in a cycle with its own traceback."""
 
 
 class Steps:
@@ -523,7 +524,10 @@ PLAIN: dict[str, Callable[..., Any]] = {
 }
 
 
-CONVERSIONS = frozenset(("string", "double", "timestamp", "duration", "matches", *PARTS))
+HEAVY = frozenset(
+    ("_*_", "_/_", "_%_", "int", "uint", "double", "string", "timestamp", "duration", "matches", *PARTS)
+)
+"""What takes longer than the others: conversions, and decimals of many digits."""
 NAMES = sorted(name for name in {*WITH_STEPS, *PLAIN} if name.isalnum())
 MACROS = ["all", "exists", "exists_one", "filter", "has", "map"]
 

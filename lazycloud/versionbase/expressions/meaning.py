@@ -10,7 +10,7 @@ from typing import Any
 
 from lazycloud.errors import BadInput
 from lazycloud.versionbase.expressions import functions
-from lazycloud.versionbase.expressions.functions import Failure, Steps
+from lazycloud.versionbase.expressions.functions import FAILURE, Failure, Steps
 from lazycloud.versionbase.expressions.syntax import (
     Call,
     Constant,
@@ -64,7 +64,7 @@ def _name(node: Name, names: Names) -> Meaning:
     def found(frame: Frame) -> Any:
         value = frame[place]
         if value.__class__ is Failure:  # what a loop keeps may be one
-            raise value
+            raise Failure("as before")
         return value
 
     return found
@@ -161,18 +161,16 @@ def _decided(node: Call, names: Names, by: bool) -> Meaning:
     one, other = (meaning(argument, names) for argument in node.arguments)
 
     def decided(frame: Frame) -> Any:
-        failure = None
         try:
             first: Any = one(frame)
             if first is by:
                 return by
-        except Failure as problem:
-            first, failure = None, problem
+        except Failure:
+            frame[STEPS].take(FAILURE)
+            first = None
         second: Any = other(frame)
         if second is by:
             return by
-        if failure is not None:
-            raise failure
         if first.__class__ is not bool or second.__class__ is not bool:
             raise Failure("no bool")
         return not by
@@ -265,7 +263,7 @@ def _search(node: Loop, by: bool, condition: Node, names: Names) -> Meaning:
     weight, otherwise = _steps(node), not by
 
     def searched(frame: Frame) -> Any:
-        items, steps, failure = over(frame), frame[STEPS], None
+        items, steps, has_failed = over(frame), frame[STEPS], False
         if not isinstance(items, (list, dict)):
             raise Failure("no list")
         for one in items:
@@ -275,15 +273,16 @@ def _search(node: Loop, by: bool, condition: Node, names: Names) -> Meaning:
             frame[item] = one
             try:
                 answer = asked(frame)
-            except Failure as problem:
-                failure = problem
+            except Failure:
+                steps.take(FAILURE)
+                has_failed = True
                 continue
             if answer is by:
                 return by
             if answer is not otherwise:
-                failure = Failure("no bool")
-        if failure is not None:
-            raise failure
+                has_failed = True
+        if has_failed:
+            raise Failure("of an item")
         return otherwise
 
     return searched
@@ -317,8 +316,9 @@ def _loop(node: Loop, names: Names) -> Meaning:
                     step(frame)
                 else:
                     frame[kept] = step(frame)
-            except Failure as problem:
-                frame[kept] = problem
+            except Failure:
+                steps.take(FAILURE)
+                frame[kept] = Failure("of an item")
                 if appends:
                     break
         return result(frame)
@@ -333,7 +333,7 @@ def _steps(node: Loop) -> int:
 
 def _weight(node: Node) -> int:
     """How much there is to do."""
-    own = HEAVY if isinstance(node, Call) and node.function in functions.CONVERSIONS else 1
+    own = HEAVY if isinstance(node, Call) and node.function in functions.HEAVY else 1
     return own + sum(map(_weight, parts(node)))
 
 
