@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from lazycloud.errors import LazycloudError
 from lazycloud.versionbase import connection, server
 from lazycloud.versionbase.protocol import FRAME, GREETING
 from tests.versionbase.talking import JSON, MESSAGE_PACK, Client, Refused, Served, checked, serving, until
@@ -860,6 +861,21 @@ async def test_the_servers_own_fault_is_told_without_what_was_in_documents(
     assert "secret" not in f"{caught.value}{caplog.text}"
     assert "status failed: RuntimeError at test_server.py" in caplog.text
     await client.ask("versions")
+
+
+async def test_where_the_store_is_stands_in_the_log_alone(
+    served: Served, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    where = str(served.engine.storage.database)
+
+    def broken(*_: Any) -> None:
+        raise LazycloudError(f"{where} failed: it is away. Nothing was changed.", "See to it.")
+
+    monkeypatch.setattr(served.server, "figures", broken)
+    with pytest.raises(Refused, match=r"^the store failed: it is away\. Nothing was changed\.$") as caught:
+        await client.ask("status")
+    assert (caught.value.kind, caught.value.hint) == ("failed", "See to it.")
+    assert where in caplog.text
 
 
 async def test_compression_is_off_unless_it_is_wanted(tmp_path: Path) -> None:
