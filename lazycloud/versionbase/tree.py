@@ -291,26 +291,44 @@ def _changed(nodes: Nodes, node: Node, changes: Sequence[Change]) -> list[_Entry
     """What takes the place of a node: none, one or several; None if it stays."""
     if isinstance(node, Leaf):
         return _changed_leaf(nodes, node, changes)
+    parts: dict[int, list[_Entry]] = {}  # what takes the place of children, by their place
+    at = 0
+    while at < len(changes):
+        place = _child(node, changes[at][0])
+        until = len(changes)
+        if place + 1 < len(node.keys):
+            until = bisect_left(changes, node.keys[place + 1], at, key=_key)
+        changed = _changed(nodes, nodes.read(node.children[place]), changes[at:until])
+        if changed is not None:
+            nodes.discard(node.children[place])
+            parts[place] = changed
+        at = until
+    if not parts:
+        return None
+    if all(len(part) == 1 and size(nodes.read(part[0][1])) >= SMALL for part in parts.values()):
+        return [_replaced(nodes, node, parts)]
+    return _spliced(nodes, node, parts)
+
+
+def _replaced(nodes: Nodes, node: Inner, parts: dict[int, list[_Entry]]) -> _Entry:
+    """Of most changes: a node with one child for another, now and then. The keys are the same ones."""
+    children, counts = node.children.copy(), node.counts.copy()
+    for place, ((_, child, below),) in parts.items():
+        children[place], counts[place] = child, below
+    return node.keys[0], nodes.make(Inner(node.keys, children, counts)), sum(counts)
+
+
+def _spliced(nodes: Nodes, node: Inner, parts: dict[int, list[_Entry]]) -> list[_Entry]:
     entries: list[_Entry] = []
     touched: set[int] = set()  # places in entries
-    at, is_same = 0, True
     for place, entry in enumerate(_entries(node)):
-        low, child, _ = entry
-        until = len(changes)
-        if place + 1 < len(node.children):
-            until = bisect_left(changes, node.keys[place + 1], at, key=_key)
-        changed = _changed(nodes, nodes.read(child), changes[at:until]) if until > at else None
-        at = until
-        if changed is None:
+        part = parts.get(place)
+        if part is None:
             entries.append(entry)
             continue
-        nodes.discard(child)
-        is_same = False
-        touched |= set(range(len(entries), len(entries) + max(1, len(changed))))
+        touched |= set(range(len(entries), len(entries) + max(1, len(part))))
         # The first one's keys may begin above the place's own least key: what is between belongs to it.
-        entries += [(low, *changed[0][1:]), *changed[1:]] if changed else []
-    if is_same:
-        return None
+        entries += [(entry[0], *part[0][1:]), *part[1:]] if part else []
     return _inner_nodes(nodes, _joined(nodes, entries, touched))
 
 
