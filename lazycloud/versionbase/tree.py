@@ -95,10 +95,9 @@ def differences(
         return
     ours, theirs = _Frontier(nodes, one, begin, end), _Frontier(nodes, other, begin, end)
     while not (ours.is_over and theirs.is_over):
-        if not ours.is_over and not theirs.is_over and ours.node == theirs.node != EMPTY:
-            ours.skip()
-            theirs.skip()
-        elif ours.is_to_open_before(theirs):
+        if ours.skip_shared(theirs):
+            continue
+        if ours.is_to_open_before(theirs):
             ours.open()
         elif theirs.is_to_open_before(ours):
             theirs.open()
@@ -152,11 +151,6 @@ class _Frontier:
         return self._leaf is None and not self._pending
 
     @property
-    def node(self) -> int:
-        """The number of the node that is next; EMPTY in the middle of a leaf."""
-        return self._pending[-1][1] if self._leaf is None else EMPTY
-
-    @property
     def key(self) -> bytes:
         """Of the next entry, when a leaf is open; else the least that there may be."""
         return self._pending[-1][0] if self._leaf is None else self._leaf.keys[self._at]
@@ -187,8 +181,15 @@ class _Frontier:
             for place in range(last, first - 1, -1)
         ]
 
-    def skip(self) -> None:
-        self._pending.pop()
+    def skip_shared(self, other: _Frontier) -> bool:
+        """The nodes that are next in both; whether there was one. Most of what is seen: so it is one loop."""
+        ours, theirs, is_any = self._pending, other._pending, False
+        if self._leaf is None and other._leaf is None:
+            while ours and theirs and ours[-1][1] == theirs[-1][1]:
+                ours.pop()
+                theirs.pop()
+                is_any = True
+        return is_any
 
     def take(self) -> tuple[bytes, bytes]:
         assert self._leaf is not None
