@@ -208,7 +208,7 @@ class Open:
 
 
 def _rules(state: State) -> dict[str, tuple[object, ...]]:
-    return {name: one.rules() for name, one in state.collections.items()}
+    return dict(sorted((name, one.rules()) for name, one in state.collections.items()))
 
 
 def _keys(request: Request) -> set[str]:
@@ -688,7 +688,7 @@ class Machine(RuleBasedStateMachine):
             )
             for name, collection in state.collections.items():
                 documents = dict(drained(transaction.find(name, queries.Query())))
-                assert exactly(documents) == exactly(collection.documents)
+                assert exactly(documents) == exactly(by_key(collection.documents))
             self.indexes_are_right(transaction)
         finally:
             self.engine.close_transaction(transaction)
@@ -725,7 +725,13 @@ class Machine(RuleBasedStateMachine):
 
 
 def after_as_data(state: State) -> Any:
-    return {name: (one.documents, *one.rules()[:-1]) for name, one in state.collections.items()}
+    return [
+        (name, by_key(one.documents), *one.rules()[:-1]) for name, one in sorted(state.collections.items())
+    ]
+
+
+def by_key(documents: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(documents.items(), key=lambda one: one[0].encode()))
 
 
 def differences(one: State, other: State, collection: str = "") -> Sequence[tuple[Any, ...]]:

@@ -91,9 +91,9 @@ def same(one: Any, other: Any) -> bool:
 
 
 def exactly(value: Any) -> Any:
-    """To compare what is stored: 1, 1.0 and True are three things."""
+    """To compare what is stored: 1, 1.0 and True are three things, and members have an order."""
     if isinstance(value, dict):
-        return {name: exactly(one) for name, one in value.items()}
+        return [("member", name, exactly(one)) for name, one in value.items()]
     if isinstance(value, (list, tuple)):
         return [exactly(one) for one in value]
     if isinstance(value, Decimal):
