@@ -7,6 +7,7 @@ document all the same: an index only says where there is no need to look.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from lazycloud.versionbase.values import MISSING, Value, at_path, decode, ordere
 
 PAUSE = 16  # documents looked at without a turn for others
 SORTED = 100_000  # documents that are sorted at most
+SLICE = 0.002  # seconds, the same of a filter that takes long
 LISTED = 200  # values of an `in` that an index is asked for
 
 Document = dict[str, Value]
@@ -269,12 +271,14 @@ def _both(one: Span, other: Span) -> Span | None:
 def _matching(
     view: View, collection: Collection, plan: Plan, test: Callable[[str, Document], bool] | None
 ) -> Iterator[tuple[str, Document] | None]:
+    due = time.monotonic() + SLICE
     for looked, (key, data) in enumerate(_read(view, collection, plan), 1):
         document: Document = decode(data)
         if test is None or test(key, document):
             yield key, document
-        if looked % PAUSE == 0:
+        if looked % PAUSE == 0 or time.monotonic() > due:
             yield None
+            due = time.monotonic() + SLICE
 
 
 def _read(view: View, collection: Collection, plan: Plan) -> Iterator[tuple[str, bytes]]:

@@ -407,6 +407,7 @@ def create_index(connection: Connection, asked: Request) -> Stream:
         asked.text("path"),
         asked.flag("unique", False),
         asked.text("name", ""),
+        connection.birth,
     )
     return Stream(connection.server.behind(_returning(steps)), lambda stream: stream.last.shown(), told=False)
 
@@ -437,6 +438,7 @@ def set_schema(connection: Connection, asked: Request) -> Stream:
         asked.text("collection"),
         asked.mapping_or_none("schema"),
         asked.flag("check", True),
+        connection.birth,
     )
     return Stream(connection.server.behind(steps), told=False)
 

@@ -30,7 +30,13 @@ Steps = Iterator["Future[Any] | None"]
 
 
 def create_index(
-    engine: Engine, version: str, collection: str, path: str, unique: bool = False, name: str = ""
+    engine: Engine,
+    version: str,
+    collection: str,
+    path: str,
+    unique: bool = False,
+    name: str = "",
+    birth: str = "",
 ) -> Steps:
     """It is kept right from the first step on, and used once it is built; one that was begun is gone on with.
 
@@ -54,28 +60,29 @@ def create_index(
             )
         return there
 
-    first = engine.perform(version, begin)
+    first = engine.perform(version, begin, birth)
     yield first
     index = first.result()[0]
     try:
         while index.built is not None:
-            keys, last = yield from _next_keys(engine, version, collection, index)
+            keys, last = yield from _next_keys(engine, version, collection, index, birth)
             while some := list(itertools.islice(keys, BATCH)):
-                step = engine.perform(version, partial(_built_further, collection, index, some, index.built))
+                further = partial(_built_further, collection, index, some, index.built)
+                step = engine.perform(version, further, birth)
                 yield step
                 step.result()
-            step = engine.perform(version, partial(_built_further, collection, index, (), last))
+            step = engine.perform(version, partial(_built_further, collection, index, (), last), birth)
             yield step
             index = step.result()[0]
     except Exists:
-        undo = engine.perform(version, lambda transaction: transaction.drop_index(collection, called))
+        undo = engine.perform(version, lambda transaction: transaction.drop_index(collection, called), birth)
         yield undo
         undo.result()
         raise
 
 
 def _next_keys(
-    engine: Engine, version: str, collection: str, index: Index
+    engine: Engine, version: str, collection: str, index: Index, birth: str
 ) -> Generator[None, None, tuple[Iterator[str], str | None]]:
     """Of documents that are not in the index yet, in its order; and the last one's in theirs, None if that is all.
 
@@ -85,7 +92,7 @@ def _next_keys(
     after = begin + index.built.encode() + b"\0" if index.built else begin
     runs: list[list[tuple[bytes, str]]] = []  # each in order, and short enough to be sorted at once
     last = ""
-    with engine.pinning(version) as branch:
+    with engine.pinning(version, birth=birth) as branch:
         scan = itertools.islice(tree.scan(engine.storage, branch.root, after, end), PASS)
         while run := [_place(collection, index, begin, *entry) for entry in itertools.islice(scan, RUN)]:
             last = run[-1][1]
@@ -119,11 +126,17 @@ def _built_further(
 
 
 def set_schema(
-    engine: Engine, version: str, collection: str, schema: Mapping[str, Any] | None, check: bool = True
+    engine: Engine,
+    version: str,
+    collection: str,
+    schema: Mapping[str, Any] | None,
+    check: bool = True,
+    birth: str = "",
 ) -> Steps:
     """Whatever is written from the first step on fits it. With `check`, what is there is looked at then.
 
-    Where something does not fit, the schema that was before is put back: raises Invalid.
+    Where something does not fit, the schema that was before is put back: raises Invalid. So it is where nobody waits
+    for the end of that.
     """
     before: list[bytes | None] = []
 
@@ -131,18 +144,24 @@ def set_schema(
         before[:] = [transaction.collection(catalogue.check_name(collection)).schema]
         transaction.set_schema(collection, schema)
 
-    first = engine.perform(version, begin)
+    def put_back(transaction: Transaction) -> None:
+        transaction.save_schema(transaction.collection(collection), before[0])
+
+    first = engine.perform(version, begin, birth)
     yield first
     first.result()
     if schema is None or not check:
         return
-    transaction = engine.transaction(version, write=False)
+    transaction = engine.transaction(version, write=False, birth=birth)
     try:
         yield from _all_fit(transaction, collection)
     except LazycloudError:
-        undo = engine.perform(version, lambda transaction: _put_back(transaction, collection, before[0]))
+        undo = engine.perform(version, put_back, birth)
         yield undo
         undo.result()
+        raise
+    except GeneratorExit:  # by a deadline, or its client
+        engine.perform(version, put_back, birth)
         raise
     finally:
         engine.close_transaction(transaction)
@@ -162,7 +181,3 @@ def _all_fit(transaction: Transaction, collection: str) -> Iterator[None]:
             ) from None
         if number % 16 == 15:
             yield None
-
-
-def _put_back(transaction: Transaction, collection: str, schema: bytes | None) -> None:
-    transaction.save_schema(transaction.collection(collection), schema)

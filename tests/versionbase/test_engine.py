@@ -366,6 +366,16 @@ def test_a_schema_is_asked_of_what_is_written(people: Database) -> None:
 # Versions, the past, and what comes
 
 
+def test_a_schema_that_nobody_waits_for_is_not_there(people: Database) -> None:
+    setting = upkeep.set_schema(people.engine, MAIN, "people", {"required": ["mail"]})
+    step = next(setting)
+    assert step is not None and step.exception(10) is None
+    next(setting, None)  # it looks at what is there
+    setting.close()  # type: ignore[attr-defined]
+    people.change(lambda: None)
+    people.insert("people", {"no mail": {}})
+
+
 def test_a_fork_has_data_of_its_own(people: Database) -> None:
     people.change(lambda: people.storage.fork("preview", MAIN))
     people.do(lambda tx: tx.drop_collection("people"), "preview")
