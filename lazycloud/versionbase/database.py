@@ -65,6 +65,7 @@ class Database:
         try:
             if self.is_sqlite:
                 self._lock = _lock_file(Path(f"{self.url.database}.lock"))
+                Path(f"{self.url.database}").touch(mode=0o600)  # as will be what SQLite puts beside it
             self._writer = self._patiently(self._connect, OPENING)
             self._prepare()
         except (SQLAlchemyError, OSError) as error:

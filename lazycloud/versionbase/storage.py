@@ -232,9 +232,7 @@ class Storage:
         found = Branch(row.name, row.root, row.sequence, row.birth)
         with self._publishing:
             if self._published == published:  # else it may have moved on since it was read
-                self._known[name] = found
-                while len(self._known) > KNOWN:
-                    del self._known[next(iter(self._known))]
+                self._know(found)
         return found
 
     def branches(self) -> list[BranchRow]:
@@ -464,7 +462,12 @@ class Storage:
     def _publish(self, *moved: Branch) -> None:
         with self._publishing:
             self._published += 1
-            self._known |= {branch.name: branch for branch in moved}
+            self._know(*moved)
+
+    def _know(self, *found: Branch) -> None:
+        self._known |= {branch.name: branch for branch in found}
+        while len(self._known) > KNOWN:
+            del self._known[next(iter(self._known))]
 
     # Collection
 

@@ -266,6 +266,7 @@ def test_a_store_is_had_by_one(storage: Storage, tmp_path: Path) -> None:
     with pytest.raises(Conflict, match=rf"is open already: process {os.getpid()} "):
         other.open()
     put(storage, "production", (b"a", b"1"))
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "base").iterdir()} == {0o600}
     storage.close()
     other.open()
     assert content(other, "production") == {b"a": b"1"}
