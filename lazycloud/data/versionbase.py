@@ -385,17 +385,17 @@ class Versionbase:
         swap = (await asyncio.to_thread(self._swaps)).get(version)
         if swap is None:
             return
-        known = await self._versions()
-        if known.get(version) != swap["sequence"]:
+        has_happened = (await self._versions()).get(version, swap["sequence"]) != swap["sequence"]
+        if has_happened != swap["back"]:
             async with self.talk() as database:
                 await self._exchange(database, version, swap["other"], back=True)
         await asyncio.to_thread(self._write_swap, version, None)
 
     async def _exchange(self, database: Database, version: str, other: str, back: bool = False) -> None:
-        """What is noted first is the sequence at which nothing has to be taken back."""
+        """What is noted first is the sequence at which it has not happened."""
         sequence = (await self._versions())[version]
-        if not back:
-            await asyncio.to_thread(self._write_swap, version, {"other": other, "sequence": sequence})
+        swap = {"other": other, "sequence": sequence, "back": back}
+        await asyncio.to_thread(self._write_swap, version, swap)
         await database.owner.swap(version, other)
 
     def _swaps(self) -> dict[str, Any]:

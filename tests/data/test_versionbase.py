@@ -17,7 +17,7 @@ from lazycloud.data.names import PRODUCTION, new_snapshot
 from lazycloud.data.versionbase import Note, Versionbase, notes
 from lazycloud.deployments.hosting import EngineHosting
 from lazycloud.errors import StepFailed
-from lazycloud.versionbase.client import Denied, connect
+from lazycloud.versionbase.client import Denied, Owner, connect
 from lazycloud.walls import sandbox
 from lazycloud.walls.groups import Groups
 from lazycloud.walls.sandbox import Sandbox
@@ -148,6 +148,35 @@ async def test_a_swap_is_taken_back_unless_it_holds(
         assert await titles(again, PRODUCTION) == {}
     finally:
         await again.close()
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+async def test_a_swap_that_is_taken_back_twice_is_taken_back_once(
+    versionbase: Versionbase, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    """The first try is cut off just before the swap back, or just after it."""
+    await versionbase.fork(PRODUCTION, None)
+    await put(versionbase, PRODUCTION, "a", "old")
+    await versionbase.fork(COMMIT, PRODUCTION)
+    await put(versionbase, COMMIT, "a", "new")
+    await versionbase.swap(PRODUCTION, COMMIT)
+    swap = Owner.swap
+
+    async def dying(self: Owner, version: str, other: str) -> None:
+        if cut == "after":
+            await swap(self, version, other)
+        raise OSError("cut off")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Owner, "swap", dying)
+        with pytest.raises(OSError, match="cut off"):
+            await versionbase.undo_swap(PRODUCTION)
+    await versionbase.undo_swap(PRODUCTION)
+    await versionbase.undo_swap(PRODUCTION)
+    assert (await titles(versionbase, PRODUCTION), await titles(versionbase, COMMIT)) == (
+        {"a": "old"},
+        {"a": "new"},
+    )
 
 
 async def test_contents_are_lines_of_json_and_are_loaded_whole_or_not(
