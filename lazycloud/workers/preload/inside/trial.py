@@ -30,6 +30,7 @@ VARYING = frozenset(
     {
         "PORT", "HOST", "COMMIT_ID", "DATABASE_URL", "DATA_DIR", "HOME", "TMPDIR", "PWD", "PYTHONPATH",
         "PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT", "REDIS_URL",
+        "VERSIONBASE_URL",
     }
 )  # fmt: skip
 OURS = "LAZYCLOUD_"
