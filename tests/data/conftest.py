@@ -1,4 +1,4 @@
-"""Versions in a temporary folder, and an app that writes to one."""
+"""Versions in a temporary folder, an app that writes to one, and what runs servers of data."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,11 @@ from pathlib import Path
 import pytest
 
 from lazycloud.data.versions import Versions
+from lazycloud.walls import sandbox
+from lazycloud.walls.groups import Groups
+from lazycloud.walls.sandbox import Sandbox
+from lazycloud.workers.bounds import Bounds
+from lazycloud.workers.engine import Engine, Processes, Sandboxed
 
 Write = Callable[[str, str], Path]
 
@@ -17,6 +22,15 @@ Write = Callable[[str, str], Path]
 @pytest.fixture
 async def versions(tmp_path: Path) -> AsyncIterator[Versions]:
     made = Versions(tmp_path / "data", patience=2)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    """Behind walls where there are any."""
+    bounds = Bounds(Groups(tmp_path))
+    made = Processes(bounds) if sandbox.missing() else Sandboxed(Sandbox(tmp_path, {}), bounds)
     yield made
     await made.close()
 

@@ -13,11 +13,7 @@ from lazycloud.data.redis import MAGIC, Note, Redis, missing, notes
 from lazycloud.data.resp import Refusal, command, facts, talk
 from lazycloud.deployments.hosting import EngineHosting
 from lazycloud.errors import Conflict, StepFailed
-from lazycloud.walls import sandbox
-from lazycloud.walls.groups import Groups
-from lazycloud.walls.sandbox import Sandbox
-from lazycloud.workers.bounds import Bounds
-from lazycloud.workers.engine import Engine, Processes, Sandboxed
+from lazycloud.workers.engine import Engine
 from lazycloud.workforce import Limits
 from tests.tools import needs
 
@@ -25,15 +21,6 @@ from .conftest import until
 from .contents import COMMIT, OTHER
 
 pytestmark = needs("redis-server")
-
-
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
-    """Behind walls where there are any."""
-    bounds = Bounds(Groups(tmp_path))
-    made = Processes(bounds) if sandbox.missing() else Sandboxed(Sandbox(tmp_path, {}), bounds)
-    yield made
-    await made.close()
 
 
 def servers(tmp_path: Path, engine: Engine, **limits: int) -> Redis:

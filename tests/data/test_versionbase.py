@@ -18,11 +18,7 @@ from lazycloud.data.versionbase import Note, Versionbase, notes
 from lazycloud.deployments.hosting import EngineHosting
 from lazycloud.errors import StepFailed
 from lazycloud.versionbase.client import Denied, Owner, connect
-from lazycloud.walls import sandbox
-from lazycloud.walls.groups import Groups
-from lazycloud.walls.sandbox import Sandbox
-from lazycloud.workers.bounds import Bounds
-from lazycloud.workers.engine import Engine, Processes, Sandboxed
+from lazycloud.workers.engine import Engine
 from lazycloud.workforce import Limits
 
 from .conftest import until
@@ -34,15 +30,6 @@ DOCUMENT = {
     "price": Decimal("1.10"),
     "picture": b"\xff",
 }
-
-
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
-    """Behind walls where there are any."""
-    bounds = Bounds(Groups(tmp_path))
-    made = Processes(bounds) if sandbox.missing() else Sandboxed(Sandbox(tmp_path, {}), bounds)
-    yield made
-    await made.close()
 
 
 def served(tmp_path: Path, engine: Engine) -> Versionbase:
