@@ -230,7 +230,12 @@ class Connection:
             else:
                 running.size += answer.weight
                 self._keep(running)
-                answer.future.add_done_callback(lambda _: self.server.settle(self._settled, running, answer))
+                shape = (
+                    answer.shape
+                )  # and not the answer, which has the future: a large result is let go at once
+                answer.future.add_done_callback(
+                    lambda done: self.server.settle(self._settled, running, requests.Later(done, shape))
+                )
         elif isinstance(answer, Stream):
             self._answer_stream(running, answer)
         elif isinstance(answer, Watching):

@@ -79,30 +79,19 @@ class Engine:
         It is never a conflict: the step is taken again when what it read is not so any more. So it may be taken in
         another thread too, and does nothing but what it does with the transaction. What it raises, the future does.
         """
-        waited: Future[tuple[T, int]] = Future()
-        waited.set_running_or_notify_cancel()
         try:
             transaction = self.transaction(version, birth=birth)
         except LazycloudError as problem:
-            waited.set_exception(problem)
-            return waited
+            return _failed(problem)
+        attempt = _Attempt(self.storage, transaction, work)
         try:
-            attempt = _Attempt(self.storage, transaction, work)
             attempt.result = work(transaction)
         except Exception as problem:
             self.close_transaction(transaction)
-            waited.set_exception(problem)
-            return waited
-
-        def done(future: Future[int]) -> None:
-            self.close_transaction(transaction)
-            if problem := future.exception():
-                waited.set_exception(problem)
-            else:
-                waited.set_result((attempt.result, future.result()))
-
-        self._queue(attempt).add_done_callback(done)
-        return waited
+            return _failed(problem)
+        root = transaction.begun.root  # all that is remembered: a document may be large
+        attempt.future.add_done_callback(lambda _: self.unpin(root))
+        return self._queue(attempt)
 
     def change(self, what: Callable[[], T]) -> Future[T]:
         """Something that changes branches as a whole, between two groups of commits. Raises what it raises."""
@@ -118,9 +107,9 @@ class Engine:
         self._waiting.put(run)
         return future
 
-    def _queue(self, attempt: _Attempt) -> Future[int]:
+    def _queue(self, attempt: _Attempt) -> Future[Any]:
         if not attempt.transaction.tree.is_changed:
-            attempt.future.set_result(attempt.transaction.begun.sequence)
+            attempt.future.set_result(attempt.told(attempt.transaction.begun.sequence))
         else:
             self._waiting.put(attempt)
         return attempt.future
@@ -167,7 +156,7 @@ class Engine:
             if failed := attempt.problem or (result if isinstance(result, Exception) else None):
                 attempt.future.set_exception(failed)
             elif isinstance(result, Branch):
-                attempt.future.set_result(result.sequence)
+                attempt.future.set_result(attempt.told(result.sequence))
         for branch in {attempt.branch for attempt in group}:
             self.notify(branch)
 
@@ -243,10 +232,14 @@ class _Attempt:
         self._nodes = nodes
         self.transaction = transaction
         self._work = work
-        self.future: Future[int] = Future()
+        self.future: Future[Any] = Future()
         self.future.set_running_or_notify_cancel()  # once it is queued, nobody takes it back
         self.result: Any = None
         self.problem: Exception | None = None
+
+    def told(self, sequence: int) -> Any:
+        """What its future has, once it is committed."""
+        return sequence if self._work is None else (self.result, sequence)
 
     @property
     def branch(self) -> str:
@@ -281,3 +274,9 @@ class _Attempt:
         except Exception as problem:
             self.problem = problem
         return True
+
+
+def _failed(problem: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(problem)
+    return future

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
+from lazycloud.versionbase.transactions import Transaction
 from tests.versionbase.talking import Client, Served, serving
 
 
@@ -81,3 +83,21 @@ async def test_of_what_is_refused(tmp_path: Path) -> None:
             assert "error" in answer, (do, members, answer)
             assert answer["error"]["kind"] != "failed", (do, members, answer)
         await let_go(served)
+
+
+async def test_of_each_write_at_once(tmp_path: Path) -> None:
+    """And not when cycles are looked for: many large documents would be held until then."""
+    async with serving(tmp_path) as served, served.client() as client:
+        await client.ask("insert", collection="notes", documents=[{}], keys=["a"])
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(20):
+                await client.ask("update", collection="notes", key="a", set={"n": number})
+                within = (await client.ask("begin"))["in"]
+                await client.ask("update", collection="notes", key="a", set={"n": -1}, in_=within)
+                await client.ask("commit", in_=within)
+            kept = [one for one in gc.get_objects() if isinstance(one, Transaction)]
+        finally:
+            gc.enable()
+        assert len(kept) <= 4
