@@ -81,10 +81,10 @@ class Log:
         os.close(self._index)
 
     def size(self) -> int:
-        now = wal.state(self._index).mark.frame
-        self._frames += now - self._last if now >= self._last else now
-        self._last = now
-        return self._frames * (wal.FRAME + 4096)
+        mark = wal.state(self._index).mark
+        self._frames += mark.frame - self._last if mark.frame >= self._last else mark.frame
+        self._last = mark.frame
+        return self._frames * (wal.FRAME + mark.page_size)
 
 
 class Ours:

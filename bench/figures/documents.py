@@ -204,11 +204,11 @@ FIGURES = (
     Figure(
         "commits",
         "What a commit of one document writes",
-        "at most 24 KB to the log, and 40 with an index",
+        "at most 12 KB to the log, and 16 with an index",
         (Column("bytes", "KB to the log", "{:,.1f}", 1e-3), *_RATIOS),
         commits,
         lambda rows: [
-            Verdict(f"{row.case}: KB", row.values["bytes"] / 1000, 24 if row.case == "no index" else 40)
+            Verdict(f"{row.case}: KB", row.values["bytes"] / 1000, 12 if row.case == "no index" else 16)
             for row in rows
             if row.peer == OURS
         ],
