@@ -360,13 +360,14 @@ class Versionbase:
         await self.rest(version, lambda: False)
 
     async def size(self, version: str, snapshot: str | None = None) -> int:
-        """What only it has; while the server is at rest, of production all, and of others nothing."""
+        """What only it has; production's is with what others share. At rest it has all, and others have nothing."""
         if not self._has_store:
             return 0
         if self._process is None:
             return await asyncio.to_thread(trees.size, self._folder / DATA) if version == PRODUCTION else 0
         async with self.talk() as database:
-            return await database.owner.size(version, snapshot)
+            whole = version == PRODUCTION and snapshot is None
+            return await database.owner.size(version, snapshot, whole=whole)
 
     # Swaps: taken back unless they hold. The sequences of versions tell whether one has happened.
 

@@ -1705,11 +1705,17 @@ class Owner:
         return key
 
     async def size(
-        self, version: str, snapshot: Snapshot | str | int | None = None, *, timeout: float | None = None
+        self,
+        version: str,
+        snapshot: Snapshot | str | int | None = None,
+        *,
+        whole: bool = False,
+        timeout: float | None = None,
     ) -> int:
-        """About how many bytes only this version, or this snapshot of it, has."""
+        """About how many bytes only this version, or this snapshot of it, has; `whole`: also what others share."""
         at = None if snapshot is None else _reference(snapshot)
-        size: int = await self._ask("size", timeout, True, version=version, snapshot=at)
+        more = {"whole": True} if whole else {}
+        size: int = await self._ask("size", timeout, True, version=version, snapshot=at, **more)
         return size
 
     async def collect(self, *, timeout: float | None = None) -> Any:
@@ -2385,10 +2391,15 @@ class SyncOwner:
         return _wait(self._it().key(version, timeout=timeout))
 
     def size(
-        self, version: str, snapshot: Snapshot | str | int | None = None, *, timeout: float | None = None
+        self,
+        version: str,
+        snapshot: Snapshot | str | int | None = None,
+        *,
+        whole: bool = False,
+        timeout: float | None = None,
     ) -> int:
         """As `Owner.size`."""
-        return _wait(self._it().size(version, snapshot, timeout=timeout))
+        return _wait(self._it().size(version, snapshot, whole=whole, timeout=timeout))
 
     def collect(self, *, timeout: float | None = None) -> Any:
         """As `Owner.collect`."""

@@ -636,9 +636,10 @@ def key(connection: Connection, asked: Request) -> Any:
     return connection.server.keys.version(branch.name, branch.birth)
 
 
-@request("version snapshot", of_owner=True)
+@request("version snapshot whole", of_owner=True)
 def size(connection: Connection, asked: Request) -> Stream:
-    """Beside all other versions, and all snapshots but that one."""
+    """Beside all other versions, and all snapshots but that one; or with what it shares with them."""
+    whole = asked.flag("whole", False)
     storage, version, wanted = (
         connection.engine.storage,
         _version(connection, asked),
@@ -648,7 +649,7 @@ def size(connection: Connection, asked: Request) -> Stream:
 
     def measured() -> Iterator[int]:
         besides: list[int] = []
-        for row in storage.branches():
+        for row in [] if whole else storage.branches():
             if wanted or row.name != version:
                 besides.append(row.root)
             kept = storage.snapshots(row.name)

@@ -67,6 +67,8 @@ async def test_each_version_has_its_own_documents(versionbase: Versionbase) -> N
     await put(versionbase, PRODUCTION, "a")
     assert "as of" in await versionbase.fork(COMMIT, PRODUCTION)
     assert await versionbase.fork(COMMIT, PRODUCTION) == ""  # there it is
+    assert await versionbase.size(PRODUCTION) > 0
+    assert await versionbase.size(COMMIT) == 0  # what both have counts once
     await put(versionbase, COMMIT, "a", "mine")
     await put(versionbase, COMMIT, "b")
     assert await titles(versionbase, PRODUCTION) == {"a": "hello"}

@@ -391,6 +391,7 @@ async def test_the_owner_measures_collects_and_verifies(served: Served, client: 
     await fill(client, 2000)
     await client.ask("fork", version="copy")
     assert await client.ask("size", version="copy") == 0
+    assert await client.ask("size", version="copy", whole=True) > 20_000
     async with served.client("copy") as copy:
         await copy.ask("update", collection="posts", key="k000001", set={"n": 0})
     assert 1000 < await client.ask("size", version="copy") < 20_000

@@ -1218,9 +1218,9 @@ class Owner {
   key(version, limits = {}) {
     return this.database.ask("key", { version }, limits, true)
   }
-  /** About how many bytes only this version, or this snapshot of it, has. @param {string} version @param {{snapshot?: SnapshotLike} & Limits} options @returns {Promise<number>} */
-  size(version, { snapshot, ...limits } = {}) {
-    return this.database.ask("size", { version, snapshot: reference(snapshot) }, limits, true)
+  /** About how many bytes only this version, or this snapshot of it, has; `whole`: also what others share. @param {string} version @param {{snapshot?: SnapshotLike, whole?: boolean} & Limits} options @returns {Promise<number>} */
+  size(version, { snapshot, whole, ...limits } = {}) {
+    return this.database.ask("size", { version, snapshot: reference(snapshot), whole }, limits, true)
   }
   /** Put there what `export` gave, bit by bit: how many items. @param {string} version @param {Iterable<any> | AsyncIterable<any>} exported @param {Limits} limits */
   async load(version, exported, limits = {}) {
