@@ -1,8 +1,27 @@
 """versionbase: a document database in which every commit's version is a branch, and a snapshot is a number.
 
-nodes   what a tree is made of: immutable pages of keys and values, encoded for storage
-tree    a persistent B+tree: changes make new nodes along their path and share the rest; scans and differences
-client  what apps have, and nothing of ours comes with it: `from lazycloud.versionbase import connect, connect_sync`
+nodes, tree
+    a persistent B+tree: changes make new nodes along their path and share the rest; scans, differences
+sizes
+    how much of a tree is its own
+storage, tables, database
+    nodes, branches, commits and snapshots, in SQL
+tending, verification, consistency
+    what a store needs now and then, and whether it is as it should be
+values, schemas, expressions
+    what documents are, what they must be, and how they are chosen
+catalogue, scratch
+    what a tree holds by key, and what one transaction changes of it
+engine, transactions, queries
+    reads of one moment, plans, and commits in groups
+past, upkeep
+    history, differences, watches; indexes and schemas that take many transactions
+server, connection, requests, protocol
+    who may, what may be asked for, and how it is said
+process
+    the server as a program
+client
+    what apps have, and nothing of ours comes with it: `from lazycloud.versionbase import connect, connect_sync`
 """
 
 from __future__ import annotations
