@@ -55,7 +55,7 @@ async def test_a_migration_is_done_on_a_fork_and_holds_or_nothing_of_it(
     await server.post("", "late")
 
     # Back to what was before it, with the documents of then.
-    said = await server.verb("rollback", folder=checkout.path)
+    await server.verb("rollback", folder=checkout.path)
     assert await notes(server) == ["kept!", "late"]
     (before,) = [one["id"] for one in server.json("data", "snapshots", "production", "--app", "shop")][-1:]
     await server.verb("data", "restore", f"production@{before}", "--yes", folder=checkout.path)
@@ -107,9 +107,7 @@ async def _is_back(server: Server, before: psutil.Process) -> bool:
     return control is not None and control != before and (await server.get()).status == 200
 
 
-async def test_a_backup_has_the_documents_with_their_indexes(
-    up: Up, checkout: Checkout, tmp_path: Path
-) -> None:
+async def test_a_backup_has_the_documents_with_the_rest(up: Up, checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     checkout.commit(app("one"))
     server = up(checkout.path)
