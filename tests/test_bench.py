@@ -121,7 +121,7 @@ def test_documents_are_measured_beside_tables(postgres: Postgres, tmp_path: Path
     assert len(took) == 18 and all(0 < each["seconds"] < 1 for each in took.values())
     ours, theirs = took["get", "lazycloud"], took["get", "SQLite, JSON"]
     assert ours["x SQLite, JSON"] == pytest.approx(ours["seconds"] / theirs["seconds"])
-    assert all(100 < row["values"]["bytes"] < 100_000 for row in figures["commits"]["rows"])
+    assert all(100 < row["values"]["bytes"] < 100_000 for row in figures["written"]["rows"])
     assert {row["peer"] for row in figures["forks"]["rows"]} == {"fork", "snapshot", "a row in SQLite"}
     assert len(figures["differences"]["rows"]) == len(figures["versions"]["rows"]) == 2
     assert not list(tmp_path.glob("bench-*"))

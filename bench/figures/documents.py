@@ -110,7 +110,7 @@ def _measured(trials: Documents, there: int, served: bool = False) -> list[Row]:
     return rows
 
 
-def commits(trials: Documents) -> list[Row]:
+def written(trials: Documents) -> list[Row]:
     """Bytes written to the log for a commit of one document, with a key that is anywhere among the others."""
     rows: list[Row] = []
     for case, indexed in {"no index": False, "one index": True}.items():
@@ -202,11 +202,11 @@ FIGURES = (
         lambda rows: [],
     ),
     Figure(
-        "commits",
+        "written",
         "What a commit of one document writes",
         "at most 12 KB to the log, and 16 with an index",
         (Column("bytes", "KB to the log", "{:,.1f}", 1e-3), *_RATIOS),
-        commits,
+        written,
         lambda rows: [
             Verdict(f"{row.case}: KB", row.values["bytes"] / 1000, 12 if row.case == "no index" else 16)
             for row in rows
