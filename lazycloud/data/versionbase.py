@@ -81,7 +81,9 @@ class Versionbase:
         self._lingering: asyncio.TimerHandle | None = None
         self._resting: asyncio.Task[None] | None = None
         self._waking = asyncio.Lock()
+        self._connecting = asyncio.Lock()
         self._database: Database | None = None
+        self._talks = 0  # of control, under way
 
     def __repr__(self) -> str:
         return f"<Versionbase in {self._folder}: {'awake' if self._process else 'at rest'}>"
@@ -132,12 +134,12 @@ class Versionbase:
         return list(self._users) if self._process else []
 
     async def rest(self, version: str, in_use: Callable[[], bool]) -> None:
-        """Stop it, unless this version or another one needs it."""
+        """Stop it, unless this version or another one needs it; while control talks with it, a while after that."""
         async with self._waking:
             if in_use():
                 return
             self._users.discard(version)
-            if not self._users:
+            if not self._users and not self._talks:
                 await asyncio.shield(self.close())
 
     async def wake(self) -> int:
@@ -261,6 +263,7 @@ class Versionbase:
         """A connection of the owner's, at a version that is there. Raises StepFailed for what is refused."""
         from lazycloud.versionbase import client  # takes a tenth of a second, and few need it
 
+        self._talks += 1
         try:
             if version == PRODUCTION:
                 yield await self._ours()
@@ -270,6 +273,7 @@ class Versionbase:
         except client.VersionbaseError as problem:
             raise StepFailed(f"The versionbase says: {problem.sentence}", problem.hint) from problem
         finally:
+            self._talks -= 1
             self._linger()
 
     async def _ours(self) -> Database:
@@ -277,9 +281,10 @@ class Versionbase:
         from lazycloud.versionbase.client import connect
 
         address = await self.address()
-        if self._database is None:
-            self._database = await connect(address, timeout=PATIENCE).open()
-        return self._database
+        async with self._connecting:
+            if self._database is None:
+                self._database = await connect(address, timeout=PATIENCE).open()
+            return self._database
 
     def _keys(self) -> keys.Keys:
         return keys.beside(self._store)

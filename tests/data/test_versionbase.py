@@ -17,7 +17,7 @@ from lazycloud.data.names import PRODUCTION, new_snapshot
 from lazycloud.data.versionbase import Note, Versionbase, notes
 from lazycloud.deployments.hosting import EngineHosting
 from lazycloud.errors import StepFailed
-from lazycloud.versionbase.client import Denied, Owner, connect
+from lazycloud.versionbase.client import Database, Denied, Owner, connect
 from lazycloud.workers.engine import Engine
 from lazycloud.workforce import Limits
 
@@ -281,3 +281,26 @@ async def test_beside_containers_none_can_be_run(tmp_path: Path) -> None:
 def test_a_note_that_a_power_cut_has_spoilt_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "server.json").write_text('{"port": 1')
     assert Note.read(tmp_path) == Note()
+
+
+async def test_the_server_does_not_rest_while_control_talks_with_it(versionbase: Versionbase) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    await versionbase.environment(PRODUCTION)
+    async with versionbase.talk() as database:
+        await versionbase.rest(PRODUCTION, never)  # as in a standstill, where nothing of the app runs
+        assert await database.owner.versions()
+    assert versionbase.awake == [] and versionbase.pids()  # for a while: control may ask more
+    await versionbase.rest(PRODUCTION, never)
+    assert not versionbase.pids()
+
+
+async def test_control_has_one_connection_however_many_ask(versionbase: Versionbase) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    await versionbase.close()
+
+    async def asked() -> Database:
+        async with versionbase.talk() as database:
+            await database.owner.versions()
+            return database
+
+    assert len(set(await asyncio.gather(*(asked() for _ in range(8))))) == 1
