@@ -255,8 +255,8 @@ class Versionbase:
         return self._url(port, version, self._keys().owner)
 
     def moment(self, version: str, snapshot: str | None) -> str:
-        """What the owner calls it."""
-        return f"{version}@{snapshot}" if snapshot else version
+        """What the owner calls it. By its name alone it might be taken for a snapshot, as apps name theirs."""
+        return f"{version}@{snapshot or ''}"
 
     @contextlib.asynccontextmanager
     async def talk(self, version: str = PRODUCTION) -> AsyncIterator[Database]:

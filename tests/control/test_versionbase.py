@@ -18,6 +18,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from lazycloud.control import versionbase as views
 from lazycloud.control.guard import problem_answer
 from lazycloud.control.versionbase import DocumentViews
+from lazycloud.data.versionbase import Versionbase
 from lazycloud.errors import LazycloudError
 from lazycloud.versionbase.client import Database, connect
 from lazycloud.versionbase.engine import Engine
@@ -41,7 +42,7 @@ class Base:
         return self.url.replace("VERSION", version)
 
     def moment(self, version: str, snapshot: str | None) -> str:
-        return f"{version}@{snapshot}" if snapshot else version
+        return Versionbase(Path()).moment(version, snapshot)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lazycloud.data import documents
 from lazycloud.data.names import PRODUCTION, new_snapshot
 from lazycloud.data.versionbase import Note, Versionbase, notes
 from lazycloud.deployments.hosting import EngineHosting
@@ -304,3 +305,14 @@ async def test_control_has_one_connection_however_many_ask(versionbase: Versionb
             return database
 
     assert len(set(await asyncio.gather(*(asked() for _ in range(8))))) == 1
+
+
+async def test_an_app_can_pass_no_snapshot_off_as_another_version(versionbase: Versionbase) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    await versionbase.fork(COMMIT, PRODUCTION)
+    await put(versionbase, COMMIT, "a")
+    async with connect((await versionbase.environment(PRODUCTION))["VERSIONBASE_URL"]) as database:
+        await database.snapshot(COMMIT)  # of production, called as the other version is
+    found = await documents.difference(versionbase, (PRODUCTION, None), (COMMIT, None))
+    assert found is not None and [(one.name, one.added) for one in found.tables] == [("posts", 1)]
+    assert [one.after for one in found.tables] == [1]
