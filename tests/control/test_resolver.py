@@ -22,7 +22,7 @@ class Fleet:
 
     def __init__(self, repository: Repository) -> None:
         nothing: Any = None
-        self.only = App("shop", repository.source, "localhost", "", repository, nothing, nothing, nothing)
+        self.only = App("shop", repository.source, "localhost", "", repository, nothing, nothing, (), nothing)
         self.apps, self.looks = {"shop": self.only}, []
         asked = repository.resolve
 

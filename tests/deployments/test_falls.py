@@ -30,7 +30,7 @@ class Stage:
     """A fleet with one deployment, of production or not, that is ready. `works` are what its deploys come to."""
 
     def __init__(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.app = SimpleNamespace(name="shop", production="", redis=SimpleNamespace(awake=[]))
+        self.app = SimpleNamespace(name="shop", production="", servers=())
         self.fleet: Any = fleet
         self.works: list[Exception | None] = []
         self.begun: list[Deployment] = []

@@ -16,7 +16,7 @@ from lazycloud.states import Cause, State
 from lazycloud.store import Store
 from lazycloud.workers.engine import Processes
 
-APP: Any = SimpleNamespace(name="shop", production="", redis=SimpleNamespace(awake=[]))
+APP: Any = SimpleNamespace(name="shop", production="", servers=())
 
 
 @pytest.fixture

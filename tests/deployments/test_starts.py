@@ -27,7 +27,7 @@ class Stage:
     def __init__(self, fleet: Fleet, events: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fleet: Any = fleet
         self.events = events
-        self.app = SimpleNamespace(name="shop", production="", redis=SimpleNamespace(awake=[]))
+        self.app = SimpleNamespace(name="shop", production="", servers=())
         self.filled: list[Deployment] = []
         self.during: Any = None
         self.fleet.apps["shop"] = self.app
