@@ -20,7 +20,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 
 import lazycloud
@@ -43,6 +44,9 @@ LOADING = "loading-"  # how a version is called that is filled to take another's
 PATIENCE = 60.0  # seconds that the server has to answer
 LINGER = 60.0  # seconds for which one runs on after control has asked it something
 LONG = 600.0  # and that what takes long may take
+LINE = 64 << 20  # bytes of a line of a file: a document of 16 MB, and what JSON makes of it
+AT_ONCE = 256 << 10  # bytes of lines that are read at once, about
+HEADS = 10_000  # collections of a file
 OWN = (Path(sys.prefix), Path(sys.base_prefix), Path(lazycloud.__file__).parent)  # what it needs to run
 
 
@@ -84,6 +88,7 @@ class Versionbase:
         self._connecting = asyncio.Lock()
         self._database: Database | None = None
         self._talks = 0  # of control, under way
+        self._loading: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Versionbase in {self._folder}: {'awake' if self._process else 'at rest'}>"
@@ -434,19 +439,28 @@ class Versionbase:
         async with self.talk() as database:
             if version not in await self._versions():
                 await database.owner.fork(check_version(version), "")
-            await database.owner.fork(loading, "")
+            await self._drop_loaded(database)
+            self._loading.add(loading)
             try:
+                await database.owner.fork(loading, "")
                 async with self.talk(loading) as filled:
                     await _load(database, loading, place, filled)
                 await database.owner.swap(version, loading)
             finally:
-                await database.owner.drop(loading)
+                self._loading.discard(loading)
+                await asyncio.shield(database.owner.drop(loading))
+
+    async def _drop_loaded(self, database: Database) -> None:
+        """What a control that was killed had not loaded to the end."""
+        for name in await self._versions():
+            if name.startswith(LOADING) and name not in self._loading:
+                await database.owner.drop(name)
 
 
 async def _load(owner: Database, loading: str, place: Path, filled: Database) -> None:
     """Documents first: their indexes are built at once then."""
     heads: list[dict[str, Any]] = []
-    with place.open() as file:
+    with place.open("rb") as file:
         await owner.owner.load(loading, _documents(file, heads), timeout=LONG)
     for head in heads:
         collection = filled.collection(head["collection"])
@@ -458,21 +472,51 @@ async def _load(owner: Database, loading: str, place: Path, filled: Database) ->
             await collection.set_schema(head["schema"], check=False)
 
 
-def _documents(file: IO[str], heads: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Raises StepFailed for a line that is none."""
-    for number, line in enumerate(file, 1):
+async def _documents(file: BinaryIO, heads: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    """What collections have besides goes into `heads`. Raises StepFailed for a line that is none."""
+    lines = enumerate(iter(lambda: file.readline(LINE + 1), b""), 1)
+    while some := await asyncio.to_thread(_some, lines):
+        for one in some:
+            if "key" in one:
+                yield one
+            elif len(heads) < HEADS:
+                heads.append(one)
+            else:
+                raise StepFailed(f"The file has more than {HEADS:,} collections.")
+
+
+def _some(lines: Iterator[tuple[int, bytes]]) -> list[dict[str, Any]]:
+    """The next of them, some hundred KB. Raises StepFailed."""
+    some, size = [], 0
+    for number, line in lines:
+        if len(line) > LINE:
+            raise StepFailed(f"Line {number} has more than {LINE >> 20} MB: there is no such document.")
         try:
-            one = from_json(json.loads(line))
-            wanted = (
-                ("collection", "key", "document") if "key" in one else ("collection", "indexes", "schema")
-            )
-            one = {name: one[name] for name in wanted}
-        except (ValueError, TypeError, KeyError, LazycloudError) as problem:
-            raise StepFailed(f"Line {number} of {file.name} is none of a versionbase: {problem}.") from None
-        if "key" in one:
-            yield one
-        else:
-            heads.append(one)
+            some.append(_item(from_json(json.loads(line))))
+        except (ValueError, TypeError, KeyError, RecursionError, LazycloudError) as problem:
+            raise StepFailed(f"Line {number} is none of a versionbase: {str(problem)[:200]}.") from None
+        size += len(line)
+        if size >= AT_ONCE:
+            break
+    return some
+
+
+def _item(one: Any) -> dict[str, Any]:
+    """With no other members. Raises TypeError, KeyError."""
+    kinds: dict[str, Any] = {"collection": str, "key": str, "document": dict}
+    if "key" not in one:
+        kinds = {"collection": str, "indexes": list, "schema": (dict, NoneType)}
+        for index in one["indexes"]:
+            _demand(index, {"path": str, "unique": bool, "name": str})
+    _demand(one, kinds)
+    return {name: one[name] for name in kinds}
+
+
+def _demand(one: Any, kinds: Mapping[str, Any]) -> None:
+    """Raises TypeError, KeyError."""
+    for name, kind in kinds.items():
+        if not isinstance(one[name], kind):
+            raise TypeError(f"{name} cannot be that")
 
 
 def _port(process: Process) -> int:

@@ -169,8 +169,23 @@ async def test_a_swap_that_is_taken_back_twice_is_taken_back_once(
     )
 
 
+BROKEN = (
+    b"{}",
+    b"7",
+    b'"key"',
+    b"\xff",
+    b"[" * 100_000,
+    b'{"a":' * 200 + b"0" + b"}" * 200,
+    b'{"collection": 7, "key": "a", "document": {}}',
+    b'{"collection": "posts", "key": "a", "document": []}',
+    b'{"collection": "posts", "indexes": [7], "schema": null}',
+    b'{"collection": "posts", "indexes": [{"path": 7, "unique": true, "name": "a"}], "schema": null}',
+    b'{"collection": "posts", "indexes": [], "schema": 7}',
+)
+
+
 async def test_contents_are_lines_of_json_and_are_loaded_whole_or_not(
-    versionbase: Versionbase, tmp_path: Path
+    versionbase: Versionbase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await versionbase.fork(PRODUCTION, None)
     await put(versionbase, PRODUCTION, "a")
@@ -191,9 +206,17 @@ async def test_contents_are_lines_of_json_and_are_loaded_whole_or_not(
         (collection,) = await database.collections()
         assert [index["path"] for index in collection["indexes"]] == ["title"]
         assert collection["schema"] == {"required": ["title"]}
-    (tmp_path / "broken").write_text((tmp_path / "now").read_text() + "{}\n")
-    with pytest.raises(StepFailed, match="Line 4"):
-        await versionbase.load(COMMIT, tmp_path / "broken")
+    async with versionbase.talk() as database:
+        await database.owner.fork("loading-0", "")  # by a control that was killed meanwhile
+    now = (tmp_path / "now").read_bytes()
+    for number, line in enumerate(BROKEN):
+        broken = tmp_path / f"broken{number}"
+        broken.write_bytes(now + line + b"\n")
+        with pytest.raises(StepFailed, match="Line 4 is none"):
+            await versionbase.load(COMMIT, broken)
+    monkeypatch.setattr("lazycloud.data.versionbase.LINE", 20)
+    with pytest.raises(StepFailed, match="Line 1 has more than"):
+        await versionbase.load(COMMIT, tmp_path / "now")
     assert await titles(versionbase, COMMIT) == {"a": "hello"}
     assert not [name for name in await versionbase._versions() if name.startswith("loading")]
 
