@@ -22,6 +22,7 @@ from lazycloud.versionbase.values import MISSING, Value, at_path, decode, ordere
 
 PAUSE = 16  # documents looked at without a turn for others
 SORTED = 100_000  # documents that are sorted at most
+SORTED_SIZE = 32 << 20  # bytes of what they are sorted by
 SLICE = 0.002  # seconds, the same of a filter that takes long
 LISTED = 200  # values of an `in` that an index is asked for
 
@@ -308,24 +309,35 @@ def _sorted(
     """Of `wanted`, the first ones. Only what they are sorted by is kept of them meanwhile."""
     most = SORTED if wanted is None else min(wanted, SORTED)
     kept: list[tuple[tuple[bytes, ...], str]] = []
+    size = 0
     for found in matching:
         if found is None:
             yield None
             continue
-        kept.append((_place(found, orders), found[0]))
-        if len(kept) <= most + 1000:
+        place = _place(found, orders)
+        kept.append((place, found[0]))
+        size += sum(map(len, place))
+        if len(kept) <= most + 1000 and size <= SORTED_SIZE:
             continue
         if wanted is None or wanted > SORTED:
-            paths = ", ".join(".".join(one.path) for one in orders)
-            raise TooLarge(
-                f"{collection.name} has more than {SORTED:,} of these documents to sort by {paths}.",
-                "Make an index of that, or give a limit.",
-            )
+            raise _too_many(collection, orders)
         kept.sort()
         del kept[most:]
+        size = sum(len(part) for place, _ in kept for part in place)
+        if size > SORTED_SIZE // 2:  # else it might be sorted again and again
+            raise _too_many(collection, orders)
     kept.sort()
     for _, key in kept[:wanted]:
         yield key, _there(view.get(catalogue.document_key(collection.name, key)))
+
+
+def _too_many(collection: Collection, orders: tuple[Order, ...]) -> TooLarge:
+    paths = ", ".join(".".join(one.path) or "key" for one in orders)
+    return TooLarge(
+        f"{collection.name} has more of these documents to sort by {paths} than {SORTED:,}, "
+        f"or than {SORTED_SIZE >> 20} MB of that.",
+        "Make an index of it, or give a limit.",
+    )
 
 
 def _place(found: tuple[str, Document], orders: tuple[Order, ...]) -> tuple[bytes, ...]:

@@ -258,6 +258,17 @@ def test_filters_orders_limits_and_maps(people: Database, indexed: bool) -> None
     assert people.explain("people", filter='key == "p003"')["estimate"] == 1
 
 
+def test_what_is_sorted_by_is_kept_within_bounds(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.insert("notes", {str(number): {"text": f"{number}" * 100} for number in range(10)})
+    monkeypatch.setattr("lazycloud.versionbase.queries.SORTED_SIZE", 500)
+    for query in ({"order": "text"}, {"order": "text desc", "limit": 9}):
+        with pytest.raises(TooLarge, match="to sort by text"):
+            database.find("notes", **query)
+    assert database.keys("notes", order="text desc", limit=2) == ["9", "8"]
+    steps(upkeep.create_index(database.engine, MAIN, "notes", "text"))
+    assert len(database.keys("notes", order="text desc")) == 10
+
+
 def test_documents_that_lack_what_is_sorted_by_come_first(database: Database) -> None:
     database.insert("mixed", {"a": {"n": "text"}, "b": {}, "c": {"n": 2}, "d": {"n": None}, "e": {"n": 1.5}})
     before = database.keys("mixed", order="n"), database.keys("mixed", order="n desc")
