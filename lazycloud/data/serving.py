@@ -52,7 +52,10 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A server to be started. Walls show it `read` and `write`, which is its folder. `port` 0: any."""
+    """A server to be started. Walls show it `read` and `write`, which is its folder. `port` 0: any.
+
+    `of_all`: it keeps the data of all versions, so that what those of one may take of the disk is not its limit.
+    """
 
     name: str
     command: str
@@ -60,6 +63,7 @@ class Wanted:
     write: Path
     log: Path
     port: int
+    of_all: bool = False
 
 
 class Hosting(Protocol):

@@ -184,6 +184,7 @@ class Versionbase:
                 write=data,
                 log=self._folder / LOG,
                 port=note.port if note.process else 0,
+                of_all=True,
             )
         )
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class EngineHosting:
             stop_timeout=STOP_TIMEOUT,
             name=wanted.name,
             view=View(self._home, wanted.read, (wanted.write,)),
-            limits=self._limits,
+            limits=replace(self._limits, disk=0) if wanted.of_all else self._limits,
             data=(wanted.write,),
             port=wanted.port,
         )

@@ -16,7 +16,7 @@ import pytest
 from lazycloud.data import documents
 from lazycloud.data.names import PRODUCTION, new_snapshot
 from lazycloud.data.versionbase import Note, Versionbase, notes
-from lazycloud.deployments.hosting import EngineHosting
+from lazycloud.deployments.hosting import EngineHosting, Hosted
 from lazycloud.errors import StepFailed
 from lazycloud.versionbase.client import Database, Denied, Owner, connect
 from lazycloud.workers.engine import Engine
@@ -339,3 +339,16 @@ async def test_an_app_can_pass_no_snapshot_off_as_another_version(versionbase: V
     found = await documents.difference(versionbase, (PRODUCTION, None), (COMMIT, None))
     assert found is not None and [(one.name, one.added) for one in found.tables] == [("posts", 1)]
     assert [one.after for one in found.tables] == [1]
+
+
+async def test_what_one_versions_data_may_take_is_not_the_limit_of_all(
+    tmp_path: Path, engine: Engine
+) -> None:
+    limits = Limits(disk=1)  # by which a server is ended, with what all versions keep there
+    versionbase = Versionbase(tmp_path / "versionbase", EngineHosting(engine, tmp_path, limits))
+    try:
+        await versionbase.fork(PRODUCTION, None)
+        process = versionbase._process
+        assert isinstance(process, Hosted) and process._worker.bound.limits == Limits()
+    finally:
+        await versionbase.close()
