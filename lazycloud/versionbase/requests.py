@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from lazycloud.versionbase.connection import Connection, Opened
 
 KEYS = 10_000  # that are read or deleted at once, at most
+SNAPSHOTS = (
+    1000  # of a version, beyond which it is given no further one by its own key: they are told at once
+)
+OWNERS = "owner-"  # how the id of a snapshot begins that the owner took
 BACKGROUND = 256 << 10  # bytes of a request whose work is done in another thread: it takes more than a turn
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}")
 _SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
@@ -483,10 +487,16 @@ def snapshot(connection: Connection, asked: Request) -> Any:
     version, name = _version(connection, asked), asked.text("name", "")
     if name and not _SNAPSHOT.fullmatch(name):
         raise BadInput(f"{name[:80]!r} is no name of a snapshot: letters, digits and . _ + - are.")
-    known = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-    return _change(
-        connection, lambda: connection.engine.storage.snapshot(version, known, name), _shown_snapshot
-    )
+    whose = OWNERS if connection.is_owner else ""
+    known = f"{whose}{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+    storage = connection.engine.storage
+
+    def take() -> Any:
+        if not connection.is_owner and len(storage.snapshots(version)) >= SNAPSHOTS:
+            raise BadInput(f"{version[:80]} has {SNAPSHOTS:,} snapshots or more.", "Drop some of them.")
+        return storage.snapshot(version, known, name)
+
+    return _change(connection, take, _shown_snapshot)
 
 
 @request("version")
@@ -504,6 +514,8 @@ def drop_snapshot(connection: Connection, asked: Request) -> Any:
         found = [row.id for row in rows if row.id == wanted] or [
             row.id for row in rows if wanted and row.name == wanted
         ]
+        if found and found[0].startswith(OWNERS) and not connection.is_owner:
+            raise Denied(f"The snapshot {wanted[:80]} is the owner's.", "Only who took it may drop it.")
         return bool(found) and storage.drop_snapshot(version, found[0])
 
     return _change(connection, drop, bool)

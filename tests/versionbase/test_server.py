@@ -387,6 +387,23 @@ async def test_the_owner_makes_versions_and_each_key_opens_its_own_alone(served:
                 raise AssertionError
 
 
+async def test_a_version_drops_no_snapshot_of_the_owners_and_has_not_too_many(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lazycloud.versionbase.requests.SNAPSHOTS", 2)
+    async with served.client() as owner:
+        kept = await owner.ask("snapshot", version="production", name="before")
+        async with served.client("production", await owner.ask("key", version="production")) as app:
+            mine = await app.ask("snapshot")
+            assert await app.ask("snapshots") == [kept, mine]
+            for wanted in ("before", kept["id"]):
+                assert await refused(app.ask("drop_snapshot", snapshot=wanted)) == "denied"
+            assert await refused(app.ask("snapshot")) == "bad-input"
+            await owner.ask("snapshot")
+            assert await app.ask("drop_snapshot", snapshot=mine["id"]) is True
+        assert await owner.ask("drop_snapshot", version="production", snapshot="before") is True
+
+
 async def test_the_owner_measures_collects_and_verifies(served: Served, client: Client) -> None:
     await fill(client, 2000)
     await client.ask("fork", version="copy")
