@@ -113,7 +113,10 @@ class Contents:
 
     async def _export_documents(self, app: App, origin: Data, target: Path) -> str:
         _demand_documents(app, origin)
-        await app.versionbase.unfold(origin.version, origin.snapshot, target)
+        folder = target.parent
+        await app.versionbase.unfold(
+            origin.version, origin.snapshot, target, lambda: self._demand_room(folder, 0)
+        )
         return "Its database and its files are not in it."
 
     async def take_in(

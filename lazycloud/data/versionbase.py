@@ -45,6 +45,7 @@ PATIENCE = 60.0  # seconds that the server has to answer
 LINGER = 60.0  # seconds for which one runs on after control has asked it something
 LONG = 600.0  # and that what takes long may take
 LINE = 64 << 20  # bytes of a line of a file: a document of 16 MB, and what JSON makes of it
+LOOK_EVERY = 16 << 20  # bytes of a file between two looks at the disk
 AT_ONCE = 256 << 10  # bytes of lines that are read at once, about
 HEADS = 10_000  # collections of a file
 OWN = (Path(sys.prefix), Path(sys.base_prefix), Path(lazycloud.__file__).parent)  # what it needs to run
@@ -426,11 +427,19 @@ class Versionbase:
 
     # Contents as lines of JSON: of each collection a line with its indexes and schema, and one for each document.
 
-    async def unfold(self, version: str, snapshot: str | None, place: Path) -> None:
+    async def unfold(
+        self, version: str, snapshot: str | None, place: Path, room: Callable[[], Any] = lambda: None
+    ) -> None:
+        """`room` is asked now and then, and raises if there is none."""
+        looked = 0
         async with self.talk() as database:
-            with place.open("x") as file:
+            with place.open("xb") as file:
                 async for one in database.owner.export(version, at=snapshot, timeout=LONG):
-                    file.write(json.dumps(to_json(one), ensure_ascii=False, separators=(",", ":")) + "\n")
+                    line = json.dumps(to_json(one), ensure_ascii=False, separators=(",", ":"))
+                    file.write(line.encode() + b"\n")
+                    if file.tell() - looked > LOOK_EVERY:
+                        looked = file.tell()
+                        room()
                 file.flush()
                 await asyncio.to_thread(durable.sync, place)
 

@@ -17,7 +17,7 @@ from lazycloud.data import documents
 from lazycloud.data.names import PRODUCTION, new_snapshot
 from lazycloud.data.versionbase import Note, Versionbase, notes
 from lazycloud.deployments.hosting import EngineHosting, Hosted
-from lazycloud.errors import StepFailed
+from lazycloud.errors import StepFailed, TooLarge
 from lazycloud.versionbase.client import Database, Denied, Owner, connect
 from lazycloud.workers.engine import Engine
 from lazycloud.workforce import Limits
@@ -352,3 +352,18 @@ async def test_what_one_versions_data_may_take_is_not_the_limit_of_all(
         assert isinstance(process, Hosted) and process._worker.bound.limits == Limits()
     finally:
         await versionbase.close()
+
+
+async def test_a_file_is_written_as_long_as_there_is_room(
+    versionbase: Versionbase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    await put(versionbase, PRODUCTION, "a", "x" * 100_000)
+    monkeypatch.setattr("lazycloud.data.versionbase.LOOK_EVERY", 50_000)
+
+    def room() -> None:
+        raise TooLarge("The disk is all but full.")
+
+    with pytest.raises(TooLarge):
+        await versionbase.unfold(PRODUCTION, None, tmp_path / "file", room)
+    assert await titles(versionbase, PRODUCTION)
