@@ -36,6 +36,7 @@ SNAPSHOTS = (
 )
 OWNERS = "owner-"  # how the id of a snapshot begins that the owner took
 BACKGROUND = 256 << 10  # bytes of a request whose work is done in another thread: it takes more than a turn
+EACH = 2 << 10  # bytes that each document of it counts besides: with indexes, the least takes a while
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}")
 _SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
@@ -131,12 +132,15 @@ def _read(connection: Connection, asked: Request, work: Callable[[Transaction], 
         end()
 
 
-def _write(connection: Connection, asked: Request, work: Callable[[Transaction], Any]) -> Any:
+def _write(
+    connection: Connection, asked: Request, work: Callable[[Transaction], Any], documents: int = 1
+) -> Any:
     """In the client's transaction, or in one of its own."""
+    size = asked.size + documents * EACH
     if asked.members.get("in") is not None:
         transaction = connection.opened(asked.whole("in", 1, LARGEST_ID)).transaction
-        return Aside(lambda: work(transaction)) if asked.size > BACKGROUND else work(transaction)
-    return _perform(connection, connection.version, work, asked.size)
+        return Aside(lambda: work(transaction)) if size > BACKGROUND else work(transaction)
+    return _perform(connection, connection.version, work, size)
 
 
 def _perform(connection: Connection, version: str, work: Callable[[Transaction], Any], size: int) -> Later:
@@ -268,7 +272,9 @@ def insert(connection: Connection, asked: Request) -> Any:
         asked.mappings("documents"),
         asked.texts_or_none("keys"),
     )
-    return _write(connection, asked, lambda transaction: transaction.insert(collection, documents, keys))
+    return _write(
+        connection, asked, lambda transaction: transaction.insert(collection, documents, keys), len(documents)
+    )
 
 
 @request("collection key document create in")
@@ -300,7 +306,7 @@ def update(connection: Connection, asked: Request) -> Any:
 @request("collection keys in")
 def delete(connection: Connection, asked: Request) -> Any:
     collection, keys = asked.text("collection"), _keys(asked)
-    return _write(connection, asked, lambda transaction: transaction.delete(collection, keys))
+    return _write(connection, asked, lambda transaction: transaction.delete(collection, keys), len(keys))
 
 
 @request("collection filter params map order limit skip in at window")
@@ -722,7 +728,7 @@ def import_(connection: Connection, asked: Request) -> Any:
             transaction.replace(collection, key, document, create=True)
         return len(wanted)
 
-    return _perform(connection, version, work, asked.size)
+    return _perform(connection, version, work, asked.size + len(wanted) * EACH)
 
 
 def _member(of: dict[str, Any], name: str, wanted: type) -> Any:

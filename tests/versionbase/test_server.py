@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -21,6 +22,7 @@ from websockets.typing import Subprotocol
 from lazycloud.errors import LazycloudError
 from lazycloud.versionbase import connection, server
 from lazycloud.versionbase.protocol import FRAME, GREETING
+from lazycloud.versionbase.transactions import Transaction
 from tests.versionbase.talking import JSON, MESSAGE_PACK, Client, Refused, Served, checked, serving, until
 
 BOTH = pytest.mark.parametrize("encoding", [MESSAGE_PACK, JSON])
@@ -159,6 +161,31 @@ async def test_requests_of_a_transaction_are_done_in_their_order_without_waiting
     assert [frame["id"] for frame in frames] == sent
     assert checked(frames[-1]) == {"sequence": 1}
     assert await client.ask("get", collection="c", keys=["k"]) == [{"n": 49}]
+
+
+async def test_many_small_documents_are_written_beside_the_loop(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+    for name in ("insert", "replace", "delete"):
+        whole = getattr(Transaction, name)
+
+        def watched(*arguments: Any, whole: Any = whole, **named: Any) -> Any:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return whole(*arguments, **named)
+
+        monkeypatch.setattr(Transaction, name, watched)
+    keys = [f"{number:03}" for number in range(200)]
+    many: dict[str, Any] = {"collection": "posts", "documents": [{}] * 200}
+    said = [{"collection": "posts", "key": key, "document": {}} for key in keys]
+    begun = (await client.ask("begin"))["in"]
+    await client.ask("insert", **many, in_=begun)
+    await client.ask("insert", **many)
+    assert await client.ask("import", documents=said) == 200
+    assert await client.ask("delete", collection="posts", keys=keys) == 200
+    assert threads and not any(threads)
+    await client.ask("insert", collection="posts", documents=[{}])
+    assert threads[-1]  # it takes a moment, and another thread would, too
 
 
 async def test_a_find_streams_on_while_its_transaction_writes(client: Client) -> None:
