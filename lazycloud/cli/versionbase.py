@@ -59,6 +59,13 @@ def versionbase() -> None:
     metavar="NUMBER",
     help="As many commits of each version, at most [10000].",
 )
+@click.option(
+    "--keep-free",
+    type=click.IntRange(0),
+    default=0,
+    metavar="MB",
+    help="Write nothing where the disk would have less left [0].",
+)
 def serve(
     store: str,
     listen: str,
@@ -68,6 +75,7 @@ def serve(
     print_url: bool,
     keep_hours: float,
     keep_commits: int,
+    keep_free: int,
 ) -> int:
     """Serve a versionbase until Ctrl-C or SIGTERM.
 
@@ -81,7 +89,17 @@ def serve(
     """
     from lazycloud.versionbase.process import Options, run
 
-    options = Options(store, listen, secret_file, relaxed, compress, print_url, keep_hours, keep_commits)
+    options = Options(
+        store,
+        listen,
+        secret_file,
+        relaxed,
+        compress,
+        print_url,
+        keep_hours,
+        keep_commits,
+        keep_free * 1_000_000,
+    )
     return run(options, os.environ)
 
 

@@ -15,6 +15,7 @@ import json
 import logging
 import secrets
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ from lazycloud.data.serving import Hosting, Process, Wanted, mind
 from lazycloud.errors import LazycloudError, StepFailed
 from lazycloud.versionbase import keys
 from lazycloud.versionbase.values import from_json, to_json
+from lazycloud.walls.space import kept_free
 
 if TYPE_CHECKING:
     from lazycloud.versionbase.client import Database
@@ -176,6 +178,8 @@ class Versionbase:
             "serve",
             "--store",
             f"sqlite:///{data / STORE}",
+            "--keep-free",
+            str(await asyncio.to_thread(_kept_free, data)),
         ]
         process = await self._hosting.start(
             Wanted(
@@ -527,6 +531,11 @@ def _demand(one: Any, kinds: Mapping[str, Any]) -> None:
     for name, kind in kinds.items():
         if not isinstance(one[name], kind):
             raise TypeError(f"{name} cannot be that")
+
+
+def _kept_free(folder: Path) -> int:
+    """Megabytes: more than workers leave free, else the server of all versions is ended for what one writes."""
+    return int(kept_free(shutil.disk_usage(folder).total) * 1.5 / 1e6)
 
 
 def _port(process: Process) -> int:

@@ -449,6 +449,11 @@ class Connection:
                 self.end_transaction(number)
 
     @property
+    def held(self) -> int:
+        """Bytes that its transactions have written, and that are in memory until they end."""
+        return sum(opened.transaction.tree.size for opened in self._transactions.values())
+
+    @property
     def transactions(self) -> int:
         return len(self._transactions)
 

@@ -34,8 +34,10 @@ T = TypeVar("T")
 class Engine:
     """Over a storage, of which it is the one user."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, demand_room: Callable[[], None] = lambda: None) -> None:
+        """`demand_room` raises DiskFull where no more is to be written."""
         self.storage = storage
+        self._demand_room = demand_room
         self._waiting: queue.SimpleQueue[_Attempt | Callable[[], None] | None] = queue.SimpleQueue()
         self._committing = threading.Thread(target=self._commit_all, name="versionbase-commits", daemon=True)
         self._pinned: Counter[int] = Counter()
@@ -145,6 +147,7 @@ class Engine:
         if not group:
             return
         try:
+            self._demand_room()
             results = self.storage.commit(group)
         except BaseException as problem:
             if not isinstance(problem, LazycloudError):

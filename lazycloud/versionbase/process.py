@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ import uvloop
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from lazycloud.errors import BadInput, Conflict, NotFound
+from lazycloud.errors import BadInput, Conflict, DiskFull, NotFound
 from lazycloud.versionbase import keys, verification
 from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.keys import Keys
@@ -44,6 +45,7 @@ class Options:
     print_url: bool = False
     keep_hours: float = 24.0
     keep_commits: int = 10_000
+    keep_free: int = 0  # bytes of the disk
 
 
 def run(options: Options, environ: Mapping[str, str]) -> int:
@@ -55,7 +57,7 @@ def run(options: Options, environ: Mapping[str, str]) -> int:
     )
     _allow_many_clients()
     os.umask(0o077)  # what is kept here is this user's
-    engine = Engine(storage)
+    engine = Engine(storage, _demanding(options))
     engine.open()
     try:
         return uvloop.run(_serve(options, engine, known, where))
@@ -87,6 +89,24 @@ def _allow_many_clients() -> None:
     wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _demanding(options: Options) -> Callable[[], None]:
+    """What refuses to write where that would leave less of the disk than is to be kept free."""
+    database = make_url(options.store).database
+    if not options.keep_free or not database or not options.store.startswith("sqlite"):
+        return lambda: None
+    folder = Path(database).absolute().parent
+
+    def demand_room() -> None:
+        free = shutil.disk_usage(folder).free
+        if free < options.keep_free:
+            raise DiskFull(
+                f"The disk has {free / 1e6:.0f} MB free, of which {options.keep_free / 1e6:.0f} MB are kept free.",
+                "Make room there, and try again: what is stored can be read meanwhile.",
+            )
+
+    return demand_room
 
 
 async def _serve(options: Options, engine: Engine, known: Keys, where: Path | tuple[str, int]) -> int:

@@ -139,6 +139,7 @@ def _write(
     size = asked.size + documents * EACH
     if asked.members.get("in") is not None:
         transaction = connection.opened(asked.whole("in", 1, LARGEST_ID)).transaction
+        connection.server.demand_memory(connection.version, asked.size)
         return Aside(lambda: work(transaction)) if size > BACKGROUND else work(transaction)
     return _perform(connection, connection.version, work, size)
 

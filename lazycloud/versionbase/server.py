@@ -35,7 +35,7 @@ from lazycloud.versionbase.connection import AT_ONCE, TRANSACTIONS, Connection
 from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.keys import Keys
 from lazycloud.versionbase.outbox import AGAIN, ROOM
-from lazycloud.versionbase.problems import Denied, Exists, Gone
+from lazycloud.versionbase.problems import Busy, Denied, Exists, Gone
 from lazycloud.versionbase.protocol import DENIED, ENCODINGS, FRAME, GREETING, Encoding, Malformed, Request
 from lazycloud.versionbase.requests import check_version
 from lazycloud.versionbase.storage import Branch
@@ -45,6 +45,8 @@ PRODUCTION = "production"
 GREETING_TIME = 10.0  # seconds until a client has said hello
 STANDSTILL = 30.0  # seconds for which a client may take nothing of what it is sent
 IDLE = 60.0  # seconds for which a transaction may be left alone
+CONNECTIONS = 2000  # to one version, which shares the server with others
+HELD = 256 << 20  # bytes that the open transactions of one version may have written
 WRONG = 1.0  # seconds that a wrong key is answered after
 WRONG_AT_ONCE = 20  # wrong keys of one address that wait for that; further ones are turned away at once
 STOPPING = 4.0  # seconds for clients to say goodbye
@@ -191,6 +193,10 @@ class Server:
                 await self._punish(socket)
             await socket.send(protocol.error(encoding, hello.id, problem), text=encoding.is_text)
             raise Malformed(DENIED, "no key" if isinstance(problem, Denied) else "no version") from None
+        if sum(each.version == branch.name for each in self._connections) >= CONNECTIONS:
+            busy = Busy(f"There are {CONNECTIONS:,} connections to this version.", "Close some of them.")
+            await socket.send(protocol.error(encoding, hello.id, busy), text=encoding.is_text)
+            raise Malformed(DENIED, "too many connections")
         socket.protocol.max_message_size = FRAME
         connection = Connection(self, socket, encoding, branch, is_owner)
         connection.outbox.put(protocol.ok(encoding, hello.id, self._welcome(branch)))
@@ -253,6 +259,15 @@ class Server:
                     connection.abandon()
 
     # What connections need
+
+    def demand_memory(self, version: str, size: int) -> None:
+        """Raises Busy where the open transactions of a version hold more than one may, with so many bytes more."""
+        held = sum(each.held for each in self._connections if each.version == version)
+        if held + size > HELD:
+            raise Busy(
+                f"The open transactions of this version hold {held >> 20} MB; {HELD >> 20} MB may be held.",
+                "Commit or abort some.",
+            )
 
     def settle(self, answer: Callable[..., None], *arguments: Any) -> None:
         """Call it on the loop, soon; from any thread. Those of one group of commits wake the loop once."""

@@ -20,7 +20,12 @@ RESERVE_SHARE = 0.01  # of a small disk
 
 def all_but_full(free: int, total: int) -> bool:
     """Of a disk, in bytes: whether who goes on writing there is to be ended."""
-    return free < min(RESERVE, RESERVE_SHARE * total)
+    return free < kept_free(total)
+
+
+def kept_free(total: int) -> int:
+    """Bytes of a disk of that size."""
+    return int(min(RESERVE, RESERVE_SHARE * total))
 
 
 def taken(places: Sequence[Path]) -> int:

@@ -28,7 +28,7 @@ from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.storage import Storage
 from lazycloud.versionbase.tending import Tending
 from tests.postgres import ADMIN, Postgres
-from tests.versionbase.talking import MESSAGE_PACK, Client
+from tests.versionbase.talking import MESSAGE_PACK, Client, Refused
 
 SERVE = [sys.executable, "-m", "lazycloud", "versionbase", "serve"]
 
@@ -89,6 +89,19 @@ async def test_it_says_where_it_listens_and_no_key_and_stops_with_0(tmp_path: Pa
         assert (pipe(process.stdout).read(), pipe(process.stderr).read()) == ("", "")
     for path in store.parent.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+async def test_where_the_disk_is_to_keep_more_free_nothing_is_written_and_all_is_read(tmp_path: Path) -> None:
+    store = tmp_path / "store.sqlite"
+    with started(f"sqlite:///{store}") as (_, line):
+        async with client_of(line, keys.beside(store).owner) as client:
+            await client.ask("insert", collection="c", documents=[{}], keys=["kept"])
+    with started(f"sqlite:///{store}", "--keep-free", "1000000000") as (_, line):
+        async with client_of(line, keys.beside(store).owner) as client:
+            with pytest.raises(Refused, match="are kept free") as caught:
+                await client.ask("insert", collection="c", documents=[{}])
+            assert caught.value.kind == "full"
+            assert await client.ask("get", collection="c", keys=["kept"]) == [{}]
 
 
 async def test_it_stops_soon_whoever_has_not_said_anything_yet(tmp_path: Path) -> None:

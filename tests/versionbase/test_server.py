@@ -943,3 +943,29 @@ async def test_a_server_that_stops_says_so_and_loses_nothing(tmp_path: Path) -> 
         done = [checked(await client.read()) for _ in numbers]
         assert len(done) == 50
         assert (await closed(client))[0] == 1012
+
+
+async def test_what_open_transactions_hold_is_bounded_for_a_version(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HELD", 3000)
+    async with served.client() as one, served.client() as other:
+        first = (await one.ask("begin"))["in"]
+        await one.ask("insert", collection="c", documents=[{"text": "x" * 1000}], **{"in": first})
+        second = (await other.ask("begin"))["in"]
+        await other.ask("insert", collection="c", documents=[{"text": "x" * 1000}], **{"in": second})
+        again = other.ask("insert", collection="c", documents=[{"text": "x" * 1000}], **{"in": second})
+        assert await refused(again) == "busy"
+        await one.ask("abort", **{"in": first})
+        await other.ask("insert", collection="c", documents=[{"text": "y" * 1000}], **{"in": second})
+        await other.ask("commit", **{"in": second})
+        assert await one.ask("count", collection="c") == 2
+
+
+async def test_connections_to_a_version_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS", 1)
+    async with served.client() as first:
+        with pytest.raises(Refused, match="connections to this version"):
+            async with served.client():
+                pass
+        assert await first.ask("count", collection="c") == 0
