@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,12 +44,14 @@ def git_daemon(tmp_path: Path) -> Iterator[str]:
 
 
 def _until_listening(port: int) -> None:
-    for _ in range(500):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=0.02).close()
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
-            continue
-        return
+            time.sleep(0.01)
+        else:
+            return
     raise AssertionError("git daemon did not listen")
 
 
