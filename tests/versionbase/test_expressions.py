@@ -416,7 +416,7 @@ def _examples() -> Iterator[tuple[str, str]]:
             yield text.strip(), given
 
 
-@pytest.mark.parametrize(("text", "given"), _examples())
+@pytest.mark.parametrize(("text", "given"), list(_examples()))
 def test_the_examples_of_the_guide_give_what_it_says(text: str, given: str) -> None:
     found = re.search(r"^```json\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
     assert found
