@@ -459,10 +459,21 @@ class Versionbase:
                 await database.owner.fork(loading, "")
                 async with self.talk(loading) as filled:
                     await _load(database, loading, place, filled)
-                await database.owner.swap(version, loading)
+                await self._give(database, version, loading)
             finally:
                 self._loading.discard(loading)
                 await asyncio.shield(database.owner.drop(loading))
+
+    async def _give(self, database: Database, version: str, loaded: str) -> None:
+        """Raises ConnectionLost only if the version has what it had."""
+        from lazycloud.versionbase.client import ConnectionLost
+
+        before = (await self._versions())[version]
+        try:
+            await database.owner.swap(version, loaded)
+        except ConnectionLost:
+            if (await self._versions())[version] == before:
+                raise
 
     async def _drop_loaded(self, database: Database) -> None:
         """What a control that was killed had not loaded to the end."""

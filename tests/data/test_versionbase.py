@@ -18,7 +18,7 @@ from lazycloud.data.names import PRODUCTION, new_snapshot
 from lazycloud.data.versionbase import Note, Versionbase, notes
 from lazycloud.deployments.hosting import EngineHosting, Hosted
 from lazycloud.errors import StepFailed, TooLarge
-from lazycloud.versionbase.client import Database, Denied, Owner, connect
+from lazycloud.versionbase.client import ConnectionLost, Database, Denied, Owner, connect
 from lazycloud.workers.engine import Engine
 from lazycloud.workforce import Limits
 
@@ -219,6 +219,30 @@ async def test_contents_are_lines_of_json_and_are_loaded_whole_or_not(
         await versionbase.load(COMMIT, tmp_path / "now")
     assert await titles(versionbase, COMMIT) == {"a": "hello"}
     assert not [name for name in await versionbase._versions() if name.startswith("loading")]
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_whether_documents_were_exchanged_is_known_though_nobody_was_told(
+    versionbase: Versionbase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_done: bool
+) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    await put(versionbase, PRODUCTION, "a")
+    await versionbase.fork(COMMIT, None)
+    await versionbase.unfold(PRODUCTION, None, tmp_path / "now")
+    swap = Owner.swap
+
+    async def lost(owner: Owner, version: str, other: str) -> None:
+        if is_done:
+            await swap(owner, version, other)
+        raise ConnectionLost("The connection ended.")
+
+    monkeypatch.setattr(Owner, "swap", lost)
+    if is_done:
+        await versionbase.load(COMMIT, tmp_path / "now")
+    else:
+        with pytest.raises(StepFailed):
+            await versionbase.load(COMMIT, tmp_path / "now")
+    assert await titles(versionbase, COMMIT) == ({"a": "hello"} if is_done else {})
 
 
 async def test_a_server_that_is_killed_is_back_where_its_workers_look_for_it(
