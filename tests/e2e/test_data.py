@@ -445,6 +445,7 @@ async def test_a_control_that_is_killed_during_a_restore_leaves_whole_data(
             restoring = asyncio.create_task(restored(session))
             await asyncio.sleep(moment)
             control.kill()
+            await asyncio.to_thread(control.wait, 10)  # else it may be taken for the next one
             await asyncio.gather(restoring, return_exceptions=True)
         found = await notes(server)
         assert found in (["old"], ["old", "new"])
