@@ -12,11 +12,12 @@ import fcntl
 import os
 import secrets
 import socket
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sqlalchemy.engine import URL, CursorResult, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from lazycloud.errors import BadInput, Conflict, DiskFull, LazycloudError
+from lazycloud.errors import BadInput, Conflict, DiskFull, LazycloudError, NotFound
 from lazycloud.versionbase.tables import FORMAT, metadata, store
 
 PATIENCE = 20.0  # seconds in which a Postgres that went away is tried again
@@ -60,15 +61,20 @@ class Database:
         """A statement with ? for its arguments, as the driver wants it."""
         return statement if self.is_sqlite else statement.replace("?", "%s")
 
-    def open(self) -> None:
-        """Makes what is not there. Raises Conflict if another has it, BadInput for what is no store of ours."""
+    def open(self, make: bool = True) -> None:
+        """Makes what is not there; without `make` it raises NotFound then, and leaves a strange database as it is.
+
+        Raises Conflict if another has it, BadInput for what is no store of ours.
+        """
         try:
             if self.is_sqlite:
+                if not make:
+                    self._demand_tables_of_file()
                 self._lock = _lock_file(Path(f"{self.url.database}.lock"))
                 Path(f"{self.url.database}").touch(mode=0o600)  # as will be what SQLite puts beside it
             self._writer = self._patiently(self._connect, OPENING)
-            self._prepare()
-        except (SQLAlchemyError, OSError) as error:
+            self._prepare(make)
+        except (SQLAlchemyError, OSError, self._error) as error:
             self.close()
             raise self._told(error) from error
         except BaseException:
@@ -283,10 +289,24 @@ class Database:
             if self._relaxed:
                 connection.execute(text("SET synchronous_commit = off"))
 
-    def _prepare(self) -> None:
+    def _demand_tables_of_file(self) -> None:
+        """By a connection that changes nothing, as the usual one sets how a file is written. Raises NotFound."""
+        path = Path(f"{self.url.database}").absolute()
+        if not path.is_file():
+            raise self._none()
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (store.name,)).fetchone():
+                raise self._none()
+
+    def _none(self) -> NotFound:
+        return NotFound(f"There is no versionbase in {self}.", "Look at --store.")
+
+    def _prepare(self, make: bool) -> None:
         assert self._writer is not None
         with self._writer.begin():
             if not inspect(self._writer).has_table(store.name):
+                if not make:
+                    raise self._none()
                 metadata.create_all(self._writer)
                 self._writer.execute(insert(store).values(format=FORMAT, opened=""))
             found = self._writer.execute(select(store.c.format)).scalar()

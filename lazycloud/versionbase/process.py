@@ -11,16 +11,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import uvloop
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
-from lazycloud.errors import BadInput, Conflict, DiskFull, NotFound
+from lazycloud.errors import BadInput, Conflict, DiskFull
 from lazycloud.versionbase import keys, verification
 from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.keys import Keys
@@ -173,11 +171,10 @@ def _place(listen: str) -> Path | tuple[str, int]:
 def verify(store: str, told: Callable[[str], None]) -> tuple[int, Checked]:
     """Look at all of a store that nobody serves: each problem is told; how many there are, and what was looked at.
 
-    Raises LazycloudError if it cannot be looked at.
+    Raises NotFound if there is none, LazycloudError if it cannot be looked at.
     """
-    _demand_store(store)
     storage = Storage(store)
-    storage.open()
+    storage.open(make=False)  # a slip of the pen would make an empty one, and find it in order
     problems, looked_at = 0, Checked(0, 0, 0)
     try:
         for found in verification.verify(storage, contents=True):
@@ -189,11 +186,3 @@ def verify(store: str, told: Callable[[str], None]) -> tuple[int, Checked]:
     finally:
         storage.close()
     return problems, looked_at
-
-
-def _demand_store(store: str) -> None:
-    """A slip of the pen would make an empty one, and find it in order. Raises NotFound."""
-    with suppress(ArgumentError):
-        url = make_url(store)
-        if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
-            raise NotFound(f"There is no versionbase at {url.database}.")

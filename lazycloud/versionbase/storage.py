@@ -146,9 +146,11 @@ class Storage:
         self._held: list[Set[int]] = []
         self._published = 0  # how often what is known has changed
 
-    def open(self) -> None:
-        """Raises Conflict if another process has this store, BadInput for a format of tomorrow, LazycloudError."""
-        self.database.open()
+    def open(self, make: bool = True) -> None:
+        """Raises Conflict if another process has this store, BadInput for a format of tomorrow, LazycloudError;
+        without `make` NotFound if there is none.
+        """
+        self.database.open(make)
         self._next = (self.database.read(select(func.max(nodes.c.number))).scalar() or 0) + 1
 
     def close(self) -> None:

@@ -222,7 +222,34 @@ def test_verify_finds_what_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "ode 2" in told.out
     assert "1 problem" in told.err
     assert run(["versionbase", "verify", "--store", f"{store}.none"]) == 1
-    assert not path.with_name("store.sqlite.none").exists()
+    assert [one.name for one in tmp_path.iterdir() if "none" in one.name] == []
+
+
+@pytest.mark.parametrize("table", ["", "CREATE TABLE of_another_app (a)"])
+def test_verify_leaves_a_strange_database_as_it_is(
+    tmp_path: Path, table: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "shop.db"
+    path.touch()
+    with sqlite3.connect(path) as connection:
+        connection.execute(table)
+    connection.close()
+    before = path.read_bytes()
+    assert run(["versionbase", "verify", "--store", f"sqlite:///{path}"]) == 1
+    assert "no versionbase in" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_verify_makes_no_tables_in_postgres(postgres: Postgres, capsys: pytest.CaptureFixture[str]) -> None:
+    with postgres.superuser() as superuser:
+        superuser.execute(f"CREATE DATABASE strange OWNER {ADMIN}".encode())
+        try:
+            for _ in range(2):  # had the first made them, the second would find all in order
+                assert run(["versionbase", "verify", "--store", postgres.url(database="strange")]) == 1
+                assert "no versionbase in" in capsys.readouterr().err
+        finally:
+            superuser.execute("DROP DATABASE strange WITH (FORCE)")
 
 
 @pytest.mark.parametrize("language, name", [("python", "versionbase.py"), ("javascript", "versionbase.mjs")])
