@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import click
@@ -163,7 +164,7 @@ def client(language: str, folder: Path, force: bool) -> int:
         files("lazycloud.versionbase").joinpath(inside).read_text(), "#" if language == "python" else "//"
     )
     if not folder.is_dir():
-        raise BadInput(f"There is no folder {folder}.")
+        raise BadInput(f"There is no folder {folder}.", f"Make it: `mkdir -p {shlex.quote(str(folder))}`")
     path = folder / outside
     if path.exists() and not force and not is_untouched(path.read_text(errors="replace")):
         raise BadInput(f"{path} was changed by hand.", "Move it away, or use --force.")

@@ -337,6 +337,8 @@ class Database:
         """What a database says, as one of ours."""
         cause = getattr(error, "orig", None) or error
         words = str(cause).strip().split("\n")[0]
+        if advice := _UNREADABLE.get(getattr(cause, "sqlite_errorname", "")):
+            return LazycloudError(f"{self} failed: {words}. {consequence}", advice)
         if _is_full(cause):
             return DiskFull(f"The disk of {self} is full: {words}. {consequence}", "Make room and try again.")
         return LazycloudError(f"{self} failed: {words}. {consequence}", "See to it and try again.")
@@ -351,6 +353,11 @@ def _parsed(url: str) -> URL:
         ) from error
     name = parsed.get_backend_name()
     if name == "sqlite" and parsed.database and parsed.database != ":memory:":
+        if Path(parsed.database).is_dir():
+            raise BadInput(
+                f"{parsed.database} is a folder, and a versionbase is kept in a file.",
+                f"Like {parsed.set(database=str(Path(parsed.database) / 'notes.db'))}",
+            )
         return parsed
     if name in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
@@ -388,6 +395,12 @@ def _is_full(cause: BaseException) -> bool:
     )
     return is_full or (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
 
+
+_UNREADABLE = {
+    "SQLITE_CORRUPT": "It is damaged: put back a copy (`lazycloud versionbase verify` says whether it is whole).",
+    "SQLITE_NOTADB": "Give the file of a versionbase, or one that is not there yet; if it was one, put back a copy.",
+}
+"""What to do, by what SQLite says."""
 
 _UNKNOWN = "Whether the last change took place is not known."
 

@@ -176,12 +176,16 @@ async def test_it_listens_on_a_unix_socket_of_this_user_alone(tmp_path: Path) ->
         (["--store", "mongodb://x/y"], 2, "postgresql"),
         (["--store", "postgresql://localhost/x"], 2, "made of a secret"),
         (["--store", "sqlite:///{}/a", "--secret-file", "{}/none"], 2, "cannot be read"),
+        (["--store", "sqlite:///{}"], 2, "is a folder, and a versionbase is kept in a file"),
+        (["--store", "sqlite:///."], 2, "sqlite:///notes.db"),
+        (["--store", "sqlite:///{}/text.db"], 1, "or one that is not there yet"),
         ([], 2, "--store"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_words(
     tmp_path: Path, words: list[str], code: int, said: str
 ) -> None:
+    (tmp_path / "text.db").write_text("A list of what is to be bought.")
     told = [word.format(tmp_path) for word in words]
     done = subprocess.run([*SERVE, *told], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
@@ -239,6 +243,18 @@ def test_verify_leaves_a_strange_database_as_it_is(
     assert "no versionbase in" in capsys.readouterr().err
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_verify_says_what_to_do_with_a_file_that_is_damaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "store.sqlite"
+    storage = Storage(f"sqlite:///{path}")
+    storage.open()
+    storage.close()
+    path.write_bytes(path.read_bytes()[:2048])
+    assert run(["versionbase", "verify", "--store", f"sqlite:///{path}"]) == 1
+    assert "put back a copy" in capsys.readouterr().err
 
 
 def test_verify_makes_no_tables_in_postgres(postgres: Postgres, capsys: pytest.CaptureFixture[str]) -> None:
