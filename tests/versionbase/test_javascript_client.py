@@ -73,6 +73,17 @@ async def test_without_a_url_it_says_how_to_have_one(folder: Path) -> None:
     )
 
 
+async def test_a_filter_outside_of_the_options_is_shown_its_place(folder: Path, server: Peer) -> None:
+    await node(
+        folder,
+        """
+        assert.throws(() => posts.find('doc.n == "a"'), { kind: "bad-input", message: /find\\(\\{ filter: "doc.n/ })
+        await assert.rejects(posts.count("doc.n"), { kind: "bad-input", message: /count\\(\\{ filter: "doc.n"/ })
+        """,
+        server.url,
+    )
+
+
 async def test_values_come_back_as_they_went(folder: Path, server: Peer) -> None:
     sent: list[Any] = []
 

@@ -749,6 +749,12 @@ class Find extends Results {
   }
 }
 
+/** @template T @param {string} verb @param {T} options @returns {T} */
+function inAnObject(verb, options) {
+  if (typeof options !== "string") return options
+  throw new BadInput(`\`${verb}\` has its options in an object.`, `Like ${verb}({ filter: ${JSON.stringify(options)} })`)
+}
+
 /** A collection that is read: of a view of the past, and the reading half of others. */
 class Reader {
   /** @param {Session} session @param {string} name */
@@ -765,11 +771,13 @@ class Reader {
     return this.session.ask("get", { collection: this.name, keys }, limits, true)
   }
   /** Those for which `filter` holds, as [key, document]; `params` are variables in it. @param {Query} query @returns {Find} */
-  find({ timeout, signal, ...query } = {}) {
+  find(options = {}) {
+    const { timeout, signal, ...query } = inAnObject("find", options)
     return new Find(this.session, "find", { collection: this.name, ...query }, { timeout, signal })
   }
   /** @param {Condition & Limits} condition @returns {Promise<number>} */
-  count({ timeout, signal, ...condition } = {}) {
+  async count(options = {}) {
+    const { timeout, signal, ...condition } = inAnObject("count", options)
     return this.session.ask("count", { collection: this.name, ...condition }, { timeout, signal }, true)
   }
 }
