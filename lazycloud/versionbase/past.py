@@ -177,8 +177,13 @@ class Watch:
         now = self._engine.storage.branch(self._version)
         if since is None or since == now.sequence:
             return now
+        if since > now.sequence:
+            raise Gone(
+                f"{self._version[:80]} is at sequence {now.sequence}, and has no {since}: that was of other data.",
+                "Read what is there now, and watch from then on.",
+            )
         known = self._engine.storage.commits(self._version, since - 1, 1)
-        if since > now.sequence or not known or known[0][0] != since:
+        if not known or known[0][0] != since:
             raise _gone(self._version, since)
         return Branch(self._version, known[0][1], since, now.birth)
 

@@ -208,7 +208,7 @@ class Request:
         value = self._given(name, default)
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
             return value
-        raise self._wrong(name, "a list of texts")
+        raise self._wrong(name, "a list of texts", str)
 
     def texts_or_none(self, name: str) -> list[str] | None:
         return None if self.members.get(name) is None else self.texts(name)
@@ -226,7 +226,7 @@ class Request:
         value = self.members.get(name)
         if isinstance(value, list) and all(isinstance(one, dict) for one in value):
             return value
-        raise self._wrong(name, "a list of objects")
+        raise self._wrong(name, "a list of objects", dict)
 
     def demand_known(self, known: frozenset[str]) -> None:
         """A member with a slip of the pen in its name would be left out in silence."""
@@ -240,8 +240,15 @@ class Request:
         value = self.members.get(name)
         return default if value is None else value
 
-    def _wrong(self, name: str, wanted: str) -> BadInput:
-        given = "is missing" if self.members.get(name) is None else f"is of {_named(self.members[name])}"
+    def _wrong(self, name: str, wanted: str, of: type | None = None) -> BadInput:
+        """`of`: what the items of a list are to be."""
+        value = self.members.get(name)
+        if of is not None and isinstance(value, list):
+            at, item = next((at, item) for at, item in enumerate(value) if not isinstance(item, of))
+            name, value, wanted = f"{name}[{at}]", item, "an object" if of is dict else "a text"
+            given = f"is of {_named(value)}"
+        else:
+            given = "is missing" if value is None else f"is of {_named(value)}"
         return BadInput(f"`{self.do}`: `{name}` {given}; it is {wanted}.")
 
 

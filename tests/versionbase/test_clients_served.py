@@ -22,7 +22,7 @@ import pytest
 
 import lazycloud
 from lazycloud.versionbase import connect, connect_sync
-from lazycloud.versionbase.client import Conflict, Database, Exists, Gone, Invalid, Transaction
+from lazycloud.versionbase.client import BadInput, Conflict, Database, Exists, Gone, Invalid, Transaction
 from tests.tools import needs
 from tests.versionbase.test_javascript_client import FILE
 
@@ -219,8 +219,13 @@ async def test_refusals_of_a_server_are_told(served: Served, db: Database) -> No
     await posts.create_index("n", unique=True)
     with pytest.raises(Exists):
         await posts.insert({"n": 1})
-    with pytest.raises(Gone):
+    with pytest.raises(Gone, match=r"production is at sequence .* of other data"):
         await anext(aiter(db.watch(since=10**9)))
+    wrong: Any = [1]
+    with pytest.raises(BadInput, match=r"`documents\[1\]` is of type list; it is an object"):
+        await posts.insert_many([{}, wrong])
+    with pytest.raises(BadInput, match=r"`keys\[0\]` is of 5; it is a text"):
+        await posts.get(5)  # type: ignore[arg-type]
 
 
 async def test_versions_are_apart_and_swapped_by_their_owner(served: Served, db: Database) -> None:
