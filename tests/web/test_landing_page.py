@@ -208,6 +208,18 @@ async def test_a_failure_says_why_and_is_tried_again_when_asked(page: Page, stag
     await expect(page).to_have_title("Getting ready · guestbook 3f2a9c1d0b")
 
 
+async def test_of_a_long_failure_the_end_is_in_view(page: Page, stage: Stage) -> None:
+    await page.goto(stage.address)
+    await stage.send(
+        state(11, "failed", FAILURE | {"last": ["  File"] * 40 + ["NotConfigured: say versionbase = true"]})
+    )
+    last = page.locator("#reason .last")
+    await expect(last.locator("div").last).to_have_text("NotConfigured: say versionbase = true")
+    hidden = "pre => pre.scrollHeight - pre.clientHeight - pre.scrollTop"
+    assert await last.evaluate(hidden) < 2
+    assert await last.evaluate("pre => pre.scrollTop") > 0
+
+
 async def test_an_app_that_worked_and_then_failed_is_not_said_to_have_written_nothing(
     page: Page, stage: Stage
 ) -> None:

@@ -91,6 +91,7 @@ function turn() {
   byId("cancel").hidden = !mayCancel || state === "cold" || !isWaiting();
   byId("again").hidden = state !== "failed" && state !== "stopped";
   fill(byId("reason"), state === "failed" && failure ? failureCard(failure) : []);
+  byId("reason").querySelector(".last")?.scrollTo(0, 1e9); // an exception is told at the end of its traceback
   if (state === "ready") arrive();
 }
 
