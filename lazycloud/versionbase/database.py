@@ -337,7 +337,7 @@ class Database:
         """What a database says, as one of ours."""
         cause = getattr(error, "orig", None) or error
         words = str(cause).strip().split("\n")[0]
-        if advice := _UNREADABLE.get(getattr(cause, "sqlite_errorname", "")):
+        if advice := _advice(cause):
             return LazycloudError(f"{self} failed: {words}. {consequence}", advice)
         if _is_full(cause):
             return DiskFull(f"The disk of {self} is full: {words}. {consequence}", "Make room and try again.")
@@ -396,7 +396,15 @@ def _is_full(cause: BaseException) -> bool:
     return is_full or (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
 
 
+def _advice(cause: BaseException) -> str:
+    """What to do about a file that SQLite cannot use, or a folder in which nothing can be made."""
+    if isinstance(cause, OSError) and cause.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return _UNREADABLE["SQLITE_CANTOPEN"]
+    return _UNREADABLE.get(getattr(cause, "sqlite_errorname", ""), "")
+
+
 _UNREADABLE = {
+    "SQLITE_CANTOPEN": "Its folder has to be one to write in: the lock and SQLite's log are beside the file.",
     "SQLITE_CORRUPT": "It is damaged: put back a copy (`lazycloud versionbase verify` says whether it is whole).",
     "SQLITE_NOTADB": "Give the file of a versionbase, or one that is not there yet; if it was one, put back a copy.",
 }

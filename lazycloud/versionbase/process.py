@@ -78,7 +78,10 @@ def find_keys(store: str, file: Path | None, environ: Mapping[str, str]) -> Keys
     try:
         return keys.beside(Path(url.database))
     except OSError as problem:
-        raise BadInput(f"No secret can be kept beside {url.database}: {problem}.") from problem
+        raise BadInput(
+            f"No secret can be kept beside {url.database}: {problem}.",
+            "Give --store a file in a folder to write in, or --secret-file.",
+        ) from problem
 
 
 def _allow_many_clients() -> None:

@@ -179,6 +179,7 @@ async def test_it_listens_on_a_unix_socket_of_this_user_alone(tmp_path: Path) ->
         (["--store", "sqlite:///{}"], 2, "is a folder, and a versionbase is kept in a file"),
         (["--store", "sqlite:///."], 2, "sqlite:///notes.db"),
         (["--store", "sqlite:///{}/text.db"], 1, "or one that is not there yet"),
+        (["--store", "sqlite:////proc/a"], 2, "a folder to write in"),
         ([], 2, "--store"),
     ],
 )
