@@ -1,7 +1,7 @@
 """A versionbase at work: transactions begin at what a branch is, and end in one thread that commits them in groups.
 
-All but the commits is done by whoever calls, for a time that is short, or in iterators which say None (or an
-`Awaited`) now and then; so one thread can serve many.
+All but the commits is done by whoever calls, for a time that is short, or in iterators which say None now and then,
+or a Future that is to be waited for; so one thread can serve many.
 """
 
 from __future__ import annotations
@@ -178,17 +178,14 @@ class Engine:
 
     def pinned_at(self, version: str, at: str = "", birth: str = "") -> Branch:
         """Where a version is, or was at a snapshot, pinned. Raises Gone, NotFound."""
-        while True:
-            if birth and self.storage.branch(version).birth != birth:
-                raise Gone(
-                    f"The version {version[:80]} was dropped, and made again.",
-                    "Connect again, with its new key.",
-                )
-            found = self.storage.at(version, at)
-            self.pin(found.root)
-            if self.storage.at(version, at).root == found.root:  # so that nobody can have collected it before
-                return found
-            self.unpin(found.root)
+        found = self.storage.at(version, at)
+        if birth and found.birth != birth:
+            raise Gone(
+                f"The version {version[:80]} was dropped, and made again.",
+                "Connect again, with its new key.",
+            )
+        self.pin(found.root)  # in time: whatever is dropped meanwhile, the storage keeps a root for a while
+        return found
 
     @contextlib.contextmanager
     def pinning(self, version: str, at: str = "", birth: str = "") -> Iterator[Branch]:
@@ -227,7 +224,7 @@ class Engine:
 
 
 class _Attempt:
-    """A transaction that is to be committed, as a `storage.Wish`: its changes are right once `holds` has said so."""
+    """A transaction to be committed, a `storage.Wishing`: its changes are right once `holds` has said so."""
 
     def __init__(
         self, nodes: Nodes, transaction: Transaction, work: Callable[[Transaction], Any] | None

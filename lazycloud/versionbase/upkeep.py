@@ -1,6 +1,6 @@
-"""What takes many transactions: an index that is built, a schema that what is there must fit, and what is collected.
+"""What takes many transactions: an index that is built, and a schema that what is there must fit.
 
-All are iterators: they yield a Future that is to be waited for, or None to let others have a turn.
+Both are iterators: they yield a Future that is to be waited for, or None to let others have a turn.
 """
 
 from __future__ import annotations
