@@ -336,7 +336,17 @@ class Versionbase:
         return {"VERSIONBASE_URL": self._url(_port(self._minded()), version, key)}
 
     async def exists(self, version: str) -> bool:
-        return version in await self._versions() if self._has_store else False
+        return self._has_store and await self._is_there(version)
+
+    async def _is_there(self, version: str) -> bool:
+        from lazycloud.versionbase.client import NotFound
+
+        async with self.talk() as database:
+            try:
+                await database.owner.key(version)
+            except NotFound:
+                return False
+            return True
 
     async def _versions(self) -> dict[str, int]:
         """The sequence of each."""
@@ -344,16 +354,17 @@ class Versionbase:
             return {str(one["name"]): int(one["sequence"]) for one in await database.owner.versions()}
 
     async def fork(self, version: str, source: str | None, at: str | None = None) -> str:
-        known = await self._versions()
-        if check_version(version) in known and version != PRODUCTION:
+        is_there = await self._is_there(check_version(version))
+        if is_there and version != PRODUCTION:
             return ""
-        async with self.talk() as database:
-            if source is None or source not in known:
-                if version not in known:
-                    await database.owner.fork(version, "")
-                return "an empty versionbase"
-            if version not in known:
-                await database.owner.fork(version, source, at)
+        begins_empty = source is None or not await self._is_there(source)
+        if not is_there:
+            async with self.talk() as database:
+                await database.owner.fork(
+                    version, "" if begins_empty else source, None if begins_empty else at
+                )
+        if begins_empty:
+            return "an empty versionbase"
         return "as of its snapshot" if at else f"as of {time.strftime('%H:%M:%S')}"
 
     async def snapshot(self, version: str, snapshot: str) -> str:
@@ -388,10 +399,9 @@ class Versionbase:
     # Swaps: taken back unless they hold. The sequences of versions tell whether one has happened.
 
     async def swap(self, version: str, other: str) -> None:
-        known = await self._versions()
         async with self.talk() as database:
             for one in (version, other):
-                if check_version(one) not in known:
+                if not await self._is_there(check_version(one)):
                     await database.owner.fork(one, "")
             await self._exchange(database, version, other)
 
@@ -451,8 +461,8 @@ class Versionbase:
         """Raises StepFailed for a file that `unfold` did not write; nothing has changed then."""
         loading = f"{LOADING}{secrets.token_hex(8)}"
         async with self.talk() as database:
-            if version not in await self._versions():
-                await database.owner.fork(check_version(version), "")
+            if not await self._is_there(check_version(version)):
+                await database.owner.fork(version, "")
             await self._drop_loaded(database)
             self._loading.add(loading)
             try:
