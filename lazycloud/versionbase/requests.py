@@ -666,18 +666,16 @@ def size(connection: Connection, asked: Request) -> Stream:
     )
     mine = connection.engine.pinned_at(version, wanted)
 
+    def others() -> Iterator[int]:
+        for row in storage.branches():
+            if wanted or row.birth != mine.birth:
+                yield row.root
+        for birth, one in storage.every_snapshot():
+            if birth != mine.birth or not wanted or wanted not in (one.id, one.name):
+                yield one.root
+
     def measured() -> Iterator[int]:
-        besides: list[int] = []
-        for row in [] if whole else storage.branches():
-            if wanted or row.name != version:
-                besides.append(row.root)
-            kept = storage.snapshots(row.name)
-            besides += [
-                one.root
-                for one in kept
-                if row.name != version or not wanted or wanted not in (one.id, one.name)
-            ]
-        yield storage.size(mine.root, besides)
+        yield storage.size(mine.root, [] if whole else others())
 
     def end() -> None:
         connection.engine.unpin(mine.root)

@@ -27,7 +27,7 @@ from lazycloud.versionbase.nodes import Damaged, Inner, Node, decode, encode, si
 from lazycloud.versionbase.problems import Exists, Gone
 from lazycloud.versionbase.sizes import size_of
 from lazycloud.versionbase.tables import branches, commits, nodes, snapshots
-from lazycloud.versionbase.tree import EMPTY, Change, apply, cut
+from lazycloud.versionbase.tree import EMPTY, Change, apply, cut, height
 
 CACHE = 64 << 20  # bytes of nodes that are kept decoded, about
 KNOWN = 10_000  # branches that are kept in memory
@@ -249,28 +249,28 @@ class Storage:
         rows = self.database.read(wanted.order_by(snapshots.c.at, snapshots.c.sequence)).all()
         return [SnapshotRow._make(row) for row in rows]
 
+    def every_snapshot(self) -> list[tuple[str, SnapshotRow]]:
+        """Of all branches, each with the birth of its branch."""
+        columns = [snapshots.c[name] for name in SnapshotRow._fields]
+        rows = self.database.read(select(snapshots.c.birth, *columns)).all()
+        return [(row[0], SnapshotRow._make(row[1:])) for row in rows]
+
     def commits(self, name: str, after: int, limit: int) -> list[Commit]:
         """The next ones that are kept after a sequence; so the state at `since` is the first one after `since - 1`.
 
         The first one that a branch ever has is where it began. Raises NotFound.
         """
-        wanted = select(commits.c.sequence, commits.c.root, commits.c.at).where(
-            commits.c.birth == self.branch(name).birth, commits.c.sequence > after
-        )
-        rows = self.database.read(wanted.order_by(commits.c.sequence).limit(limit)).all()
-        return [Commit._make(row) for row in rows]
+        return self._commits(name, commits.c.sequence > after, commits.c.sequence, limit)
 
     def commits_until(self, name: str, until: int, limit: int) -> list[Commit]:
         """Those that are kept up to a sequence, the latest first. Raises NotFound."""
-        wanted = select(commits.c.sequence, commits.c.root, commits.c.at).where(
-            commits.c.birth == self.branch(name).birth, commits.c.sequence <= until
-        )
-        rows = self.database.read(wanted.order_by(commits.c.sequence.desc()).limit(limit)).all()
-        return [Commit._make(row) for row in rows]
+        return self._commits(name, commits.c.sequence <= until, commits.c.sequence.desc(), limit)
 
-    def oldest(self, name: str) -> int:
-        """The least sequence that is kept: who has seen what was then may be told all that came after it."""
-        return self.commits(name, -1, 1)[0].sequence
+    def _commits(self, name: str, which: Any, order: Any, limit: int) -> list[Commit]:
+        columns = [commits.c[name] for name in Commit._fields]
+        wanted = select(*columns).where(commits.c.birth == self.branch(name).birth, which)
+        rows = self.database.read(wanted.order_by(order).limit(limit)).all()
+        return [Commit._make(row) for row in rows]
 
     def at(self, name: str, snapshot: str = "") -> Branch:
         """Where a branch was at a snapshot (its id, or its name); where it is now without one. Raises NotFound."""
@@ -547,10 +547,7 @@ class Storage:
         """Leaves are not read: they refer to nothing."""
         if _is_marked(reached, root):
             return
-        height, node = 0, self.read(root)
-        while isinstance(node, Inner):
-            height, node = height + 1, self.read(node.children[0])
-        stack, since = [(root, height)], time.monotonic()
+        stack, since = [(root, height(self, root))], time.monotonic()
         while stack:
             number, above = stack.pop()
             if _is_marked(reached, number):

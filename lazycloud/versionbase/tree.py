@@ -7,7 +7,7 @@ they share. Keys and values are bytes; keys are ordered as bytes are.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from lazycloud.versionbase.nodes import (
     SIZE,
@@ -119,19 +119,6 @@ def height(nodes: Nodes, root: int, key: bytes = b"") -> int:
     while isinstance(node, Inner):
         levels, node = levels + 1, nodes.read(node.children[_child(node, key)])
     return levels
-
-
-def reach(nodes: Nodes, root: int, is_known: Callable[[int], bool]) -> Iterator[tuple[int, Node]]:
-    """Every node below a root, itself too, but for those below one that `is_known`, which is asked once of each."""
-    stack = [root] if root != EMPTY else []
-    while stack:
-        number = stack.pop()
-        if is_known(number):
-            continue
-        node = nodes.read(number)
-        yield number, node
-        if isinstance(node, Inner):
-            stack.extend(reversed(node.children))
 
 
 class _Frontier:

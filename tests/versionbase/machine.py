@@ -22,8 +22,9 @@ from lazycloud.errors import Conflict, LazycloudError, NotFound
 from lazycloud.versionbase import tables, tree, verification
 from lazycloud.versionbase.problems import Exists
 from lazycloud.versionbase.storage import Branch, Storage, Wish
-from lazycloud.versionbase.tree import EMPTY, count, differences, get, reach, scan
+from lazycloud.versionbase.tree import EMPTY, count, differences, get, scan
 from lazycloud.versionbase.verification import verify
+from tests.versionbase.looking import oldest, reach
 
 NAMES = st.sampled_from(["production", "abc", "def", "ghi"])
 KEYS = st.integers(0, 400).map(lambda number: b"%03d" % number)
@@ -227,7 +228,7 @@ class Machine(RuleBasedStateMachine):
                 points.append((self.storage.at(name, snapshot).root, content))
             told = self.storage.commits(name, -1, 10_000)
             assert [commit.sequence for commit in told] == sorted(branch.commits)
-            assert self.storage.oldest(name) == min(branch.commits)
+            assert oldest(self.storage, name) == min(branch.commits)
             points += [(commit.root, branch.commits[commit.sequence]) for commit in told]
         return points or [(EMPTY, {})]
 

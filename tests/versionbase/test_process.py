@@ -28,6 +28,7 @@ from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.storage import Storage
 from lazycloud.versionbase.tending import Tending
 from tests.postgres import ADMIN, Postgres
+from tests.versionbase.looking import oldest
 from tests.versionbase.talking import MESSAGE_PACK, Client, Refused
 
 SERVE = [sys.executable, "-m", "lazycloud", "versionbase", "serve"]
@@ -341,7 +342,7 @@ async def test_old_commits_are_forgotten_and_their_nodes_removed(tmp_path: Path)
     tending = Tending(engine, kept=3600, commits=5)
     tending.grace = 0.0
     assert await tending.round() >= 10
-    assert engine.storage.oldest("production") == 16
+    assert oldest(engine.storage, "production") == 16
     assert await tending.round() == 0
     engine.close()
 

@@ -17,7 +17,8 @@ from lazycloud.versionbase.database import Database
 from lazycloud.versionbase.nodes import Damaged
 from lazycloud.versionbase.problems import Exists
 from lazycloud.versionbase.storage import Branch, Storage, Wish
-from lazycloud.versionbase.tree import Change, get, reach, scan
+from lazycloud.versionbase.tree import Change, get, scan
+from tests.versionbase.looking import oldest, reach
 
 
 @pytest.fixture
@@ -182,10 +183,10 @@ def test_commits_are_told_and_forgotten_but_for_the_last(storage: Storage) -> No
         assert get(storage, root, b"a") == b"%d" % (sequence - 1)
         assert abs(at - time.time()) < 60
     assert sum(storage.expire(keep=2)) == 4
-    assert storage.oldest("production") == 4
-    assert storage.oldest("abc") == 5
+    assert oldest(storage, "production") == 4
+    assert oldest(storage, "abc") == 5
     assert sum(storage.expire(before=time.time() + 5)) == 2
-    assert [storage.oldest(name) for name in ("production", "abc")] == [5, 6]
+    assert [oldest(storage, name) for name in ("production", "abc")] == [5, 6]
     storage.drop("abc")
     assert sum(storage.expire()) == 1
 
@@ -309,7 +310,7 @@ def test_versions_and_commits_that_are_many_cost_nothing(
         for name, act in (
             ("open", storage.open),
             ("find", lambda: storage.branch("version 1")),
-            ("oldest", lambda: storage.oldest("version 1")),
+            ("oldest", lambda: oldest(storage, "version 1")),
             ("fork", lambda: storage.fork("fork", "version 1")),
             ("snapshot", lambda: storage.snapshot("version 1", "s1", "first")),
             ("commit", lambda: storage.commit(put_one)),

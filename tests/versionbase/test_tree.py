@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lazycloud.versionbase.nodes import SIZE, Damaged, Inner, Leaf, Node, decode, encode, size
 from lazycloud.versionbase.sizes import size_of
-from lazycloud.versionbase.tree import EMPTY, apply, count, cut, differences, get, reach, scan
+from lazycloud.versionbase.tree import EMPTY, apply, count, cut, differences, get, scan
+from tests.versionbase.looking import reach
 
 KEYS = st.binary(min_size=1, max_size=5)
 VALUES = st.one_of(st.binary(max_size=20), st.integers(0, 1500).map(lambda n: b"v" * n))
