@@ -20,7 +20,7 @@ from lazycloud.versionbase.schemas import Schema
 from lazycloud.versionbase.scratch import Scratch
 from lazycloud.versionbase.storage import Branch
 from lazycloud.versionbase.uuid7 import uuid7
-from lazycloud.versionbase.values import Value, decode, encode
+from lazycloud.versionbase.values import Value, decode, encode_document
 
 Document = dict[str, Value]
 
@@ -152,10 +152,7 @@ class Transaction:
         if schema is not None:
             Schema(dict(schema))
             data = msgspec.json.encode(schema)
-        with self._writing():
-            self._save(
-                msgspec.structs.replace(self.collection(catalogue.check_name(collection)), schema=data)
-            )
+        self.save_schema(self.collection(catalogue.check_name(collection)), data)
 
     def drop_index(self, collection: str, name: str) -> bool:
         """Whether it was there."""
@@ -212,9 +209,7 @@ class Transaction:
 
     def _put(self, into: Collection, key: str, before: Document | None, document: Document) -> None:
         try:
-            if not isinstance(document, dict):
-                raise BadInput(f"A document is an object, not a {type(document).__name__}.")
-            data = encode(document)
+            data = encode_document(document)
             if into.schema is not None:
                 schema_of(into.schema).check(document)
         except LazycloudError as problem:

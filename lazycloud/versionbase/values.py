@@ -47,11 +47,11 @@ MISSING: Final = _Missing()
 # Checks and bytes
 
 
-def check(document: Any) -> None:
+def encode_document(document: Any) -> bytes:
     """Raises BadInput, with the path of it, for what cannot be in a document, or is none; TooLarge."""
     if type(document) is not dict:
         raise BadInput(f"A document is an object, not a {type(document).__name__}.")
-    encode(document)
+    return encode(document)
 
 
 def encode(value: Value) -> bytes:

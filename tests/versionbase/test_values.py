@@ -21,9 +21,9 @@ from lazycloud.versionbase.problems import TooLarge
 from lazycloud.versionbase.values import (
     MISSING,
     at_path,
-    check,
     decode,
     encode,
+    encode_document,
     from_json,
     ordered,
     received,
@@ -133,7 +133,7 @@ def nested(levels: int) -> Any:
 )  # fmt: skip
 def test_what_cannot_be_in_a_document_is_refused_with_its_place(document: Any, said: str) -> None:
     with pytest.raises(BadInput) as refused:
-        check(document)
+        encode_document(document)
     assert said in refused.value.sentence
     refused.value.sentence.encode()  # it can be sent
 
@@ -142,14 +142,14 @@ def test_a_list_in_itself_is_refused() -> None:
     document: dict[str, Any] = {"a": []}
     document["a"].append(document)
     with pytest.raises(BadInput, match="nested more than"):
-        check(document)
+        encode_document(document)
 
 
 def test_a_document_has_its_limits() -> None:
-    check(nested(100))
-    check({"a": b"x" * (values.MAX_DOCUMENT - 10)})
+    encode_document(nested(100))
+    encode_document({"a": b"x" * (values.MAX_DOCUMENT - 10)})
     with pytest.raises(TooLarge, match="16,777,21"):
-        check({"a": b"x" * values.MAX_DOCUMENT})
+        encode_document({"a": b"x" * values.MAX_DOCUMENT})
 
 
 @given(st.binary())
