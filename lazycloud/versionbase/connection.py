@@ -124,7 +124,7 @@ class Connection:
     async def close(self, code: int, reason: str) -> None:
         with suppress(ConnectionClosed, TimeoutError):
             async with asyncio.timeout(2):
-                await self._socket.close(code, reason.encode()[:120].decode(errors="ignore"))
+                await self._socket.close(code, reason)
         self._socket.transport.abort()
 
     def begin_nothing(self) -> None:

@@ -25,16 +25,17 @@ PART = 256 << 10  # bytes of a part of results, unless one of them has more
 ITEMS = 1000  # of them in a part
 
 MALFORMED, UNREADABLE, DENIED, OVERSIZED = 1002, 1007, 1008, 1009  # RFC 6455, 7.4.1
+REASON = 120  # bytes, of which a closing frame holds 123
 GOING, REPLACED = 1001, 1012  # a server that ends: with the latter, what has no answer was not done
 
 
 class Malformed(Exception):
-    """What came is no frame of the protocol: the connection ends, with a code and a reason."""
+    """What came is no frame of the protocol: the connection ends, with a code and a reason, as far as that fits."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code = code
-        self.reason = reason
+        self.reason = reason.encode()[:REASON].decode(errors="ignore")
 
 
 class Encoding(Protocol):

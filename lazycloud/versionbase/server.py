@@ -164,7 +164,7 @@ class Server:
         except ConnectionClosed:
             pass
         except Malformed as problem:
-            await socket.close(problem.code, problem.reason.encode()[:120].decode(errors="ignore"))
+            await socket.close(problem.code, problem.reason)
         finally:
             self._sockets.discard(socket)
 
