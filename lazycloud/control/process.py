@@ -361,10 +361,8 @@ class Control:
             images=self._images,
         )
         stages.in_use = lambda release: is_held(self.fleet, name, release)
-        redis, versionbase = (
-            Redis(folder / "redis", self._hosting),
-            Versionbase(folder / "versionbase", self._hosting),
-        )
+        redis = Redis(folder / "redis", self._hosting)
+        versionbase = Versionbase(folder / "versionbase", self._hosting)
         providers = self._providers(name) | {redis.name: redis, versionbase.name: versionbase}
         versions = Versions(folder / "data", providers=providers)
         versions.lines.enclose = self._enclose_holder if self._walls else None

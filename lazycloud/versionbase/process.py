@@ -69,19 +69,25 @@ def find_keys(store: str, file: Path | None, environ: Mapping[str, str]) -> Keys
         return keys.from_file(file)
     if text := environ.get(keys.VARIABLE):
         return keys.made_of(text)
-    url = make_url(store)
-    if url.get_backend_name() != "sqlite" or not url.database:
+    database = _file(store)
+    if database is None:
         raise BadInput(
             "Keys of a versionbase in Postgres are made of a secret, and there is none.",
             f"Give --secret-file, or set {keys.VARIABLE} (`openssl rand -hex 32` makes one).",
         )
     try:
-        return keys.beside(Path(url.database))
+        return keys.beside(database)
     except OSError as problem:
         raise BadInput(
-            f"No secret can be kept beside {url.database}: {problem}.",
+            f"No secret can be kept beside {database}: {problem}.",
             "Give --store a file in a folder to write in, or --secret-file.",
         ) from problem
+
+
+def _file(store: str) -> Path | None:
+    """Of an SQLite store."""
+    url = make_url(store)
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def _allow_many_clients() -> None:
@@ -94,10 +100,10 @@ def _allow_many_clients() -> None:
 
 def _demanding(options: Options) -> Callable[[], None]:
     """What refuses to write where that would leave less of the disk than is to be kept free."""
-    database = make_url(options.store).database
-    if not options.keep_free or not database or not options.store.startswith("sqlite"):
+    database = _file(options.store)
+    if database is None or not options.keep_free:
         return lambda: None
-    folder = Path(database).absolute().parent
+    folder = database.absolute().parent
 
     def demand_room() -> None:
         free = shutil.disk_usage(folder).free
