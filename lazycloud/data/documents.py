@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from lazycloud.data.tools.shapes import (
     RowChange,
     TableDifference,
 )
+from lazycloud.data.tools.values import as_json, shortened
 from lazycloud.data.versionbase import NAME, Versionbase
 from lazycloud.versionbase.values import to_json
 
@@ -90,12 +90,8 @@ def _shown(document: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _value(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 1 << 53:
-        return {"integer": str(value)}
     if value is None or isinstance(value, (bool, int, float)):
-        return value
-    text = value if isinstance(value, str) else json.dumps(to_json(value), ensure_ascii=False)
-    if len(text) <= TEXT:
-        return text
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return {"text": text[:TEXT], "length": len(text), "sha256": digest}
+        return as_json(value)
+    return shortened(
+        value if isinstance(value, str) else json.dumps(to_json(value), ensure_ascii=False), TEXT
+    )

@@ -28,7 +28,7 @@ def as_json(value: Any) -> Any:
         case bytes():
             return {"blob": len(value), "sha256": hashlib.sha256(value).hexdigest()}
         case str():
-            return _text(value)
+            return shortened(value)
         case int() if abs(value) > EXACT:
             return {"integer": str(value)}
         case float() if not math.isfinite(value):
@@ -46,9 +46,9 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _text(text: str) -> Any:
-    """Characters beyond TEXT_SHOWN are left out; the digest is of all of it."""
-    if len(text) <= TEXT_SHOWN:
+def shortened(text: str, most: int = TEXT_SHOWN) -> Any:
+    """Characters beyond `most` are left out; the digest is of all of it."""
+    if len(text) <= most:
         return readable(text)
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-    return {"text": readable(text[:TEXT_SHOWN]), "length": len(text), "sha256": digest}
+    return {"text": readable(text[:most]), "length": len(text), "sha256": digest}
