@@ -125,6 +125,12 @@ class Server:
                 found |= {name: child for name in ("control", "router") if f"lazycloud.{name}" in line}
         return found
 
+    async def has_another_control(self, than: psutil.Process) -> bool:
+        """Which answers, as production does."""
+        if self.children().get("control") in (None, than):
+            return False
+        return (await self.get("lazycloud")).status < 500 and (await self.get()).status == 200
+
     def routers(self) -> list[psutil.Process]:
         """All of them, also those that were replaced and still serve what they have."""
         found = []

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from lazycloud.data.redis import notes
+from tests.e2e.backed_up import comes_back
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout
 from tests.e2e.server import PATIENCE, Server
@@ -176,7 +177,7 @@ async def test_a_killed_redis_and_a_killed_control_lose_nothing_that_was_acknowl
     control = server.children()["control"]
     control.kill()
     await server.post("", "while control is away")
-    await server.until(lambda: _is_back(server, control))
+    await server.until(lambda: server.has_another_control(control))
     assert (await notes_of(server))[-1] == "while control is away"
     assert redises(server) == [redis]
     control = server.children()["control"]
@@ -186,7 +187,7 @@ async def test_a_killed_redis_and_a_killed_control_lose_nothing_that_was_acknowl
     redis.wait(10)
     await server.until(lambda: _answers(server))
     (started,) = redises(server)
-    await server.until(lambda: _is_back(server, control))
+    await server.until(lambda: server.has_another_control(control))
     assert len(await notes_of(server)) == 21
     assert redises(server) == [started]
     server.stop()
@@ -195,11 +196,6 @@ async def test_a_killed_redis_and_a_killed_control_lose_nothing_that_was_acknowl
 
 async def _answers(server: Server) -> bool:
     return (await server.get()).status == 200
-
-
-async def _is_back(server: Server, before: psutil.Process) -> bool:
-    now = server.children().get("control")
-    return now is not None and now != before and (await server.get("lazycloud")).status < 500
 
 
 async def test_what_a_killed_server_left_is_ended_by_stop_all(up: Up, checkout: Checkout) -> None:
@@ -248,17 +244,5 @@ async def test_a_release_command_and_a_restore_change_it_with_the_rest(
 
 
 async def test_a_backup_has_it_with_the_rest(up: Up, checkout: Checkout, tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
     checkout.commit(app("one"))
-    server = up(checkout.path)
-    await server.post("", "kept")
-    url = f"file://{tmp_path}/store"
-    await server.verb("data", "backup", "--to", url, folder=checkout.path)
-    await server.post("", "late")
-    await server.verb("data", "restore-from", url, "--yes", folder=checkout.path)
-    assert await notes_of(server) == ["kept"]
-    new = up(checkout.path, home=tmp_path / "new")
-    assert await notes_of(new) == []
-    key = server.json("data", "backup", "--list", "--to", url)["key"]
-    await new.verb("data", "restore-from", url, "--signed-by", key, "--yes", "--app", "shop")
-    assert await notes_of(new) == ["kept"]
+    await comes_back(up, checkout, tmp_path, notes_of)

@@ -157,7 +157,7 @@ async def test_what_was_acknowledged_is_there_whoever_is_killed(up: Up, checkout
     control = server.children()["control"]
     control.kill()
     await server.post("", "while control is away")
-    await server.until(lambda: _is_back(server, control))
+    await server.until(lambda: server.has_another_control(control))
     assert (await notes(server))[-1] == "while control is away"
     assert bases(server) == [base]
     assert len(await notes(server, preview)) == 6
@@ -165,8 +165,3 @@ async def test_what_was_acknowledged_is_there_whoever_is_killed(up: Up, checkout
     await server.post("", "after the upgrade")
     assert bases(server) == [base]
     assert len(await notes(server)) == 7
-
-
-async def _is_back(server: Server, before: psutil.Process) -> bool:
-    control = server.children().get("control")
-    return control is not None and control != before and (await server.get()).status == 200

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from lazycloud.data.versionbase import notes as processes
+from tests.e2e.backed_up import comes_back
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout
 from tests.e2e.server import PATIENCE, UNWALLED, Server
@@ -95,33 +96,16 @@ while REAL and not os.path.exists({str(gate)!r}):
         await asyncio.to_thread(server.wait, there.exists, "migration")
         control.kill()
         gate.touch()
-    await server.until(lambda: _is_back(server, control))
+    await server.until(lambda: server.has_another_control(control))
     name = (await server.get()).json["name"]
     assert await notes(server) == (["kept!"] if name == "new" else ["kept"])
     await server.verb("promote", new, folder=checkout.path, code=None)
     assert (await server.get()).json["name"] == "new" and await notes(server) == ["kept!"]
 
 
-async def _is_back(server: Server, before: psutil.Process) -> bool:
-    control = server.children().get("control")
-    return control is not None and control != before and (await server.get()).status == 200
-
-
 async def test_a_backup_has_the_documents_with_the_rest(up: Up, checkout: Checkout, tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
     checkout.commit(app("one"))
-    server = up(checkout.path)
-    await server.post("", "kept")
-    url = f"file://{tmp_path}/store"
-    await server.verb("data", "backup", "--to", url, folder=checkout.path)
-    await server.post("", "late")
-    await server.verb("data", "restore-from", url, "--yes", folder=checkout.path)
-    assert await notes(server) == ["kept"]
-    key = server.json("data", "backup", "--list", "--to", url)["key"]
-    new = up(checkout.path, home=tmp_path / "new")
-    assert await notes(new) == []
-    await new.verb("data", "restore-from", url, "--signed-by", key, "--yes", "--app", "shop")
-    assert await notes(new) == ["kept"]
+    await comes_back(up, checkout, tmp_path, notes)
 
 
 async def test_what_nobody_uses_is_removed_from_it_too(up: Up, checkout: Checkout, tmp_path: Path) -> None:
