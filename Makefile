@@ -27,9 +27,9 @@ demo: .venv/.installed
 	@$(BIN)/lazycloud hook install "$(DEMO)/guestbook" --home "$(DEMO)/home"
 	@exec $(BIN)/lazycloud up "$(DEMO)/guestbook" --home "$(DEMO)/home" --listen "$(LISTEN)"
 
-# AT_ONCE files of tests at once; 0 for one after the other.
+# AT_ONCE files of tests at once; 0 for one after the other. What fails among others is tried again alone.
 test: .venv/.installed-test
-	$(BIN)/python -m pytest -n $(AT_ONCE)
+	$(BIN)/python -m tests --at-once $(AT_ONCE)
 
 # Other requests and answers every time; the tests try the same few.
 fuzz: .venv/.installed-test
