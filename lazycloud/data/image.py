@@ -12,7 +12,6 @@ As in `wal`, callers hold the descriptors, and none of it speaks SQLite. Nothing
     fold(base, segments) -> int                    what the WALs over a base say, written into it; bytes written
     empty(place)                                   a database in WAL mode with nothing in it
     journal_mode(base), page_size(base)            what a database says of itself
-    is_hot(journal)                                whether a database is not whole without its rollback journal
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from lazycloud.errors import Unavailable
 MAGIC = b"SQLite format 3\0"
 DATABASE, WAL = "database.sqlite", "-wal"
 LOCKED = 1 << 30  # the page with this byte is never written: its bytes are what processes lock
-_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 _WAL_MODE = b"\x02\x02"  # at byte 18: what writes and what reads it must know
 _EMPTY = struct.Struct(">16sH2s4B2I60x2I")  # the header of a page, up to byte 100
 _PAGE = 4096
@@ -124,14 +122,6 @@ def page_size(base: int) -> int:
     if size not in PAGE_SIZES:
         raise Unavailable(f"The database is damaged: it says that its pages have {size} bytes.")
     return size
-
-
-def is_hot(journal: int) -> bool:
-    """Whether a rollback journal has begun: a transaction is under way, or one ended badly and is to be taken back.
-
-    Either way the file of the database is not whole by itself.
-    """
-    return os.pread(journal, len(_JOURNAL), 0) == _JOURNAL
 
 
 def _demand_base(base: int, size: int) -> None:

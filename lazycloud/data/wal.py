@@ -24,7 +24,6 @@ import time
 from array import array
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 from lazycloud.errors import BadInput, Unavailable
@@ -95,8 +94,7 @@ def state(shm: int) -> State:
     """Where the database is now; `shm` is a descriptor on its `-shm`. 1 µs, 2 after a change; 20 ms before it raises.
 
     Raises Unavailable when the index is not in use, or stays between two states: its writer was ended there, and
-    the next connection will mend it. A descriptor on a file that was removed meanwhile still reads what was: see
-    `is_current`.
+    the next connection will mend it. A descriptor on a file that was removed meanwhile still reads what was.
     """
     if found := _parsed(os.pread(shm, _INDEX.size, 0)):
         return found
@@ -147,14 +145,6 @@ def _is_sound(
     s += i + t
     t += j + s
     return s & _MASK == one and t & _MASK == two
-
-
-def is_current(descriptor: int, place: Path) -> bool:
-    """Whether a descriptor is on what lies there now: SQLite removes WAL and index with the last connection."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), place.lstat())
-    except FileNotFoundError:
-        return False
 
 
 def follows(before: Mark, after: Mark) -> bool:

@@ -383,26 +383,6 @@ def test_pages_of_another_size_are_refused(tmp_path: Path) -> None:
             image.fold(base, [(app.wal, mark)])
 
 
-@pytest.mark.parametrize("mode", ["delete", "truncate", "persist"])
-def test_a_journal_is_hot_while_a_transaction_is_under_way_and_after_one_that_was_cut_off(
-    tmp_path: Path, mode: str
-) -> None:
-    place = tmp_path / "app.db"
-    with closing(sqlite3.connect(place, isolation_level=None)) as connection:
-        connection.execute(f"PRAGMA journal_mode={mode}")
-        connection.execute("CREATE TABLE t AS SELECT 1 AS a")
-        journal = Path(f"{place}-journal")
-        if mode != "delete":
-            with opened(journal) as file:
-                assert not image.is_hot(file)
-        connection.execute("PRAGMA cache_size=1")
-        connection.execute("BEGIN")
-        connection.execute("UPDATE t SET a = hex(zeroblob(100000))")
-        with opened(journal) as file:
-            assert image.is_hot(file)
-        connection.execute("ROLLBACK")
-
-
 def bent(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 

@@ -59,16 +59,6 @@ def test_a_mark_says_where_the_database_is_after_each_commit(tmp_path: Path, pag
         assert wal.state(app.shm).mark == mark
 
 
-def test_reading_a_mark_takes_no_lock_from_the_app_and_sees_a_removed_index(tmp_path: Path) -> None:
-    with App(tmp_path / "app.db") as app:
-        place = Path(f"{app.place}-shm")
-        assert wal.is_current(app.shm, place)
-        place.rename(tmp_path / "elsewhere")
-        assert not wal.is_current(app.shm, place)
-        place.write_bytes(bytes(136))
-        assert not wal.is_current(app.shm, place)
-
-
 @pytest.mark.parametrize(
     "text", ["", "1-2-3", "1-2-3-4-5-6-g", "-1-2-3-4-5-6-7", "1-2-3-4-5-6-7-8", "1-2-3-4-5-6-123456789"]
 )
