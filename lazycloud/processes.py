@@ -249,7 +249,7 @@ async def run(
             started(process.pid)
         async with asyncio.timeout(timeout if timeout < float("inf") else None):
             if niceness:
-                await _come_after_others(process.pid, niceness)
+                await come_after_others(process.pid, niceness)
             await _drain(process, pipe, tail)
             status = await process.wait()
             status = as_relayed(status) if relayed else status
@@ -262,7 +262,7 @@ async def run(
         raise CommandFailed(shown, status, tail.lines())
 
 
-async def _come_after_others(session: int, niceness: int) -> None:
+async def come_after_others(session: int, niceness: int) -> None:
     """Give all of a session's processes together less of the processor than others have.
 
     Where the kernel groups processes by session (`sched_autogroup_enabled`), their own niceness orders them among

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lazycloud.data.postgres.server import Login, Server, disk_full
 from lazycloud.errors import StepFailed
-from lazycloud.processes import signal_group
+from lazycloud.processes import come_after_others, signal_group
 
 PACKAGES = Path("/usr/lib/postgresql")  # where Debian's packages have each version
 TIMEOUT = 3600.0  # seconds for a dump or a restore
@@ -30,6 +30,8 @@ LOCKED = "--lock-wait-timeout=60s"
 WHAT = ("--no-owner", "--no-tablespaces", "--no-subscriptions", "--no-security-labels")
 NEVER_MIND = re.compile("must be owner of extension")  # COMMENT ON EXTENSION, which the server's owner made
 LAST_LINES = 12
+NICENESS = 10  # whoever writes meanwhile comes first
+UNFLUSHED = "-c synchronous_commit=off"  # a copy counts with a later commit, which flushes all of it
 
 
 @dataclass(frozen=True)
@@ -159,23 +161,26 @@ async def _dumping(
 async def _restoring(
     programs: Programs, server: Server, target: Login, source: int
 ) -> AsyncIterator[_Running]:
-    words = [programs.restore, "--no-owner"]
-    async with _running("pg_restore", words, server, target, source, asyncio.subprocess.DEVNULL) as running:
+    words, output = [programs.restore, "--no-owner"], asyncio.subprocess.DEVNULL
+    async with _running("pg_restore", words, server, target, source, output, UNFLUSHED) as running:
         yield running
 
 
 @contextlib.asynccontextmanager
 async def _running(
-    name: str, words: Sequence[str], server: Server, login: Login, source: int, output: int
+    name: str, words: Sequence[str], server: Server, login: Login, source: int, output: int, options: str = ""
 ) -> AsyncIterator[_Running]:
     """Nothing of it is left afterwards."""
     environment = {
         "PATH": "/usr/bin:/bin",
         "LC_ALL": "C.UTF-8",
         "PGPASSWORD": login.password,
-        "PGOPTIONS": "-c client_connection_check_interval=500ms",  # what was killed holds no locks any longer
+        "PGOPTIONS": f"-c client_connection_check_interval=500ms {options}",  # what was killed holds no locks
     }
     process = await asyncio.create_subprocess_exec(
+        "nice",
+        "-n",
+        str(NICENESS),
         *words,
         "--no-password",
         f"--dbname={server.conninfo(login, login.role)}",
@@ -186,8 +191,10 @@ async def _running(
         cwd="/",
         start_new_session=True,
     )
+    lowering = asyncio.create_task(come_after_others(process.pid, NICENESS))
     try:
         yield _Running(name, process)
     finally:
+        lowering.cancel()
         signal_group(process.pid, signal.SIGKILL)
         await asyncio.shield(process.wait())

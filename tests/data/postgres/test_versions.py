@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
 from lazycloud.data.names import PRODUCTION, new_snapshot
+from lazycloud.data.postgres.programs import NICENESS
 from lazycloud.data.postgres.provider import Postgres as Provider
 from lazycloud.errors import NotFound, StepFailed
 from tests.data.postgres.conftest import ONE, OTHER, SHOP, connected, rows, run
@@ -349,6 +352,19 @@ async def test_who_changes_production_waits_no_longer_than_a_moment_for_a_copy(
         with pytest.raises(StepFailed, match="Tables were changed"):
             await forking
         await changing
+
+
+async def test_a_copy_comes_after_whoever_writes_meanwhile(provider: Provider) -> None:
+    await provider.fork(PRODUCTION, None)
+    await run(provider, PRODUCTION, *SHOP)
+    with await connected(provider, PRODUCTION) as holder:
+        holder.execute("BEGIN; LOCK TABLE entry IN ACCESS EXCLUSIVE MODE")
+        forking = asyncio.create_task(provider.fork(ONE, PRODUCTION))
+        await until_waiting(provider, "pg_dump")
+        programs = {each.name(): each.nice() for each in psutil.Process().children()}
+        holder.execute("ROLLBACK")
+    await forking
+    assert programs["pg_dump"] == programs["pg_restore"] == min(19, os.nice(0) + NICENESS)
 
 
 def alter(url: str) -> None:
