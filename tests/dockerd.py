@@ -12,15 +12,15 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-PATIENCE = 60.0
+from tests.waiting import PATIENCE, wait
+
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -48,7 +48,7 @@ class Dockerd:
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C is for the tests, which end it after its containers
             )
-        _until(lambda: self._process.poll() is not None or self._answers(), "engine")
+        wait(lambda: self._process.poll() is not None or self._answers(), "engine")
         assert self._process.poll() is None, (self.folder / "log").read_text()[-4000:]
         return self
 
@@ -96,7 +96,7 @@ class Dockerd:
             with suppress(psutil.NoSuchProcess):
                 if "containerd-shim" in one.name():
                     one.kill()
-        _until(lambda: not self._processes(), "end of what the engine started")
+        wait(lambda: not self._processes(), "end of what the engine started")
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             if (place := line.split()[4]).startswith(f"{self.folder}/"):
                 subprocess.run(["umount", place], check=True)
@@ -121,7 +121,7 @@ class Dockerd:
 def dockerd_running() -> Iterator[Dockerd]:
     """In a folder with a short name: sockets are made below it."""
     try:  # two engines in one network would take each other's packet filters away
-        _until(lambda: not _engines(), "end of another engine, perhaps of other tests")
+        wait(lambda: not _engines(), "end of another engine, perhaps of other tests")
     except AssertionError as problem:
         (pytest.fail if "CI" in os.environ else pytest.skip)(str(problem))
     folder = Path(tempfile.mkdtemp(prefix="dockerd-"))
@@ -137,13 +137,6 @@ def dockerd_running() -> Iterator[Dockerd]:
             ["iptables-restore"], input=filters, check=True
         )  # an engine leaves its own where they are
         FORWARDING.write_text(forwarding)
-
-
-def _until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {PATIENCE} s"
-        time.sleep(0.05)
 
 
 def _engines() -> list[psutil.Process]:

@@ -15,7 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-PATIENCE = 60.0
+from tests.waiting import PATIENCE
+
 MEMORY = Path("/dev/shm")  # a database is some hundred files, which are to be written
 PACKAGES = Path("/usr/lib/postgresql")
 SUPERUSER, ADMIN, PASSWORD = "postgres", "lazycloud", "s3cret/of+admins"

@@ -11,6 +11,7 @@ from lazycloud import store
 from lazycloud.errors import LazycloudError
 from lazycloud.events import AppAdded, Asked, CommitAnnounced, EventLog, Output, Recorded, revive
 from lazycloud.store import Store
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ async def test_followers_end_when_the_log_is_closed(events: EventLog) -> None:
     events.append(output("a"))
     await events.flush()
     await events.close()
-    assert len(await asyncio.wait_for(following, 5)) == 1
+    assert len(await asyncio.wait_for(following, PATIENCE)) == 1
 
 
 def test_a_fact_is_revived_with_what_this_version_knows_of_it() -> None:

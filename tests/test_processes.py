@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from lazycloud.processes import (
     members,
     run,
 )
+from tests.waiting import PATIENCE, until
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
 
@@ -38,12 +38,6 @@ class Heard:
 
     def __call__(self, text: str) -> None:
         self.text += text
-
-
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def spawn(*command: str) -> Identity:
@@ -201,7 +195,7 @@ def test_a_status_is_said_in_words(status: int, words: str) -> None:
 
 async def test_the_end_of_a_child_has_its_status() -> None:
     ending = watched(spawn("/bin/sh", "-c", "sleep 0.1; exit 7"))
-    assert await asyncio.wait_for(ending.wait(), 5) == 7
+    assert await asyncio.wait_for(ending.wait(), PATIENCE) == 7
     assert ending.over
 
 
@@ -220,7 +214,7 @@ async def test_the_end_of_an_adopted_process_is_seen_without_a_status() -> None:
     ending = watched(identity)
     assert not ending.look()
     os.kill(identity.pid, signal.SIGKILL)
-    assert await asyncio.wait_for(ending.wait(), 5) is None
+    assert await asyncio.wait_for(ending.wait(), PATIENCE) is None
 
 
 async def test_a_later_process_with_the_same_pid_is_another_one() -> None:

@@ -4,11 +4,12 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import PATIENCE, accepts, wait
 
 from .gitfolder import GitFolder
 
@@ -36,23 +37,11 @@ def git_daemon(tmp_path: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        _until_listening(port)
+        wait(lambda: accepts(port), "git daemon")
         yield f"git://127.0.0.1:{port}"
     finally:
         os.killpg(daemon.pid, 15)
-        daemon.wait(10)
-
-
-def _until_listening(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.01)
-        else:
-            return
-    raise AssertionError("git daemon did not listen")
+        daemon.wait(PATIENCE)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from lazycloud.build.commands import run_tool
 from lazycloud.build.limits import Limits
 from lazycloud.errors import StepFailed
 from lazycloud.processes import identify
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -33,9 +34,7 @@ async def said_by(command: str, limits: Limits, **environment: str) -> str:
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(10):
-        while identify(pid):
-            await asyncio.sleep(0.01)
+    await until(lambda: identify(pid) is None, "its end")
 
 
 async def test_each_command_has_a_home_of_its_own_that_goes_with_it(limits: Limits) -> None:
@@ -76,9 +75,7 @@ async def test_a_cancelled_build_leaves_no_process_and_no_folder(limits: Limits)
     homes = {"PATH": os.environ["PATH"], "HOME": str(limits.homes)}
     command = f"{sys.executable} -c '{DAEMON}'; sleep 600"
     running = asyncio.create_task(run_tool(command, limits.makes, homes, said.append, limits, "It failed"))
-    async with asyncio.timeout(10):
-        while not "".join(said).endswith("\n"):
-            await asyncio.sleep(0.01)
+    await until(lambda: "".join(said).endswith("\n"))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

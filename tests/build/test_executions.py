@@ -6,6 +6,7 @@ import pytest
 
 from lazycloud.build.executions import REPLAYED, Executions
 from lazycloud.processes import Output
+from tests.waiting import until
 
 
 class Work:
@@ -30,12 +31,6 @@ class Work:
             raise
         output("done\n")
         return number
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_work_of_one_key_is_done_once_and_told_to_all_from_its_begin() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from lazycloud.build.marker import remove
 from lazycloud.build.seal import seal
+from tests.waiting import PATIENCE
 
 NOBODY = 65534
 
@@ -38,5 +39,5 @@ def test_who_is_not_root_cannot_write_to_what_is_sealed_and_can_remove_it() -> N
         os.chown(name, NOBODY, NOBODY)
         process = multiprocessing.get_context("fork").Process(target=_use, args=(Path(name),))
         process.start()
-        process.join(30)
+        process.join(PATIENCE)
         assert process.exitcode == 0

@@ -15,6 +15,7 @@ from lazycloud.build.environment import build_environment
 from lazycloud.build.repository import Repository
 from lazycloud.build.stages import Release, Stages
 from lazycloud.errors import BadInput, StepFailed
+from tests.waiting import until
 
 from .gitfolder import GitFolder
 
@@ -168,9 +169,7 @@ async def test_a_cancelled_build_leaves_nothing_and_no_process(
     toml = f'[build]\ncommand = "echo $$ > {tmp_path}/pid; exec sleep 300"'
     app.commit({"index.html": "", "lazycloud.toml": toml})
     task = asyncio.create_task(bench.release())
-    async with asyncio.timeout(20):
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
-            await asyncio.sleep(0.01)
+    await until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith("\n"))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -185,9 +184,7 @@ async def test_one_who_leaves_does_not_cancel_the_build_of_the_other(
     toml = f'[build]\ncommand = "echo begun; while ! test -e {tmp_path}/go; do sleep 0.02; done"'
     app.commit({"index.html": "", "lazycloud.toml": toml})
     leaver, stayer = (asyncio.create_task(bench.release()) for _ in range(2))
-    async with asyncio.timeout(60):
-        while bench.said.count("begun\n") < 2:
-            await asyncio.sleep(0.01)
+    await until(lambda: bench.said.count("begun\n") == 2)
     leaver.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaver

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 from .server import ScriptedServer
 
 GIT_IDENTITY = {
@@ -51,7 +53,7 @@ class CommandLine:
 
     async def run(self, *command: str, folder: Path | None = None, stdin: str = "") -> Done:
         process = await self.start(*command, folder=folder)
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 30)
+        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), PATIENCE)
         assert process.returncode is not None
         return Done(process.returncode, out.decode(), err.decode())
 
@@ -72,7 +74,7 @@ class CommandLine:
         os.close(theirs)
         with os.fdopen(ours, "rb", buffering=0) as reader:
             text = await asyncio.to_thread(read_to_the_end, reader)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
         return text.decode()
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 from .conftest import CommandLine, git
 from .server import HANG, HANG_UP, ScriptedServer
 
@@ -158,9 +160,9 @@ async def test_as_json_it_prints_the_answer_and_each_event(lazycloud: CommandLin
 async def test_ctrl_c_leaves_the_deploy_alone_and_says_so(lazycloud: CommandLine, accepting: ScriptedServer):
     accepting.stream(FOLLOW, [*GOOD[:4], HANG])
     process = await lazycloud.start(sys.executable, "-m", "lazycloud", "deploy")
-    await asyncio.wait_for(accepting.hung.wait(), 10)
+    await asyncio.wait_for(accepting.hung.wait(), PATIENCE)
     process.send_signal(signal.SIGINT)
-    out, err = await asyncio.wait_for(process.communicate(), 10)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert (process.returncode, out) == (130, b"")
     assert err.decode().splitlines()[-1] == f"The deploy goes on: {ADDRESS}"
 

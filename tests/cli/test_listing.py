@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 from .conftest import CommandLine, app, commit, git
 from .server import HANG, HANG_UP, ScriptedServer
 
@@ -250,9 +252,9 @@ async def test_logs_come_as_they_are_written_until_ctrl_c(
     server.stream("/api/apps/shop/logs", [{"source": "worker", "text": "one"}, HANG])
     process = await lazycloud.start(sys.executable, "-m", "lazycloud", "logs", flag)
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 10) == b"one\n"
+    assert await asyncio.wait_for(process.stdout.readline(), PATIENCE) == b"one\n"
     process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 10)
+    _, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert (process.returncode, err) == (130, b"")
     assert server.asked("GET /api/apps/shop/logs")[0]["follow"] == "1"
 

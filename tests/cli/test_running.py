@@ -19,6 +19,7 @@ import pytest
 
 from lazycloud.cli.running import COLUMNS, Rates, Watch, shown
 from lazycloud.cli.terminal import console
+from tests.waiting import PATIENCE, until
 
 from .conftest import CommandLine, commit
 from .server import ScriptedServer
@@ -126,9 +127,7 @@ class Terminal:
         os.write(self.ours, keys.encode())
 
     async def shows(self, holds: Callable[[str], Any]) -> None:
-        async with asyncio.timeout(20):
-            while not holds(self.seen):
-                await asyncio.sleep(0.02)
+        await until(lambda: holds(self.seen), f"what is looked for in {self.seen!r}")
 
 
 @pytest.fixture
@@ -175,7 +174,7 @@ async def test_watch_sorts_by_keys_and_leaves_at_q(watching: Terminal, server: S
     count = len(server.asked("GET /api/ps"))
     await watching.shows(lambda _: len(server.asked("GET /api/ps")) > count)
     watching.type("q")
-    assert await asyncio.wait_for(watching.process.wait(), 10) == 0
+    assert await asyncio.wait_for(watching.process.wait(), PATIENCE) == 0
     assert "\x1b[?1049l" in watching.seen
     assert server.asked("GET /api/ps")[0] == {"also": "down"}
 
@@ -187,7 +186,7 @@ async def test_watch_goes_on_without_its_server_and_ends_at_ctrl_c(
     await server.stop()
     await watching.shows(lambda seen: "No lazycloud server runs" in seen)
     watching.process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(watching.process.wait(), 10) == 130
+    assert await asyncio.wait_for(watching.process.wait(), PATIENCE) == 130
 
 
 async def test_without_a_terminal_the_list_is_printed_again_and_again(
@@ -197,9 +196,11 @@ async def test_without_a_terminal_the_list_is_printed_again_and_again(
     for flags, read in ((["--json"], json.loads), ([], str)):
         words = [sys.executable, "-m", "lazycloud", "ps", "--watch", "--every", "0.2", *flags]
         process = await lazycloud.start(*words)
-        seen = [read((await asyncio.wait_for(process.stdout.readline(), 20)).decode()) for _ in range(8)]
+        seen = [
+            read((await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode()) for _ in range(8)
+        ]
         process.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(process.wait(), 10) == 130
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 130
         if flags:
             assert all(rows[0]["commit"]["short"] == "3f2a9c1d0b" and "rate" in rows[0] for rows in seen)
         else:

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from lazycloud.control.link import Activity, Answer, Ask, Link
-
-from ..router.stage import until
+from tests.waiting import PATIENCE, until
 
 
 class Router:
@@ -219,7 +218,7 @@ async def test_a_move_waits_for_no_router_longer_than_the_drain_timeout(path: Pa
     router = Router("hangs", moves=True)
     await router.connect(path)
     await until(lambda: any(each.moves for each in link._routers))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await link.move("d", ["127.0.0.1:2"])
     await link.close()
 

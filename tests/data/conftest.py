@@ -1,6 +1,5 @@
 """Versions in a temporary folder, an app that writes to one, and what runs servers of data."""
 
-import asyncio
 import contextlib
 import subprocess
 import sys
@@ -50,9 +49,3 @@ def write(tmp_path: Path, versions: Versions) -> Iterator[Write]:
             return counter
 
         yield start
-
-
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)

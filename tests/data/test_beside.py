@@ -15,8 +15,7 @@ from lazycloud.data.beside import Beside
 from lazycloud.data.names import PRODUCTION
 from lazycloud.data.versions import Versions
 from lazycloud.errors import Conflict, NotFound, StepFailed
-
-from .conftest import until
+from tests.waiting import until
 
 ONE, OTHER = "a" * 40, "b" * 40
 

@@ -17,8 +17,9 @@ from lazycloud.data.files import is_database as begins_as_one
 from lazycloud.data.names import new_snapshot
 from lazycloud.data.versions import Versions
 from lazycloud.errors import StepFailed
+from tests.waiting import until
 
-from .conftest import Write, until
+from .conftest import Write
 from .contents import COMMIT, files, rows
 
 

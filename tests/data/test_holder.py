@@ -23,6 +23,7 @@ from lazycloud.walls import sandbox
 from lazycloud.walls.sandbox import Sandbox
 from lazycloud.walls.view import View
 from tests.data.client import Client
+from tests.waiting import PATIENCE
 
 FOLDER = Path(holder.__file__).parent
 
@@ -169,7 +170,7 @@ def test_it_leaves_without_writing_or_removing_anything(
         talk.process.send_signal(number)
     assert talk.process.stdin
     talk.process.stdin.close()
-    talk.process.wait(5)
+    talk.process.wait(PATIENCE)
     assert (database.read_bytes(), Path(f"{database}-wal").read_bytes()) == before
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT a FROM rows").fetchall() == [(1,)]
@@ -313,7 +314,7 @@ async def test_who_started_it_is_told_when_it_is_gone() -> None:
     one = await Holder.start()
     await one.demand_alive()
     os.kill(one.pid, signal.SIGKILL)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await one.lost.wait()
     with pytest.raises(HolderLost):
         await one.demand_alive()

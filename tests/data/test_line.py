@@ -28,8 +28,8 @@ from lazycloud.walls import sandbox
 from lazycloud.walls.sandbox import Sandbox
 from lazycloud.walls.view import View
 from tests.data.client import Client
-from tests.data.conftest import until
 from tests.data.numbered import Ledger, wrong
+from tests.waiting import PATIENCE, until
 
 FAULTY = str(Path(__file__).with_name("faulty_holder.py"))
 
@@ -346,7 +346,7 @@ async def test_a_reader_that_stays_makes_the_wal_grow_but_no_image_wrong(app: Ap
         await app.has_written()
         assert await faults(line, app, then) == []
         assert await faults(line, app, moment(line, app)) == []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not await line.rotate():  # its writer may be in the way just then
             pass
     await settled(line)
@@ -620,7 +620,7 @@ async def test_a_holder_that_hangs_is_killed_when_the_line_is_closed(app: App, o
     pid = line.holder_pid
     assert pid
     os.kill(pid, signal.SIGSTOP)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await line.close()
     assert not Path(f"/proc/{pid}").exists()
 

@@ -16,8 +16,8 @@ from lazycloud.errors import Conflict, StepFailed
 from lazycloud.workers.engine import Engine
 from lazycloud.workforce import Limits
 from tests.tools import needs
+from tests.waiting import PATIENCE, until
 
-from .conftest import until
 from .contents import COMMIT, OTHER
 
 pytestmark = needs("redis-server")
@@ -132,7 +132,7 @@ async def test_what_was_acknowledged_outlives_a_kill_and_its_workers_find_it_aga
 
 
 async def _until_answers(redis: Redis, version: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await ask(redis, version, "PING")

@@ -21,8 +21,8 @@ from lazycloud.errors import StepFailed, TooLarge
 from lazycloud.versionbase.client import ConnectionLost, Database, Denied, Owner, connect
 from lazycloud.workers.engine import Engine
 from lazycloud.workforce import Limits
+from tests.waiting import PATIENCE, until
 
-from .conftest import until
 from .contents import COMMIT, OTHER
 
 DOCUMENT = {
@@ -254,7 +254,7 @@ async def test_a_server_that_is_killed_is_back_where_its_workers_look_for_it(
         await database.collection("posts").insert({"title": "kept"}, key="a")
         (pid,) = versionbase.pids()
         os.kill(pid, signal.SIGKILL)
-        assert (await database.collection("posts").get("a", timeout=30)) == {"title": "kept"}
+        assert (await database.collection("posts").get("a", timeout=PATIENCE)) == {"title": "kept"}
         await until(lambda: versionbase.pids() not in (set(), {pid}))
     assert await titles(versionbase, PRODUCTION) == {"a": "kept"}
 

@@ -24,8 +24,9 @@ from lazycloud.data.versions import Versions
 from lazycloud.deployments.snapshots import changed_since
 from lazycloud.errors import BadInput, Conflict, NotFound, StepFailed, Unavailable
 from tests.test_trees import deep
+from tests.waiting import PATIENCE, until
 
-from .conftest import Write, until
+from .conftest import Write
 from .contents import COMMIT, OTHER, database, files, leftovers, rows, write_bulk, write_rows
 
 
@@ -214,7 +215,7 @@ async def test_what_is_only_in_the_wal_is_in_the_fork(versions: Versions) -> Non
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
-    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
@@ -233,7 +234,7 @@ async def test_a_database_that_is_held_exclusively_is_said_to_be_after_a_bounded
     )
     assert app.stdout and await app.stdout.readline() == b"held\n"
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(StepFailed, match="locked by its app") as failed:
                 await versions.fork(COMMIT, "production")
     finally:

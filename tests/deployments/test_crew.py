@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from lazycloud.errors import LazycloudError, StepFailed
 from lazycloud.states import Cause, State
 from lazycloud.workers.record import Record
 from lazycloud.workers.worker import Ended, Worker
+from tests.waiting import until
 
 
 class Log:
@@ -118,12 +118,6 @@ async def turns() -> None:
     """Let everybody go on who can."""
     for _ in range(20):
         await asyncio.sleep(0)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_a_worker_that_was_replaced_ends_though_its_deployment_stops_meanwhile(stage: Stage) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,6 +21,7 @@ from lazycloud.store import Store
 from lazycloud.workers.engine import Processes
 from lazycloud.workers.worker import Ended
 from tests.deployments.test_crew import Fake
+from tests.waiting import until
 
 COMMIT = f"{7:040x}"
 KILLED = Ended(-9, "was ended by SIGKILL")
@@ -69,12 +70,6 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     await stage.fleet.close()
     await events.close()
     state.close()
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_production_is_started_again_though_a_router_hangs(stage: Stage) -> None:

@@ -18,6 +18,7 @@ from lazycloud.deployments.rest import Rest, Sleeper, available, first_to_go, id
 from lazycloud.errors import Busy
 from lazycloud.states import Cause, State
 from lazycloud.workforce import Workforce
+from tests.waiting import PATIENCE, until
 
 
 def sleeper(name: str, used: float, busy: bool = False, sockets: int = 0) -> Sleeper:
@@ -125,7 +126,7 @@ def say(text: str) -> None: ...
 async def test_production_and_its_rehearsal_are_let_in_when_all_that_run_are_in_use(version: str) -> None:
     house = House(in_use=True)
     rest = house.rest()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await rest.make_place(house.wishes("b", version), say)
     await rest.close()
     assert not house.slept
@@ -142,9 +143,7 @@ async def test_a_preview_is_refused_when_all_that_run_are_in_use(monkeypatch: py
 async def test_production_does_not_wait_for_those_that_are_put_to_sleep_meanwhile(short_of: str) -> None:
     house = House(in_use=False)
     rest = house.rest() if short_of == "places" else house.rest(most=0, reserve=1 << 61)
-    async with asyncio.timeout(5):
-        await rest.make_place(house.wishes("b", "production"), say)
-        while not house.slept:
-            await asyncio.sleep(0.001)
+    await asyncio.wait_for(rest.make_place(house.wishes("b", "production"), say), PATIENCE)
+    await until(lambda: house.slept)
     assert house.slept == [house.runs] and house.runs.workers  # it takes its time
     await rest.close()

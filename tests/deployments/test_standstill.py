@@ -8,8 +8,9 @@ import pytest
 
 from lazycloud.errors import Conflict
 from lazycloud.states import State
-from tests.deployments.test_falls import COMMIT, until
+from tests.deployments.test_falls import COMMIT
 from tests.deployments.test_starts import Stage, stage
+from tests.waiting import until
 
 __all__ = ["stage"]
 OTHER = "e" * 40

@@ -18,7 +18,8 @@ from lazycloud.events import EventLog, Scaled
 from lazycloud.states import Cause, State
 from lazycloud.store import Store
 from lazycloud.workers.engine import Processes
-from tests.deployments.test_falls import COMMIT, until
+from tests.deployments.test_falls import COMMIT
+from tests.waiting import until
 
 
 class Stage:

@@ -15,9 +15,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.waiting import PATIENCE, accepts, until
+
 ROOT = Path(__file__).parents[2]
 MAKE = ROOT / "examples" / "make_demo.py"
-DEADLINE = 20
 WORK = ("1", "2", "3", "6", "7")
 
 
@@ -62,7 +63,7 @@ class Place:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=DEADLINE
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=PATIENCE
         )
 
     def procfile(self, name: str) -> list[str]:
@@ -80,8 +81,8 @@ class Place:
         )
         try:
             assert process.stdout is not None
-            assert await asyncio.wait_for(process.stdout.readline(), DEADLINE)
-            await asyncio.wait_for(accepts(port), DEADLINE)
+            assert await asyncio.wait_for(process.stdout.readline(), PATIENCE)
+            await until(lambda: accepts(port), "its server")
             jar = aiohttp.CookieJar(unsafe=True)  # takes cookies of an IP address too
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", cookie_jar=jar) as session:
                 yield session
@@ -94,17 +95,6 @@ def free_port() -> int:
     with closing(socket.socket()) as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
-
-
-async def accepts(port: int) -> None:
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.02)
-        else:
-            writer.close()
-            return
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from .stage import PATIENCE
+from tests.waiting import PATIENCE
+
 from .strict import Fields, Message, read_request
 
 # Comes after the others: a peer that waits for more, or saw an end elsewhere, gives itself away.

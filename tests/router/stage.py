@@ -17,17 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 20 * float(os.environ.get("LAZYCLOUD_TEST_PATIENCE", "1"))
+from tests.waiting import PATIENCE, until
+
+AGES = 5 * PATIENCE  # what takes so long is seen to: a test that wants a deadline to pass sets it
 KEY, TOKEN, GRANT = b"k" * 32, "correct horse", "l0"
-
-
-async def until(condition: Callable[[], Any], what: str = "a condition") -> Any:
-    """Wait until `condition` gives something true, and return it."""
-    async with asyncio.timeout(PATIENCE):
-        while not (found := condition()):
-            await asyncio.sleep(0.005)
-    assert found, what
-    return found
 
 
 class Wire:
@@ -273,6 +266,9 @@ class Router:
             "preview_key": KEY.hex(),
             "sweep": 0.05,
             "report": 0.05,
+            **dict.fromkeys(
+                ("head_timeout", "connect_timeout", "link_wait", "pool_idle", "drain_timeout"), AGES
+            ),
             **settings,
         }
         self.process = await asyncio.create_subprocess_exec(

@@ -15,8 +15,9 @@ import pytest
 
 from lazycloud.router import accesslog
 from lazycloud.router.accesslog import AccessLog, Line, as_json
+from tests.waiting import PATIENCE, until
 
-from .stage import Conversation, get, saying, sized, until
+from .stage import Conversation, get, saying, sized
 
 LINE = Line(
     began=1_700_000_000.1239,
@@ -208,7 +209,7 @@ async def test_an_end_waits_for_nobody_who_does_not_read(
     monkeypatch.setattr(accesslog, "_CLOSE_WAIT", 0.1)
     log = started(path)
     log.note(LINE)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         await log.close()
     os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))  # lets the thread go
 

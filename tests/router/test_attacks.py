@@ -17,8 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.waiting import PATIENCE, until
+
 from ..tools import needs
-from .stage import PATIENCE, Answer, Conversation, Router, Wire, get, saying, sized, to_worker, until
+from .stage import Answer, Conversation, Router, Wire, get, saying, sized, to_worker
 
 CROWD = 300
 POST = b"POST /slow HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 100000\r\n\r\n"

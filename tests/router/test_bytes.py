@@ -11,7 +11,9 @@ from statistics import median
 import pytest
 from aiohttp import web
 
-from .stage import Conversation, Router, fields, get, saying, sized, to_worker, until
+from tests.waiting import until
+
+from .stage import Conversation, Router, fields, get, saying, sized, to_worker
 
 HOST = b"Host: app.localhost\r\n"
 BLOCK = bytes(range(256)) * 1024  # 256 KiB

@@ -8,7 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .stage import Conversation, Router, Wire, get, saying, sized, until
+from tests.waiting import until
+
+from .stage import Conversation, Router, Wire, get, saying, sized
 
 LIMIT = 96  # descriptors
 

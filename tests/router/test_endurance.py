@@ -21,7 +21,9 @@ from typing import Any
 
 import pytest
 
-from .stage import Router, get, to_worker, until
+from tests.waiting import PATIENCE, until
+
+from .stage import Router, get, to_worker
 
 CONNECTIONS = int(os.environ.get("LAZYCLOUD_TEST_CONNECTIONS", "30000"))
 WARM = 4000  # connections, after which pools, caches and the allocator have what they keep
@@ -173,7 +175,7 @@ def visit(port: int, count: int, part: int) -> None:
     """So many connections, one after the other, from addresses enough for each to find a port."""
     for number, kind in zip(range(count), itertools.cycle(KINDS), strict=False):
         with socket.socket() as own:
-            own.settimeout(20)
+            own.settimeout(PATIENCE)
             own.bind((f"127.0.{part + 1}.{number % 200 + 1}", 0))
             own.connect(("127.0.0.1", port))
             kind(own)
@@ -215,7 +217,7 @@ async def worker_process() -> AsyncIterator[str]:
 async def at_rest(router: WatchedRouter, control: Any) -> dict[str, int]:
     """What lives in it when nobody is connected any more."""
     await until(lambda: not any(control.activity("d1")[now] for now in ("open", "sockets")))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (census := await router.census()).get("Client") or census.get("Upstream"):
             await asyncio.sleep(0.1)
     return census

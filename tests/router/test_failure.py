@@ -9,7 +9,9 @@ import struct
 
 import pytest
 
-from .stage import PATIENCE, Conversation, get, saying, sized, to_worker, until
+from tests.waiting import PATIENCE, until
+
+from .stage import Conversation, get, saying, sized, to_worker
 
 HOST = b"Host: app.localhost\r\n"
 

@@ -14,9 +14,10 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from lazycloud.control.link import Answer, Ask, Link
+from tests.waiting import PATIENCE, until
 
 from .load import Load, answer_to
-from .stage import PATIENCE, Control, Conversation, fields, get, saying, sized, to_worker, until
+from .stage import Control, Conversation, fields, get, saying, sized, to_worker
 
 SECONDS = 2.0
 HOST = "app.localhost"

@@ -7,7 +7,9 @@ import contextlib
 
 import pytest
 
-from .stage import PATIENCE, Conversation, fields, get, saying, sized, until
+from tests.waiting import PATIENCE, until
+
+from .stage import Conversation, fields, get, saying, sized
 
 HOST = b"Host: app.localhost\r\n"
 POST = b"POST / HTTP/1.1\r\n" + HOST

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from .stage import Conversation, Router, get, saying, sized, to_worker, until
+from tests.waiting import PATIENCE, until
+
+from .stage import Conversation, Router, get, saying, sized, to_worker
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -34,14 +36,14 @@ async def test_a_stop_finishes_what_is_in_flight_and_exits_0(router, serve, numb
     finish.set()
     answer = await busy.answer()
     assert (answer.body, answer.field("connection")) == (b"finished", "close")
-    assert await asyncio.wait_for(router.process.wait(), 5) == 0
+    assert await asyncio.wait_for(router.process.wait(), PATIENCE) == 0
 
 
 async def test_the_end_of_the_parent_is_a_stop(router, serve) -> None:
     await serve(saying(sized()))
     await router.get()
     os.close(router.lifeline)
-    assert await asyncio.wait_for(router.process.wait(), 5) == 0
+    assert await asyncio.wait_for(router.process.wait(), PATIENCE) == 0
 
 
 async def test_a_stop_is_bounded_whatever_a_worker_does(start, control, serve) -> None:
@@ -61,7 +63,7 @@ async def test_a_stop_is_bounded_whatever_a_worker_does(start, control, serve) -
     for wire in (stuck, held):
         answer = await wire.answer()
         assert (answer.status, answer.field("lazycloud-answer")) == (503, "router")
-    assert await asyncio.wait_for(router.process.wait(), 5) == 0
+    assert await asyncio.wait_for(router.process.wait(), PATIENCE) == 0
 
 
 async def test_an_open_websocket_does_not_hold_up_a_stop(router, serve) -> None:
@@ -78,7 +80,7 @@ async def test_an_open_websocket_does_not_hold_up_a_stop(router, serve) -> None:
     await wire.head()
     router.process.terminate()
     assert await wire.rest() == b""
-    assert await asyncio.wait_for(router.process.wait(), 2) == 0
+    assert await asyncio.wait_for(router.process.wait(), PATIENCE) == 0
 
 
 async def echo(talk: Conversation) -> None:
@@ -108,7 +110,7 @@ async def test_a_router_that_was_replaced_serves_whom_it_has_until_they_go(route
     assert await socket.exactly(10) == b"still here"
     assert router.process.returncode is None
     socket.close()
-    assert await asyncio.wait_for(router.process.wait(), 5) == 0
+    assert await asyncio.wait_for(router.process.wait(), PATIENCE) == 0
     assert len(worker.heads) == 3
 
 
@@ -134,7 +136,7 @@ async def test_an_answer_that_promised_to_keep_the_connection_keeps_it_in_a_rout
     await wire.send(get())
     answer = await wire.answer()
     assert (answer.body, answer.field("connection")) == (b"next", "close")
-    assert await asyncio.wait_for(router.process.wait(), 5) == 0
+    assert await asyncio.wait_for(router.process.wait(), PATIENCE) == 0
 
 
 @pytest.mark.parametrize("how", ["its time is over", "the server stops"])
@@ -150,7 +152,7 @@ async def test_a_router_that_was_replaced_does_not_stay_for_ever(start, serve, h
         router.process.terminate()
     assert await socket.rest() == b""
     assert await idle.rest() == b""
-    assert await asyncio.wait_for(router.process.wait(), 5) == 0
+    assert await asyncio.wait_for(router.process.wait(), PATIENCE) == 0
 
 
 async def test_a_stop_waits_for_a_slow_client_to_read_its_answer(start, serve) -> None:
@@ -163,7 +165,7 @@ async def test_a_stop_waits_for_a_slow_client_to_read_its_answer(start, serve) -
     router.process.terminate()
     await until_refused(router)
     assert await wire.exactly(len(body)) == body
-    assert await asyncio.wait_for(router.process.wait(), 5) == 0
+    assert await asyncio.wait_for(router.process.wait(), PATIENCE) == 0
 
 
 async def test_a_router_says_when_it_accepts(start) -> None:

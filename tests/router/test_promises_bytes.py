@@ -7,7 +7,9 @@ import gzip
 
 import pytest
 
-from .stage import Conversation, Router, fields, get, saying, sized, until
+from tests.waiting import until
+
+from .stage import Conversation, Router, fields, get, saying, sized
 from .test_upgrades import SWITCHED, UPGRADE
 
 HOST = b"Host: app.localhost\r\n"

@@ -8,7 +8,9 @@ from contextlib import closing
 
 import pytest
 
-from .stage import Conversation, Router, fields, get, saying, sized, until
+from tests.waiting import until
+
+from .stage import Conversation, Router, fields, get, saying, sized
 
 HOST = b"Host: app.localhost\r\n"
 

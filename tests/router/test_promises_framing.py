@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from .stage import Conversation, fields, get, saying, sized, to_worker, until
+from tests.waiting import until
+
+from .stage import Conversation, fields, get, saying, sized, to_worker
 
 HOST = b"Host: app.localhost\r\n"
 POST = b"POST / HTTP/1.1\r\n" + HOST

@@ -10,7 +10,9 @@ import websockets
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 
-from .stage import Conversation, get, saying, sized, to_worker, until
+from tests.waiting import until
+
+from .stage import Conversation, get, saying, sized, to_worker
 from .test_upgrades import open_websocket
 from .test_waiting import CHROME, LANDING
 

@@ -18,8 +18,9 @@ import pytest
 from lazycloud.certificates import Files, read
 from lazycloud.router.tls import Shelf
 from tests.certificates import Authority
+from tests.waiting import PATIENCE, until
 
-from .stage import PATIENCE, Conversation, Router, Wire, fields, get, saying, sized, until
+from .stage import Conversation, Router, Wire, fields, get, saying, sized
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
 

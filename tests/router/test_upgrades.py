@@ -12,7 +12,9 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 
-from .stage import Conversation, Router, fields, saying, sized, to_worker, until
+from tests.waiting import PATIENCE, until
+
+from .stage import Conversation, Router, fields, saying, sized, to_worker
 
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: app.localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"
@@ -81,7 +83,7 @@ async def test_a_tunnel_dies_on_both_sides_when_one_side_dies(router, echo) -> N
     socket = await open_websocket(router)
     await until(lambda: len(echo) == 2)
     echo[1].transport.abort()
-    await asyncio.wait_for(socket.wait_closed(), 5)
+    await asyncio.wait_for(socket.wait_closed(), PATIENCE)
 
 
 async def test_no_timeout_fires_on_a_tunnel(start, echo) -> None:

@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from .stage import PATIENCE, Conversation, fields, get, saying, sized, to_worker, until
+from tests.waiting import PATIENCE, until
+
+from .stage import Conversation, fields, get, saying, sized, to_worker
 
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0"
 ROBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"

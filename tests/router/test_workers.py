@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from lazycloud.router.activity import Count
+from tests.waiting import until
 
-from .stage import Control, Conversation, Router, Server, Wire, get, sized, to_workers, until
+from .stage import Control, Conversation, Router, Server, Wire, get, sized, to_workers
 
 HANDSHAKE = get(Connection="Upgrade", Upgrade="websocket")
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .stage import PATIENCE, Control, Conversation, Router, Server, get, saying, sized, to_worker
+from tests.waiting import PATIENCE
+
+from .stage import Control, Conversation, Router, Server, get, saying, sized, to_worker
 from .strict import Incomplete, Malformed, Message, read_answer, read_request
 
 _QUIET = 3  # pings; one alone may overtake what was sent before it in either process

@@ -30,8 +30,8 @@ from lazycloud.versionbase.values import encode
 from lazycloud.versionbase.verification import verify
 from tests.versionbase import model
 from tests.versionbase.model import FILTERS, ORDERS, SCHEMA, Refused, Request, State, exactly, told
+from tests.waiting import PATIENCE
 
-PATIENCE = 30.0
 VERSIONS = ("production", "abc", "def")
 MANY = 3  # transactions that are open at once
 MEMORY = Path("/dev/shm")  # an fsync is not what is tried here

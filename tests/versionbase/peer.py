@@ -17,6 +17,8 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from tests.waiting import PATIENCE
+
 MSGPACK, JSON = Subprotocol("versionbase.1.msgpack"), Subprotocol("versionbase.1.json")
 Frame = dict[str, Any]
 
@@ -105,7 +107,7 @@ class Peer:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Looked at with each frame that comes, and each connection that ends."""
-        async with self._came, asyncio.timeout(20):
+        async with self._came, asyncio.timeout(PATIENCE):
             await self._came.wait_for(holds)
 
     async def _serve(self, socket: ServerConnection) -> None:

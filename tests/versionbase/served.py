@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.waiting import PATIENCE
+
 SECRET = "0123456789abcdef" * 4
-PATIENCE = 60.0
 
 
 class Served:

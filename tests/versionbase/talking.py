@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from lazycloud.versionbase import keys
 from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.server import Server
 from lazycloud.versionbase.storage import Storage
+from tests.waiting import PATIENCE
 
 MESSAGE_PACK, JSON = "versionbase.1.msgpack", "versionbase.1.json"
-SOON = 20.0  # seconds in which anything here is answered
 
 
 class Refused(Exception):
@@ -41,7 +40,7 @@ class Client:
         await self.socket.send(json.dumps(frame) if is_json else msgspec.msgpack.encode(frame))
 
     async def read(self) -> dict[str, Any]:
-        data = await asyncio.wait_for(self.socket.recv(), SOON)
+        data = await asyncio.wait_for(self.socket.recv(), PATIENCE)
         frame: dict[str, Any] = json.loads(data) if isinstance(data, str) else msgspec.msgpack.decode(data)
         return frame
 
@@ -72,14 +71,6 @@ class Client:
                 return items, checked(frame)
             items += frame["part"]
             await self.send(id=number, more=1)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + SOON
-    while not holds():
-        assert time.monotonic() < end, "it did not come to that"
-        await asyncio.sleep(0.01)
 
 
 def checked(frame: dict[str, Any]) -> Any:

@@ -12,8 +12,7 @@ from lazycloud.errors import LazycloudError
 from lazycloud.versionbase import past
 from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.storage import Storage
-
-PATIENCE = 10.0
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 
 from lazycloud.versionbase import verification
 from lazycloud.versionbase.requests import KINDS
-from tests.versionbase.talking import Client, serving, until
+from tests.versionbase.talking import Client, serving
+from tests.waiting import until
 
 REQUESTS = 2000
 TEXTS = [

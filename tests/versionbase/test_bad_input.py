@@ -18,6 +18,7 @@ import pytest
 
 from tests.versionbase.served import Served, verified
 from tests.versionbase.wire import BROKEN, Refused, Wire, connected, opened
+from tests.waiting import PATIENCE
 
 SOON = 2.0  # seconds in which a neighbour is answered, whatever others do
 
@@ -121,7 +122,9 @@ async def test_a_pattern_that_would_take_for_ever_does_not(wire: Wire, served: S
     await wire.ask("replace", collection="texts", key="a", document={"s": "a" * 40 + "!"}, create=True)
     async with answered_meanwhile(served):
         with contextlib.suppress(Refused):
-            await asyncio.wait_for(wire.ask("find", collection="texts", filter="doc.s.matches('^(a+)+$')"), 5)
+            await asyncio.wait_for(
+                wire.ask("find", collection="texts", filter="doc.s.matches('^(a+)+$')"), PATIENCE
+            )
 
 
 # Documents, keys, names
@@ -291,7 +294,7 @@ async def test_a_version_that_is_gone_is_gone_for_its_clients(served: Served, wi
         watching = asyncio.create_task(watch_all(client))
         await client.ask("status")
         await wire.ask("drop", version="gone")
-        assert await asyncio.wait_for(watching, 5) == "gone"
+        assert await asyncio.wait_for(watching, PATIENCE) == "gone"
         await wire.ask("fork", version="gone", source="production")
         for do, more in (
             ("get", {"collection": "notes", "keys": ["a"]}),
@@ -373,7 +376,7 @@ async def test_a_frame_that_lies_about_its_length_ends_its_connection_alone(
     data, code = RAW[name]
     async with connected(served.address, "production", served.owner) as liar:
         liar.socket.transport.write(data)
-        await asyncio.wait_for(liar.socket.wait_closed(), 10)
+        await asyncio.wait_for(liar.socket.wait_closed(), PATIENCE)
         assert liar.socket.close_code == code
     assert served.memory - before < 30 << 20
 
@@ -384,7 +387,7 @@ async def test_what_is_no_frame_ends_its_connection_alone(served: Served, wire: 
     data, code = FRAMES[name]
     async with connected(served.address, "production", served.owner) as liar:
         await liar.send(data)
-        await asyncio.wait_for(liar.socket.wait_closed(), 10)
+        await asyncio.wait_for(liar.socket.wait_closed(), PATIENCE)
         assert liar.socket.close_code == code
         assert liar.socket.close_reason
     assert served.memory - before < 30 << 20
@@ -394,7 +397,7 @@ async def test_who_does_not_say_hello_first_is_not_answered(served: Served, wire
     for data in (msgspec.msgpack.encode({"id": 1, "do": "status"}), b"\xc1", header(1 << 40)):
         stranger = await opened(served.address)
         await stranger.send(data)
-        await asyncio.wait_for(stranger.socket.wait_closed(), 10)
+        await asyncio.wait_for(stranger.socket.wait_closed(), PATIENCE)
         assert stranger.socket.close_code in (1002, 1007, 1008)
         await stranger.close()
 

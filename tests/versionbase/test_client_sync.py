@@ -26,6 +26,7 @@ from lazycloud.versionbase.client import (
 )
 from tests.versionbase.peer import Frame, Line, Peer
 from tests.versionbase.test_client import a_transaction, change, dying, echo, stream_of, with_credits
+from tests.waiting import PATIENCE
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ class Aside:
         self.do(self.peer.open())
 
     def do(self, what: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result(PATIENCE)
 
     def until(self, holds: Callable[[], bool]) -> None:
         self.do(self.peer.until(holds))
@@ -181,7 +182,7 @@ def test_a_watch_ends_from_another_thread(aside: Aside, server: Peer, db: SyncDa
     thread.start()
     aside.until(lambda: bool(server.asked("watch")))
     watching.close()
-    thread.join(5)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     aside.until(lambda: bool(server.asked("cancel")))
 
@@ -288,7 +289,7 @@ def test_a_process_ends_in_silence_whatever_is_open(aside: Aside, server: Peer) 
     began = time.monotonic()
     told = subprocess.run(
         [sys.executable, "-X", "dev", "-c", SCRIPT.format(url=server.url)],
-        capture_output=True, text=True, check=False, timeout=20,
+        capture_output=True, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert (told.returncode, told.stdout.splitlines()) == (
         0,
@@ -303,7 +304,7 @@ def test_ctrl_c_ends_a_wait(aside: Aside, server: Peer) -> None:
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
     aside.until(lambda: bool(server.asked("get")))
     process.send_signal(2)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=PATIENCE)
     assert said.rstrip().endswith("KeyboardInterrupt")
     aside.until(lambda: server.lines[0].socket.close_code is not None)
 

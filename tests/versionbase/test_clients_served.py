@@ -25,6 +25,7 @@ from lazycloud.versionbase import connect, connect_sync
 from lazycloud.versionbase.client import BadInput, Conflict, Database, Exists, Gone, Invalid, Transaction
 from tests.tools import needs
 from tests.versionbase.test_javascript_client import FILE
+from tests.waiting import PATIENCE
 
 PAGE = Path(lazycloud.__file__).parent.parent / "docs" / "versionbase.md"
 
@@ -55,7 +56,7 @@ class Served:
     def end(self, by: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(by)
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
         assert self._process.stdout is not None
         self._process.stdout.close()
 
@@ -118,7 +119,7 @@ async def test_what_the_page_says_of_watching_works(db: Database) -> None:
         exec(f"async def main(db, print):\n{textwrap.indent(source, '    ')}", there)
         told: asyncio.Queue[Any] = asyncio.Queue()
         task = asyncio.create_task(there["main"](db, lambda *what, told=told: told.put_nowait(what)))
-        await asyncio.wait_for(_write_until(db, told), 20)
+        await asyncio.wait_for(_write_until(db, told), PATIENCE)
         task.cancel()
 
 
@@ -145,7 +146,7 @@ def test_what_the_page_says_in_javascript_works(served: Served, tmp_path: Path) 
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert said.stdout.endswith(" hi\n")
     with connect_sync(served.url) as database:
@@ -187,7 +188,7 @@ async def test_a_million_bytes_of_documents_come_while_others_ask(db: Database) 
         assert document["n"] == seen
         seen += 1
         if seen % 1000 == 0:
-            assert await many.count(timeout=10) == 5000
+            assert await many.count(timeout=PATIENCE) == 5000
     assert seen == 5000
 
 
@@ -261,12 +262,12 @@ async def test_reads_and_watches_do_not_notice_a_restart(served: Served, db: Dat
     told = []
     for n, by in enumerate((signal.SIGTERM, signal.SIGKILL), 1):
         await posts.update("k", {"n": n})
-        change = await asyncio.wait_for(anext(changes), 20)
+        change = await asyncio.wait_for(anext(changes), PATIENCE)
         told.append(change.new and change.new["n"])
         await asyncio.to_thread(served.end, by)
         await asyncio.to_thread(served.start)
     await posts.update("k", {"n": 3})
-    change = await asyncio.wait_for(anext(changes), 20)
+    change = await asyncio.wait_for(anext(changes), PATIENCE)
     told.append(change.new and change.new["n"])
     stop.set()
     assert min(await asyncio.gather(*reading)) > 0
@@ -341,11 +342,11 @@ def test_workers_that_gunicorn_forks_from_a_loaded_app_each_have_a_connection(
                 told = list(threads.map(lambda _: int(_get(url)), range(60)))
         finally:
             gunicorn.terminate()
-            gunicorn.wait(20)
+            gunicorn.wait(PATIENCE)
     assert sorted(told) == list(range(1, 61))
 
 
 def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         body: bytes = answer.read()
         return body

@@ -17,8 +17,7 @@ from lazycloud.versionbase.storage import Storage, Wish
 from lazycloud.versionbase.tree import EMPTY, Change, apply, scan
 from lazycloud.versionbase.values import encode
 from lazycloud.versionbase.verification import verify
-
-PATIENCE = 10.0
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture

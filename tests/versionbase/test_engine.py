@@ -17,6 +17,7 @@ from lazycloud.versionbase.problems import Exists, Gone, Invalid, ReadOnly, TooL
 from lazycloud.versionbase.queries import Query
 from lazycloud.versionbase.storage import Storage
 from lazycloud.versionbase.transactions import Transaction
+from tests.waiting import PATIENCE
 
 MAIN = "production"
 
@@ -30,10 +31,10 @@ class Database:
         self.storage = self.engine.storage
 
     def do(self, work: Callable[[Transaction], Any], version: str = MAIN) -> Any:
-        return self.engine.perform(version, work).result(10)[0]
+        return self.engine.perform(version, work).result(PATIENCE)[0]
 
     def change(self, what: Callable[[], Any]) -> Any:
-        return self.engine.change(what).result(10)
+        return self.engine.change(what).result(PATIENCE)
 
     def insert(self, collection: str, documents: dict[str, Any], version: str = MAIN) -> None:
         self.do(lambda tx: tx.insert(collection, list(documents.values()), list(documents)), version)
@@ -137,7 +138,7 @@ def test_a_transaction_sees_what_it_wrote_and_nobody_else_does_before_it_is_comm
         {"age": 0, "name": "name 000"},
         None,
     ]
-    people.engine.commit(tx).result(10)
+    people.engine.commit(tx).result(PATIENCE)
     people.engine.close_transaction(tx)
     assert people.do(lambda other: other.get("people", ["p000", "new"])) == [None, {"age": 200}]
 
@@ -152,7 +153,7 @@ def test_what_is_found_is_what_was_there_when_it_was_asked_for(people: Database)
             tx.update("people", one[0], {"age": 8})
             tx.insert("people", [{"age": 7}])
     assert found == 6
-    people.engine.commit(tx).result(10)
+    people.engine.commit(tx).result(PATIENCE)
     people.engine.close_transaction(tx)
     assert len(people.keys("people", filter="doc.age == 7")) == 6
     assert len(people.keys("people", filter="doc.age == 8")) == 12
@@ -165,7 +166,7 @@ def test_a_transaction_whose_reads_have_changed_is_a_conflict(people: Database) 
         tx.replace("log", "one", {}, create=True)
         people.do(writes)
         try:
-            people.engine.commit(tx).result(10)
+            people.engine.commit(tx).result(PATIENCE)
         except Conflict:
             return True
         finally:
@@ -201,7 +202,7 @@ def test_single_steps_are_never_conflicts(database: Database) -> None:
 
     def often() -> None:
         for future in [database.engine.perform(MAIN, count) for _ in range(100)]:
-            future.result(30)
+            future.result(PATIENCE)
 
     threads = [threading.Thread(target=often) for _ in range(4)]
     for thread in threads:
@@ -310,7 +311,7 @@ def test_an_index_is_built_in_steps_while_others_write(
         monkeypatch.setattr(upkeep, name, number)
     building = upkeep.create_index(people.engine, MAIN, "people", "age")
     for number in range(2):
-        next(step for step in building if step is not None).result(10)
+        next(step for step in building if step is not None).result(PATIENCE)
         people.insert("people", {f"a{number}": {"age": 77}, f"z{number}": {"age": 77}})
     assert people.explain("people", filter="doc.age == 77")["scan"] == "collection"
     people.do(lambda tx: tx.delete("people", ["a0", "p003"]))
@@ -432,7 +433,7 @@ def test_changes_are_watched_and_watched_again_from_where_it_was(people: Databas
     people.insert("people", {"old": {"age": 60}, "young": {"age": 6}})
     people.insert("others", {"old": {"age": 60}})
     people.do(lambda tx: tx.update("people", "old", {"age": 7}))
-    assert woken.wait(10)
+    assert woken.wait(PATIENCE)
     told = [(one["key"], one["old"], one["new"]) for one in watch.poll() if one]
     assert told == [("old", None, {"age": 60}), ("old", {"age": 60}, {"age": 7})]
     assert [one for one in watch.poll() if one] == []

@@ -16,6 +16,7 @@ from lazycloud.versionbase import client
 from tests.tools import needs
 from tests.versionbase.peer import Frame, Line, Peer, peer
 from tests.versionbase.test_client import a_transaction, dying, echo, stream_of, with_credits
+from tests.waiting import PATIENCE
 
 pytestmark = [needs("node", "npm"), pytest.mark.registry]
 
@@ -54,7 +55,7 @@ async def node(folder: Path, script: str, url: str = "", options: str = "") -> s
         cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        said, wrong = await asyncio.wait_for(process.communicate(), 30)
+        said, wrong = await asyncio.wait_for(process.communicate(), PATIENCE)
     finally:
         if process.returncode is None:
             process.kill()

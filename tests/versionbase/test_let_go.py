@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from pathlib import Path
 
 from lazycloud.versionbase.transactions import Transaction
 from tests.versionbase.talking import Client, Served, serving
+from tests.waiting import until
 
 
 async def let_go(served: Served) -> None:
     """Of all that was read, and of all who watched."""
-    async with asyncio.timeout(10):
-        while served.engine.pinned() or served.engine._listeners:
-            await asyncio.sleep(0.01)
+    await until(lambda: not served.engine.pinned() and not served.engine._listeners)
 
 
 async def make(client: Client) -> None:

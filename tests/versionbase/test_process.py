@@ -30,6 +30,7 @@ from lazycloud.versionbase.tending import Tending
 from tests.postgres import ADMIN, Postgres
 from tests.versionbase.looking import oldest
 from tests.versionbase.talking import MESSAGE_PACK, Client, Refused
+from tests.waiting import PATIENCE
 
 SERVE = [sys.executable, "-m", "lazycloud", "versionbase", "serve"]
 
@@ -72,7 +73,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, float]:
     """Its exit code, and the seconds that it took to stop."""
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    return process.wait(20), time.monotonic() - began
+    return process.wait(PATIENCE), time.monotonic() - began
 
 
 async def test_it_says_where_it_listens_and_no_key_and_stops_with_0(tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_what_cannot_be_served_is_said_in_words(
 ) -> None:
     (tmp_path / "text.db").write_text("A list of what is to be bought.")
     told = [word.format(tmp_path) for word in words]
-    done = subprocess.run([*SERVE, *told], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([*SERVE, *told], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
 
@@ -198,7 +199,7 @@ def test_a_second_server_of_a_store_is_refused(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'store.sqlite'}"
     with started(store):
         done = subprocess.run(
-            [*SERVE, "--store", store], capture_output=True, text=True, timeout=30, check=False
+            [*SERVE, "--store", store], capture_output=True, text=True, timeout=PATIENCE, check=False
         )
     assert done.returncode == 1
     assert "open already" in done.stderr
@@ -212,9 +213,9 @@ def test_verify_finds_what_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixt
     store = f"sqlite:///{path}"
     engine = Engine(Storage(store))
     engine.open()
-    engine.change(lambda: engine.storage.begin("production")).result(10)
+    engine.change(lambda: engine.storage.begin("production")).result(PATIENCE)
     documents = [{"text": "x" * 500} for _ in range(100)]
-    engine.perform("production", lambda transaction: transaction.insert("c", documents)).result(10)
+    engine.perform("production", lambda transaction: transaction.insert("c", documents)).result(PATIENCE)
     assert run(["versionbase", "verify", "--store", store]) == 1  # somebody has it
     assert "open already" in capsys.readouterr().err
     engine.close()
@@ -288,7 +289,7 @@ def test_a_client_is_written_and_not_over_what_somebody_changed(
 def test_a_client_that_was_written_is_one(tmp_path: Path) -> None:
     assert run(["versionbase", "client", "python", "--to", str(tmp_path)]) == 0
     words = "import versionbase; versionbase.connect; versionbase.connect_sync"
-    subprocess.run([sys.executable, "-c", words], cwd=tmp_path, check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", words], cwd=tmp_path, check=True, timeout=PATIENCE)
 
 
 # Keys
@@ -334,11 +335,11 @@ def test_each_version_has_its_key_and_a_later_one_of_its_name_another() -> None:
 async def test_old_commits_are_forgotten_and_their_nodes_removed(tmp_path: Path) -> None:
     engine = Engine(Storage(f"sqlite:///{tmp_path / 'store.sqlite'}"))
     engine.open()
-    engine.change(lambda: engine.storage.begin("production")).result(10)
+    engine.change(lambda: engine.storage.begin("production")).result(PATIENCE)
     for number in range(20):
         engine.perform(
             "production", lambda transaction, number=number: transaction.insert("c", [{"n": number}])
-        ).result(10)
+        ).result(PATIENCE)
     tending = Tending(engine, kept=3600, commits=5)
     tending.grace = 0.0
     assert await tending.round() >= 10

@@ -23,7 +23,8 @@ from lazycloud.errors import LazycloudError
 from lazycloud.versionbase import connection, server
 from lazycloud.versionbase.protocol import FRAME, GREETING
 from lazycloud.versionbase.transactions import Transaction
-from tests.versionbase.talking import JSON, MESSAGE_PACK, Client, Refused, Served, checked, serving, until
+from tests.versionbase.talking import JSON, MESSAGE_PACK, Client, Refused, Served, checked, serving
+from tests.waiting import PATIENCE, until
 
 BOTH = pytest.mark.parametrize("encoding", [MESSAGE_PACK, JSON])
 
@@ -707,7 +708,7 @@ async def test_the_clients_first_choice_is_taken(served: Served) -> None:
 async def test_a_browser_is_told_what_this_is(served: Served) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    said = await asyncio.wait_for(reader.read(), 10)
+    said = await asyncio.wait_for(reader.read(), PATIENCE)
     writer.close()
     assert b" 426 " in said
     assert b"speaks websocket" in said
@@ -839,7 +840,7 @@ async def test_a_request_that_cannot_be_is_refused_and_the_next_one_is_done(
 
 def handshake(port: int) -> socket.socket:
     """A connection whose frames are made by hand."""
-    raw = socket.create_connection(("127.0.0.1", port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     raw.sendall(
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: versionbase.1.json\r\n\r\n"

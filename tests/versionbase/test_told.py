@@ -11,8 +11,7 @@ import pytest
 
 from tests.versionbase.served import Served
 from tests.versionbase.wire import Wire, connected
-
-SOON = 10.0
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -58,12 +57,12 @@ CHANGES: dict[str, tuple[Callable[[Wire], Awaitable[Any]], list[tuple[str, Any, 
 async def test_of_what_changes_it(owner: Wire, name: str) -> None:
     change, wanted = CHANGES[name]
     watching = owner.watch(collection="notes")
-    started = await asyncio.wait_for(anext(watching), SOON)
+    started = await asyncio.wait_for(anext(watching), PATIENCE)
     assert "key" not in started  # up to date
     await change(owner)
-    told = [await asyncio.wait_for(anext(watching), SOON) for _ in wanted]
+    told = [await asyncio.wait_for(anext(watching), PATIENCE) for _ in wanted]
     assert [(one["key"], one["old"], one["new"]) for one in told] == wanted
-    end = await asyncio.wait_for(anext(watching), SOON)
+    end = await asyncio.wait_for(anext(watching), PATIENCE)
     assert end == {"sequence": told[-1]["sequence"]}
     assert {one["sequence"] for one in told} == {started["sequence"] + 1}
     await watching.aclose()

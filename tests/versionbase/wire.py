@@ -13,7 +13,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.typing import Subprotocol
 
-PATIENCE = 30.0
+from tests.waiting import PATIENCE
+
 BROKEN = (ConnectionClosed, InvalidMessage, ConnectionError, EOFError, TimeoutError)
 
 

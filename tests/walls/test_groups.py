@@ -14,6 +14,7 @@ import pytest
 from lazycloud.processes import identify
 from lazycloud.walls.groups import OWN_LEAF, Group, Groups, entering, findings
 from lazycloud.workforce import Limits
+from tests.waiting import PATIENCE, wait
 
 DAEMON = """
 import os, time
@@ -48,7 +49,7 @@ def made(groups: Groups, limits: Limits | None = None) -> Group:
 def run(group: Group, script: str, limits: Limits | None = None) -> subprocess.CompletedProcess[str]:
     words = entering(group, limits or Limits())
     return subprocess.run(
-        [*words, sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+        [*words, sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -90,7 +91,7 @@ def test_processes_are_bounded_and_the_group_tells_how_many_forks_failed(groups:
         [*words, sys.executable, "-c", script],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         start_new_session=True,
         check=False,
     )
@@ -157,12 +158,10 @@ def test_what_forks_faster_than_one_can_look_ends_too(groups: Groups) -> None:
     process = subprocess.Popen(
         [*entering(group, limits), sys.executable, "-c", script], stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 10
-    while not group.processes_refused() and time.monotonic() < deadline:
-        os.sched_yield()
+    wait(group.processes_refused, "the limit")
     assert len(group.pids()) >= 40
     assert group.end()
-    process.wait(10)
+    process.wait(PATIENCE)
 
 
 def test_a_process_can_be_moved_in(groups: Groups) -> None:

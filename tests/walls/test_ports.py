@@ -12,13 +12,14 @@ import pytest
 from lazycloud.walls.groups import Group, Groups, entering
 from lazycloud.walls.ports import Code, Wall, addresses, findings, missing
 from lazycloud.workforce import Limits
+from tests.waiting import PATIENCE
 
 ATTEMPTS = """
 import json, socket, sys
 def attempt(what, host, port):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, getattr(socket, what.split()[1])) as one:
-        one.settimeout(5)
+        one.settimeout(PATIENCE)
         try: getattr(one, what.split()[0])((host, port))
         except OSError as problem: return problem.strerror
     return "done"
@@ -42,7 +43,7 @@ def group(tmp_path: Path) -> Iterator[Group]:
 
 def attempts(group: Group, *wanted: tuple[str, str, int]) -> list[str]:
     words = [*entering(group, Limits()), sys.executable, "-c", ATTEMPTS, json.dumps(wanted)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=True)
     return list(json.loads(done.stdout))
 
 

@@ -7,7 +7,9 @@ import time
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
-from web_stage import CONTROL, IDS, Stage, commit, listed, overview, until
+from web_stage import CONTROL, IDS, Stage, commit, listed, overview
+
+from tests.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

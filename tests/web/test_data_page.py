@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
-from web_stage import DAY, FIRST, HOUR, IDS, OWNER, SECOND, Stage, production, snapshot, until, version
+from web_stage import DAY, FIRST, HOUR, IDS, OWNER, SECOND, Stage, production, snapshot, version
+
+from tests.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
-from web_stage import FIRST, IDS, KEYS, OWNER, Stage, show, until
+from web_stage import FIRST, IDS, KEYS, OWNER, Stage, show
+
+from tests.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
-from web_stage import FIRST, LONG, PAGES, Stage, listed, overview, show, snapshot, until, version
+from web_stage import FIRST, LONG, PAGES, Stage, listed, overview, show, snapshot, version
+
+from tests.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

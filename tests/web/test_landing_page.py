@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
-from web_stage import IDS, STEPS, Stage, commit, progress, step, until
+from web_stage import IDS, STEPS, Stage, commit, progress, step
+
+from tests.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 from aiohttp import WSCloseCode, web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from playwright.async_api import ConsoleMessage, Page
+
+from tests.waiting import until
 
 WEB = Path(__file__).parents[2] / "web"
 OWN = "/.well-known/lazycloud"
@@ -366,12 +367,6 @@ class Stage:
         self.posts.append((request.path, body, request.headers.get("Sec-Fetch-Mode", "")))
         status, answer = self.error or (200, self.answers.get(request.path, {}))
         return web.json_response(answer, status=status)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class Watched:

@@ -1,6 +1,5 @@
 """Workers from tests/apps, ended after each test whatever happens."""
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -46,9 +45,3 @@ async def start(tmp_path: Path, ports: Ports) -> AsyncIterator[Start]:
     for worker in started:
         worker._record = worker.record.from_dict({**worker.record.as_dict(), "stop_timeout": 0.2})
         await worker.stop()
-
-
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)

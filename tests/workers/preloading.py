@@ -22,8 +22,9 @@ from lazycloud.workers.preload.parents import LEARNED, Parents
 from lazycloud.workers.preload.start import Start, Venv, make_start
 from lazycloud.workers.process import ProcessWorker as Worker
 from lazycloud.workers.worker import HOST, Launch
+from tests.waiting import PATIENCE, until
 
-from .conftest import APPS, until
+from .conftest import APPS
 
 
 @dataclass
@@ -125,7 +126,7 @@ def reported(worker: Worker) -> dict[str, Any]:
 
 async def fetch(worker: Worker, path: str = "/") -> str:
     def read() -> str:
-        with urllib.request.urlopen(f"http://{worker.address}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{worker.address}{path}", timeout=PATIENCE) as answer:
             return str(answer.read().decode())
 
     return await asyncio.to_thread(read)

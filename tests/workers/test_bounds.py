@@ -24,8 +24,9 @@ from lazycloud.workers.readiness import NotReady
 from lazycloud.workers.record import Record
 from lazycloud.workers.worker import Worker
 from lazycloud.workforce import Limits
+from tests.waiting import PATIENCE, until
 
-from .conftest import launch, until
+from .conftest import launch
 from .preloading import Stand
 
 
@@ -52,7 +53,7 @@ class Bounded:
         return replace(made, environment={**made.environment, "DATA_DIR": str(data)})
 
     async def ended(self, worker: Worker) -> str:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return (await worker.ended()).words
 
     @property
@@ -65,7 +66,7 @@ async def ask(worker: Worker, path: str) -> str:
 
     def get() -> str:
         try:
-            with urllib.request.urlopen(f"http://{worker.address}/{path}", timeout=20) as answer:
+            with urllib.request.urlopen(f"http://{worker.address}/{path}", timeout=PATIENCE) as answer:
                 return str(answer.read().decode())
         except OSError:
             return ""

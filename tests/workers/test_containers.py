@@ -33,8 +33,9 @@ from lazycloud.workforce import Limits
 from tests.dockerd import Dockerd, base_image
 from tests.e2e import remains
 from tests.tools import needs
+from tests.waiting import PATIENCE, until
 
-from .conftest import APPS, launch, until
+from .conftest import APPS, launch
 
 pytestmark = [needs("dockerd", "docker"), pytest.mark.slow]
 
@@ -95,7 +96,7 @@ async def get(worker: ContainerWorker) -> Any:
     """What ok.py answers: its environment."""
 
     def ask() -> Any:
-        with urllib.request.urlopen(f"http://{worker.address}/", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{worker.address}/", timeout=PATIENCE) as answer:
             return json.load(answer)
 
     return await asyncio.to_thread(ask)
@@ -287,7 +288,7 @@ async def test_an_engine_that_dies_takes_its_workers_along_and_starts_them_when_
     await asyncio.to_thread(dockerd.start)
     again = await starting
     await again.ready()
-    await asyncio.wait_for(first.ended(), 20)
+    await asyncio.wait_for(first.ended(), PATIENCE)
     await again.stop()
 
 
@@ -346,7 +347,7 @@ async def test_what_the_engine_was_not_there_to_remove_goes_when_it_is_back(
     dockerd.kill()
     await worker.stop()
     await asyncio.to_thread(dockerd.start)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while await asyncio.to_thread(dockerd.containers):
             await asyncio.sleep(0.05)
 
@@ -386,7 +387,7 @@ async def test_an_image_of_the_settings_is_used_and_must_be_there(home: Home, do
 async def told(errand: Errand, text: bytes = b"") -> dict[int, bytes]:
     """What it writes, until that was among it, or to its end."""
     written = {STDOUT: b"", STDERR: b""}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while (piece := await errand.read(1000))[0]:
             written[piece[0]] += piece[1]
             if text and text in written[piece[0]]:
@@ -418,7 +419,7 @@ async def test_somebodys_command_has_a_terminal_with_its_size_and_ctrl_c(
     errand = await engine.spawn(home.launch("x"), line, Terminal(31, 97, "xterm"))
     await told(errand, b"xterm")
     errand.resize(50, 132)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:  # the engine is told of the size on another connection
             await errand.write(b"\r")
             if b"50 132" in (await errand.read(1000))[1]:

@@ -17,7 +17,8 @@ from lazycloud.walls.sandbox import Sandbox, missing
 from lazycloud.walls.view import View
 from lazycloud.workers.engine import Processes, Sandboxed
 from lazycloud.workers.errand import STDERR, STDOUT, Errand, Terminal
-from tests.workers.conftest import launch, until
+from tests.waiting import PATIENCE, until
+from tests.workers.conftest import launch
 
 Spawn = Callable[..., Awaitable[Errand]]
 TERMINAL = Terminal(24, 80, "xterm-256color")
@@ -58,7 +59,7 @@ def started_with(tmp_path: Path) -> list[int]:
 
 async def all_of(errand: Errand) -> dict[int, bytes]:
     written = {STDOUT: b"", STDERR: b""}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (piece := await errand.read(65536))[0]:
             written[piece[0]] += piece[1]
     return written
@@ -67,7 +68,7 @@ async def all_of(errand: Errand) -> dict[int, bytes]:
 async def reads(errand: Errand, text: bytes) -> bytes:
     """Until that was written."""
     seen = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while text not in seen:
             number, data = await errand.read(65536)
             assert number, seen
@@ -100,7 +101,7 @@ async def test_who_is_not_read_waits_and_who_does_not_read_makes_wait(spawn: Spa
         await asyncio.sleep(0.2)
         return before == (tmp_path / "count").read_text()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not await stands():
             pass
     deaf = await spawn("sleep 1000")
@@ -115,7 +116,7 @@ async def test_input_that_nobody_reads_any_more_holds_up_nothing_else(spawn: Spa
     await reads(errand, b"more")
     assert await errand.ended() == 0
     await errand.end()
-    await asyncio.wait_for(writing, 10)
+    await asyncio.wait_for(writing, PATIENCE)
 
 
 async def test_a_signal_reaches_the_app_and_its_end_is_told(spawn: Spawn) -> None:
@@ -185,7 +186,7 @@ async def test_nothing_is_left_of_a_command_and_its_daemons(
     )
     await reads(errand, b"begun")
     await until(lambda: len(started_with(tmp_path)) >= 4)
-    await asyncio.wait_for(errand.end(), 20)
+    await asyncio.wait_for(errand.end(), PATIENCE)
     assert started_with(tmp_path) == []
     await all_of(errand)
     await errand.end()
@@ -194,7 +195,7 @@ async def test_nothing_is_left_of_a_command_and_its_daemons(
 async def test_an_interactive_shell_that_heeds_no_term_is_hung_up(spawn: Spawn) -> None:
     errand = await spawn("exec bash --norc --noprofile -i", TERMINAL)
     await reads(errand, b"bash-")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await errand.end()
     assert await errand.ended() == -signal.SIGHUP
 

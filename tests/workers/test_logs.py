@@ -9,12 +9,13 @@ import pytest
 
 from lazycloud.workers import logs
 from lazycloud.workers.logs import BLOCK, ROTATE_AT, cut, follow, last_lines, open_log
+from tests.waiting import PATIENCE
 
 
 async def heard(following: AsyncIterator[str], text: str) -> None:
     """Read until all of `text` has come, and nothing but that."""
     got = ""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while got != text:
             got += await anext(following)
             assert text.startswith(got)
@@ -68,7 +69,7 @@ async def test_following_begins_with_as_many_lines_as_asked_for(
             waiting = asyncio.ensure_future(anext(following))
             await asyncio.sleep(0)  # it has found the end
             append(log, b"three\n")
-            assert await asyncio.wait_for(waiting, 10) == "three\n"
+            assert await asyncio.wait_for(waiting, PATIENCE) == "three\n"
             return
         append(log, b"three\n")
         await heard(following, "three\n")
@@ -147,7 +148,7 @@ async def test_who_follows_more_slowly_than_a_log_is_let_go_of_is_told_what_is_l
         assert gap.strip().startswith("… ") and gap.strip().endswith(" bytes were not kept …")
         missing = int(gap.split()[1].replace(",", ""))
         rest = ""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not rest.endswith("0199999\n"):
                 rest += await anext(following)
     assert 6 + len(read) - 6 + missing + len(rest) == log.stat().st_size - 6

@@ -24,8 +24,8 @@ from lazycloud.workers.preload import parents
 from lazycloud.workers.preload.parents import Parents
 from lazycloud.workers.preload.start import Venv
 from lazycloud.workers.process import ProcessWorker as Worker
+from tests.waiting import until
 
-from .conftest import until
 from .preloading import Stand, environ, fetch, reported
 
 COMMON = ("json", "random", "flask", "http.server")

@@ -12,8 +12,8 @@ import pytest
 from lazycloud.walls import sandbox
 from lazycloud.workers.preload.parent import NOTES, interpreter
 from lazycloud.workers.preload.parents import LEARNED
+from tests.waiting import until
 
-from .conftest import until
 from .preloading import Stand
 from .test_preload import own_venv
 

@@ -18,8 +18,9 @@ from lazycloud.workers.ports import Ports
 from lazycloud.workers.preload import cell
 from lazycloud.workers.process import ProcessWorker as Worker
 from lazycloud.workers.process import is_environment, prepare
+from tests.waiting import until
 
-from .conftest import APPS, until
+from .conftest import APPS
 from .preloading import Stand, fetch, reported
 from .test_preload import comparable, own_venv
 
@@ -89,7 +90,7 @@ async def test_the_first_worker_teaches_and_the_next_is_preloaded(stand: Stand) 
     await first.ready()
     assert "app.py" in await fetch(first)
     (parent,) = stand.parents._parents.values()
-    await until(lambda: parent.modules, seconds=60)
+    await until(lambda: parent.modules)
     assert {"http.server", "wave"} <= {*stand.verdict(parent)["clean"]}
     second = await stand.start("python app.py")
     assert second.record.preloaded, stand.said

@@ -15,8 +15,9 @@ import pytest
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.process import ProcessWorker as Worker
 from lazycloud.workers.readiness import NotReady, Why
+from tests.waiting import until
 
-from .conftest import Start, launch, until
+from .conftest import Start, launch
 
 
 async def test_it_is_ready_as_soon_as_it_listens_and_not_before(start: Start) -> None:

@@ -5,11 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import PATIENCE, accepts, wait
 
 from .conftest import Start
 
@@ -23,7 +24,7 @@ class Site:
 
     def get(self, target: str, method: str = "GET", **headers: str) -> Answer:
         """`target` reaches the server byte for byte."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         connection.putrequest(method, target, skip_host=True)
         connection.putheader("Host", "localhost")
         for name, value in headers.items():
@@ -76,22 +77,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         [sys.executable, "-I", "-m", "lazycloud.workers.static", str(public)],
         env={"PORT": str(port), "HOST": "127.0.0.1"},
     ) as server:
-        _wait_for(port)
+        wait(lambda: accepts(port), "the server of files")
         yield Site(public, port)
         server.terminate()
-        assert server.wait(10) == 0
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 5).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        else:
-            return
+        assert server.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize(

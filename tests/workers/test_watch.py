@@ -13,6 +13,7 @@ from lazycloud.workers.bounds import Bound
 from lazycloud.workers.record import Record
 from lazycloud.workers.usage import Usage
 from lazycloud.workforce import Limits
+from tests.waiting import PATIENCE
 
 
 class Big:
@@ -50,6 +51,6 @@ async def test_one_look_that_fails_is_not_the_last(
     monkeypatch.setattr(watch, "taken", taken)
     worker, over_all = Big(), watch.Watch()
     over_all.add(worker)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert "its data took more than" in await worker.why
     await over_all.close()

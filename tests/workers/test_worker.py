@@ -18,13 +18,14 @@ from lazycloud.processes import identify, members
 from lazycloud.workers.ports import Ports
 from lazycloud.workers.process import ProcessWorker as Worker
 from lazycloud.workers.record import Record
+from tests.waiting import PATIENCE, until
 
-from .conftest import Start, launch, until
+from .conftest import Start, launch
 
 
 def get(worker: Worker) -> Any:
     """What ok.py answers: its environment."""
-    with urllib.request.urlopen(f"http://{worker.address}/", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{worker.address}/", timeout=PATIENCE) as answer:
         return json.load(answer)
 
 
@@ -64,7 +65,7 @@ async def test_nothing_of_ours_is_open_in_it(start: Start, tmp_path: Path) -> No
 async def test_output_is_appended_to_the_log_and_last_lines_are_its_own(start: Start, tmp_path: Path) -> None:
     (tmp_path / "worker.log").write_text("an earlier worker's line\n")
     worker = await start("crashing.py 4")
-    ended = await asyncio.wait_for(worker.ended(), 10)
+    ended = await asyncio.wait_for(worker.ended(), PATIENCE)
     assert (ended.status, ended.words) == (4, "ended with exit status 4")
     assert worker.how_it_ended == ended.words
     assert sorted(worker.last_lines()) == ["reading settings", "there is no setting called FOO"]
@@ -77,7 +78,7 @@ async def test_a_worker_that_dies_later_is_seen_to(start: Start) -> None:
     await worker.ready()
     assert worker.is_running
     assert worker.how_it_ended == "runs"
-    assert (await asyncio.wait_for(worker.ended(), 10)).status == 3
+    assert (await asyncio.wait_for(worker.ended(), PATIENCE)).status == 3
     assert not worker.is_running
 
 
@@ -85,7 +86,7 @@ async def test_a_signal_that_ended_it_is_named(start: Start) -> None:
     worker = await start("ok.py")
     await worker.ready()
     os.kill(worker.record.pid, signal.SIGKILL)
-    assert (await asyncio.wait_for(worker.ended(), 10)).words == "was ended by SIGKILL"
+    assert (await asyncio.wait_for(worker.ended(), PATIENCE)).words == "was ended by SIGKILL"
     assert "was ended by SIGKILL" in repr(worker)
 
 
@@ -122,7 +123,7 @@ async def test_children_that_a_dead_worker_left_are_ended_by_stop(start: Start) 
     await worker.ready()
     await until(lambda: len(worker.last_lines()) == 2)
     os.kill(worker.record.pid, signal.SIGKILL)
-    await asyncio.wait_for(worker.ended(), 10)
+    await asyncio.wait_for(worker.ended(), PATIENCE)
     await worker.stop()
     assert not list(members(worker.record.pid))
 
@@ -186,7 +187,7 @@ async def test_what_a_worker_left_while_nobody_watched_is_ended_when_it_is_looke
     worker = await start("forking.py")
     await worker.ready()
     os.kill(worker.record.pid, signal.SIGKILL)
-    await asyncio.wait_for(worker.ended(), 10)
+    await asyncio.wait_for(worker.ended(), PATIENCE)
     assert list(members(worker.record.pid))
     assert await Worker.adopt(replace(worker.record, address="127.0.0.1:1"), ports) is None
     assert list(members(worker.record.pid))  # not surely its: they were given another port

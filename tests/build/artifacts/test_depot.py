@@ -24,6 +24,7 @@ from lazycloud.errors import BadInput
 from tests.build.gitfolder import GitFolder
 from tests.build.test_lfs import CONTENT, pointer
 from tests.build.test_stages import HELLO, Bench, ran
+from tests.waiting import PATIENCE
 
 BUILT = '[build]\ncommand = "echo built for $PWD > out; echo ran >> {log}"'
 
@@ -96,9 +97,9 @@ async def test_a_take_that_is_cancelled_leaves_nothing(app: GitFolder, tmp_path:
     environments = here.folder / "environments"
     source = await here.source()
     taking = asyncio.create_task(here.stages.dependencies(source, here.hear))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (environments.is_dir() and any(environments.iterdir())):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # it is there for a moment only
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await taking
@@ -217,11 +218,11 @@ async def test_a_store_that_hangs_holds_one_thread_and_nobody_elses(
         for _ in range(40):
             with pytest.raises(StoreFailed, match="did not answer"):
                 await ours.exists("environments/abc")
-        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5) == "free"
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), PATIENCE) == "free"
         assert len(asked) == 1
     finally:
         answers.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(asked) == 1:
             with suppress(StoreFailed):
                 await ours.exists("environments/abc")

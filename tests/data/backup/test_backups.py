@@ -23,8 +23,7 @@ from lazycloud.data.backup import chunks, reading
 from lazycloud.data.backup.chunks import Damaged
 from lazycloud.data.backup.making import Making, fingerprint_of
 from lazycloud.data.backup.manifest import FILE, FOLDER, LINK, Backup, Entry, Manifest, Untrusted, scope
-
-from ..conftest import until
+from tests.waiting import until
 
 KEY = SigningKey(bytes(range(32)))
 OURS = scope("shop", KEY.public)

@@ -19,6 +19,7 @@ from lazycloud.data.postgres.provider import Postgres as Provider
 from lazycloud.errors import NotFound, StepFailed
 from tests.data.postgres.conftest import ONE, OTHER, SHOP, connected, rows, run
 from tests.postgres import SUPERUSER, Postgres
+from tests.waiting import PATIENCE
 
 
 async def test_a_version_is_forked_and_lives_on_its_own(provider: Provider) -> None:
@@ -373,7 +374,7 @@ def alter(url: str) -> None:
 
 
 async def until_waiting(provider: Provider, name: str) -> None:
-    async with provider._admin() as on, asyncio.timeout(30):
+    async with provider._admin() as on, asyncio.timeout(PATIENCE):
         query = (
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'"
         )
@@ -463,7 +464,7 @@ async def test_a_database_that_the_server_itself_is_busy_in_can_be_dropped_and_s
         for change in (provider.swap(PRODUCTION, ONE), provider.drop(PRODUCTION)):
             at = ONE if change.__name__ == "swap" else PRODUCTION
             name = (await provider.environment(at))["PGDATABASE"]
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 while postgres.rows(busy.format(name)) == [(0,)]:
                     await asyncio.sleep(0.05)
             await change

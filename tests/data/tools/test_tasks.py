@@ -18,8 +18,8 @@ from lazycloud.data.tools.process import Limits
 from lazycloud.errors import StepFailed
 from lazycloud.walls import sandbox
 from lazycloud.walls.sandbox import Sandbox
+from tests.waiting import until
 
-from ..conftest import until
 from .folders import version
 
 
