@@ -32,7 +32,7 @@ LAST_LINES = 20  # what fits on a landing page without scrolling
 READ_SIZE = 65536
 SESSION_POLL = 0.02  # seconds; a look through /proc costs a millisecond or two
 REPORT_AT_ONCE = 0.005  # seconds to wait for the report of an end in the midst of things
-REPORT_PATIENCE = 1.0  # seconds to wait for it on a busy machine
+REPORT_PATIENCE = 5.0  # seconds to wait for it on a busy machine
 KILL_ROUNDS = 20  # of looking for what was forked meanwhile
 NICE_TRIES = 50  # of moving a session's niceness: more than commands are ever started at once
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.ports import free_port
 from tests.waiting import PATIENCE
 
 MEMORY = Path("/dev/shm")  # a database is some hundred files, which are to be written
@@ -30,7 +30,7 @@ class Postgres:
         self.folder = folder
         self.programs = programs
         self.data = folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
 
     def make(self) -> Postgres:
         secret = self.folder / "password"
@@ -126,9 +126,3 @@ def postgres_running() -> Iterator[Postgres]:
         if (server.data / "postmaster.pid").exists():
             server.stop()
         shutil.rmtree(folder)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -51,8 +51,8 @@ HANG = 2.5  # seconds, at most
 SETTINGS = "[workers]\nidle_after = 4\nmax = 5\n"
 COMMITS = 4  # there are from the start
 FALLS, SOON = 3, 60.0  # production's workers are killed no more often in so many seconds: pauses grow
-RESTART = 15.0  # seconds, with all pauses: how long production may give no good answer, apart from hanging
-LAG = 10.0  # seconds after which no answer is of the commit that was production before, apart from control's deaths
+RESTART = 45.0  # seconds, on a busy machine, that production may give no good answer, apart from hanging
+LAG = 20.0  # seconds after which no answer is of the commit that was production before, apart from control's deaths
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class Chaos:
 
     async def _control_answers(self) -> bool:
         connector = aiohttp.UnixConnector(str(self.server.home / "run/api"))
-        timeout = aiohttp.ClientTimeout(total=2)
+        timeout = aiohttp.ClientTimeout(total=10)
         try:
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
@@ -335,7 +335,7 @@ class Chaos:
         return [(commit, at, end) for (commit, at), end in zip(rows, ends, strict=True)]
 
     def _stored(self, query: str) -> list[Any]:
-        with contextlib.closing(sqlite3.connect(self.server.home / "state.sqlite", timeout=30)) as database:
+        with contextlib.closing(sqlite3.connect(self.server.home / "state.sqlite", timeout=60)) as database:
             return database.execute(query).fetchall()
 
     async def _judge_rest(self) -> None:

@@ -27,6 +27,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from tests.e2e.mirror import FILES
 from tests.e2e.repository import Checkout, counter
 from tests.e2e.server import PATIENCE, UNWALLED, Server
+from tests.ports import free_port
 
 PROXIES = Path(__file__).parents[2] / "docs" / "proxies"
 DOMAIN = "example.com"
@@ -224,14 +225,15 @@ def make_certificate(folder: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Of all loopback addresses. Somebody else may take one before it is used; nobody here does."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
+    """Of all loopback addresses, and no two the same."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
 
 
 def accepts(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE):
         return True
     return False
 

@@ -24,7 +24,7 @@ BORN = os.urandom(8).hex()
 DATABASE = os.environ["DATABASE_URL"].removeprefix("sqlite:///")
 
 def database():
-    return sqlite3.connect(DATABASE, timeout=10)
+    return sqlite3.connect(DATABASE, timeout=60)
 
 with database() as db:
     db.execute("CREATE TABLE IF NOT EXISTS notes (text TEXT)")
@@ -86,7 +86,7 @@ class Checkout:
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            ["git", *arguments], cwd=self.path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+            ["git", *arguments], cwd=self.path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
         return done

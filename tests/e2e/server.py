@@ -20,7 +20,8 @@ from typing import Any
 import aiohttp
 import psutil
 
-PATIENCE = float(os.environ.get("LAZYCLOUD_TEST_PATIENCE", "60"))
+PATIENCE = float(os.environ.get("LAZYCLOUD_TEST_PATIENCE", "120"))
+"""Seconds in which whatever must come has come, on a machine that does much else; pytest's `timeout` is longer."""
 
 UNWALLED = {"LAZYCLOUD_ISOLATION": "none"}
 """For apps and builds that look at files of the test's own: walls hide them."""
@@ -74,7 +75,7 @@ class Server:
                     child.kill()
                 self.process.kill()
                 raise
-        self._reader.join(5)
+        self._reader.join(PATIENCE)
 
     @property
     def output(self) -> str:
@@ -103,10 +104,13 @@ class Server:
         return value
 
     async def until(self, condition: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:
-        """Ask again and again; the pause only keeps two cores free for what is waited for."""
-        async with asyncio.timeout(seconds):
-            while not await condition():
-                await asyncio.sleep(0.05)
+        """Ask again and again; the pause only keeps two cores free for what is waited for. Raises TimeoutError."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not await condition():
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise TimeoutError(f"not {condition} within {seconds:g} s:\n{self.output}") from None
 
     async def told(self, text: str) -> None:
         """Until its terminal shows the text."""
@@ -210,13 +214,20 @@ class Server:
         """All that is known of a commit."""
         return await self.api(f"apps/{app}/inspect?ref={commit}")
 
-    async def reaches(self, commit: str, state: str) -> None:
-        """Until the commit, on data of its own, is in that state."""
+    async def reaches(self, commit: str, state: str, app: str = "shop") -> None:
+        """Until the commit, on data of its own, is in that state. Control may be away meanwhile."""
+        seen: Any = None
 
         async def is_there() -> bool:
-            return (await self.inspect(commit))["state"] == state
+            nonlocal seen
+            with contextlib.suppress(json.JSONDecodeError):  # of who answers in its place
+                seen = await self.inspect(commit, app)
+            return seen is not None and seen["state"] == state
 
-        await self.until(is_there)
+        try:
+            await self.until(is_there)
+        except TimeoutError as problem:
+            raise AssertionError(f"{commit} did not come to be {state}: {seen}\n{problem}") from None
 
     def host(self, label: str = "") -> str:
         return f"{label}.localhost:{self.port}" if label else f"localhost:{self.port}"

@@ -20,7 +20,7 @@ from lazycloud.walls.groups import Groups
 from lazycloud.walls.ports import missing
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import Server
+from tests.e2e.server import PATIENCE, Server
 
 MB = 1_000_000
 GREEDY = (Path(__file__).parents[1] / "apps" / "greedy.py").read_text()
@@ -37,7 +37,7 @@ import http.server, json, os, socket
 def attempt(what, host, port):
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        one.settimeout(5)
+        one.settimeout(60)
         try:
             getattr(one, what)((host, port))
         except OSError as problem:
@@ -78,7 +78,7 @@ class Abuse:
         assert held
         abuse = asyncio.create_task(self.server.get(self.greedy, path))
         took = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(2 * PATIENCE):
             while any(place.exists() for place in held):
                 took.append(await self._once())
         abuse.cancel()
@@ -131,9 +131,9 @@ async def abuse(
 
 
 def fair(median: float, longest: float, quiet: float) -> None:
-    """Generous, for machines that do other things too: a neighbour that starves waits for seconds or for ever."""
-    assert median < max(20 * quiet, 0.25)
-    assert longest < 5
+    """Generous, for machines that do other things too: a neighbour that starves waits as long as the abuse lasts."""
+    assert median < max(20 * quiet, 2)
+    assert longest < PATIENCE / 4
 
 
 @pytest.mark.slow
@@ -163,13 +163,12 @@ async def test_who_takes_too_much_is_ended_and_named_and_hurts_nobody(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_who_writes_without_end_fills_no_disk_and_hurts_nobody(abuse: Abuse) -> None:
     quiet, server = await abuse.quiet(), abuse.server
     (log,) = (server.home / "apps" / "shop" / "logs").glob(f"*{abuse.greedy}*worker*")
     await server.get(abuse.greedy, "/log")
     took, most = [], 0
-    async with asyncio.timeout(150):  # a slow disk takes its time
+    async with asyncio.timeout(3 * PATIENCE):  # a slow disk takes its time
         while log.stat().st_size < max(
             250 * MB, 3 * most
         ):  # how much goes by between two looks, the disk says
@@ -194,6 +193,7 @@ async def test_daemons_of_a_worker_end_with_it_also_when_control_was_killed(abus
     (worker,) = [one for one in greedy if one.pid != daemon]
     control.kill()
     worker.kill()
+    await asyncio.to_thread(control.wait, PATIENCE)
 
     async def is_gone() -> bool:
         return not psutil.pid_exists(daemon)

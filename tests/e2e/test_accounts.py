@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import getpass
 import json
+import math
 import re
-import socket
 import sqlite3
 import time
 import zlib
@@ -25,6 +25,7 @@ from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
 from tests.e2e.server import PATIENCE, Answer, Server
 from tests.e2e.test_security import CONTROL, cookie
+from tests.ports import free_port
 
 PASSWORD = "correct horse battery"
 COOKIE = "lazycloud_session"
@@ -148,8 +149,16 @@ async def test_a_token_ends_when_it_is_revoked_or_its_time_is_over_and_only_its_
     assert text.encode() not in b"".join(path.read_bytes() for path in server.home.glob("state.sqlite*"))
     server.cli("token", "revoke", "short")
     assert (await ask(server, "/api/me", **bearer(text))).status == 401
-    brief = await token(server, "brief", expires=time.time() + 1)
-    assert (await ask(server, "/api/me", **bearer(brief))).status == 200
+    seconds = 1.0
+    while True:  # on a busy machine a second may be over before the token is shown
+        ends = time.time() + seconds
+        brief = await token(server, "brief", expires=ends)
+        seen = await ask(server, "/api/me", **bearer(brief))
+        if seen.status == 200 or seconds > PATIENCE:
+            break
+        assert time.time() >= ends, seen
+        seconds *= 4
+    assert seen.status == 200
 
     async def is_over() -> bool:
         return (await ask(server, "/api/me", **bearer(brief))).status == 401
@@ -253,25 +262,36 @@ async def test_who_follows_events_is_told_no_more_once_they_may_not(server: Serv
 async def test_guesses_are_slowed_down_and_the_owner_is_never_locked_out(server: Server) -> None:
     await add(server, "eve", "owner")
     away = {"X-Forwarded-For": "203.0.113.77"}
+    began = time.monotonic()
     guesses = [asyncio.create_task(log_in(server, "eve", f"wrong {number}")) for number in range(20)]
     guesses += [asyncio.create_task(log_in(server, "eve", PASSWORD, **where)) for where in ({}, away)]
     seen = await asyncio.wait_for(ask(server, "/api/apps", Authorization=server.authorization), PATIENCE)
     assert seen.status == 200
     answers = [await guess for guess in guesses]
     late = [answer for answer in answers if answer.status == 429]
-    assert len(late) >= 12 and {answer.status for answer in answers} == {401, 429}
+    let_in = [
+        answer for answer in answers if answer.status == 200
+    ]  # if a wait was over just then: all begins anew
+    # Some at once, and then one after ever longer waits.
+    most = (8 + math.log2(1 + time.monotonic() - began)) * (1 + len(let_in))
+    assert len(late) >= len(answers) - most
+    assert {401, 429} <= {answer.status for answer in answers} <= {200, 401, 429}
     assert int(late[0].headers["Retry-After"]) >= 1 and "Too many attempts: wait" in late[0].text
     assert "eve" in server.cli("account", "ls")
     link = server.cli("open", "--control", "--print").strip()
     assert (await server.get(CONTROL, link.partition(f":{server.port}")[2])).status == 303
     failed = [fact for fact in await facts(server, "login_failed") if fact["account"] == "eve"]
-    assert 1 <= len(failed) <= 8
+    assert 1 <= len(failed) <= most
 
 
 async def test_behind_a_front_guesses_are_counted_by_the_address_that_it_vouches_for(server: Server) -> None:
-    for number in range(8):  # what a client writes itself stands before what the front adds
+    for number in range(30):  # what a client writes itself stands before what the front adds
         forged = {"X-Forwarded-For": f"10.0.0.{number}, 203.0.113.9"}
         last = await log_in(server, "", "wrong", **forged)
+        if (
+            last.status == 429
+        ):  # the sixth wrong one begins a wait of a second, and each one after it a longer one
+            break
     assert last.status == 429
     assert (await log_in(server, "", "wrong", **{"X-Forwarded-For": "203.0.113.10"})).status == 401
     clients = {fact["client"] for fact in await facts(server, "login_failed")}
@@ -447,8 +467,7 @@ async def test_a_token_of_one_app_sees_and_does_nothing_of_another_and_a_viewer_
 
 async def test_over_https_the_cookie_is_one_that_no_other_host_can_plant(up: Up, checkout: Checkout) -> None:
     checkout.commit(counter("one"))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     front = f"shop.example:{port}"
     server = up(checkout.path, "--listen", f"127.0.0.1:{port}", "--public-url", f"https://{front}")
     host = {"Host": f"lazycloud.{front}", "Origin": f"https://lazycloud.{front}"}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import BROWSER, Server
+from tests.e2e.server import BROWSER, PATIENCE, Server
 
 JSON = {"Accept": "application/json"}
 
@@ -65,7 +65,7 @@ def refused(home: Path, *arguments: str) -> tuple[int, str]:
         [sys.executable, "-m", "lazycloud", "up", *arguments, "--home", str(home), "--listen", "localhost:0"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
@@ -94,6 +94,13 @@ async def test_an_empty_repository_is_served_and_says_what_is_missing(up: Up, ch
     assert (await server.get()).json["name"] == "one"
 
 
+# Quick to start: what is looked for is there before the time is over, whatever else the machine does.
+ELSEWHERE = (
+    "python -SEc \"import _socket, time; one = _socket.socket(); one.bind(('127.0.0.1', 0)); one.listen();"
+    ' time.sleep(600)"'
+)
+
+
 @pytest.mark.parametrize(
     ("files", "sentences"),
     [
@@ -111,20 +118,20 @@ async def test_an_empty_repository_is_served_and_says_what_is_missing(up: Up, ch
         ({"Procfile": "web: echo going; exit 5\n"}, ["ended with exit status 5", "going"]),
         ({"Procfile": "web: no-such-program\n"}, ["not found", "no-such-program"]),
         (
-            {"Procfile": "web: sleep 60\n", "lazycloud.toml": "[run]\nready_timeout = 1\n"},
+            {"Procfile": "web: sleep 600\n", "lazycloud.toml": "[run]\nready_timeout = 1\n"},
             ["did not listen", "1 s"],
         ),
         (
             {
-                "Procfile": "web: python -m http.server --bind 127.0.0.1 0\n",
-                "lazycloud.toml": "[run]\nready_timeout = 4\n",
+                "Procfile": f"web: {ELSEWHERE}\n",
+                "lazycloud.toml": "[run]\nready_timeout = 6\n",
             },
             ["listens on 127.0.0.1:", "PORT"],
         ),
         (
             {
                 "Procfile": "web: python -m http.server --bind $HOST $PORT\n",
-                "lazycloud.toml": '[run]\nhealth = "/missing"\nready_timeout = 2\n',
+                "lazycloud.toml": '[run]\nhealth = "/missing"\nready_timeout = 6\n',
             },
             ["/missing", "404"],
         ),
@@ -159,28 +166,6 @@ async def test_a_failure_is_remembered_and_tried_again_only_when_asked(up: Up, c
     assert (await server.get(bad)).status == 502
     seen = server.json("inspect", bad, folder=checkout.path)
     assert seen["attempt"] == 2
-
-
-async def test_a_worker_that_dies_after_it_was_ready_shows_its_last_lines(up: Up, checkout: Checkout) -> None:
-    good = checkout.commit(counter("good"))
-    dying = counter("dying")
-    dying["app.py"] = dying["app.py"].replace(
-        "def do_POST(self):", "def do_POST(self):\n        print('the end is near', flush=True); os._exit(7)"
-    )
-    bad = checkout.commit(dying)
-    server = up(checkout.path, "--production", good)
-    assert (await server.get(bad)).status == 200
-    assert (await server.post(bad, "x")).status == 502
-
-    async def told() -> bool:
-        """It is started again a few times."""
-        await server.post(bad, "x")
-        return "ended with exit status 7" in (await server.get(bad)).text
-
-    await server.until(told)
-    answer = await server.get(bad)
-    assert answer.status == 502
-    assert "the end is near" in answer.text
 
 
 async def test_text_of_a_stranger_never_becomes_markup_or_an_option(up: Up, checkout: Checkout) -> None:

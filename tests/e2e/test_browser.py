@@ -12,9 +12,10 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import UNWALLED
+from tests.e2e.server import PATIENCE, UNWALLED
 
 pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE * 1000)
 
 CHROMIUM = (
     os.environ.get("LAZYCLOUD_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -32,6 +33,7 @@ async def browser() -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            timeout=PATIENCE * 1000,
         )
         yield browser
         await browser.close()
@@ -39,7 +41,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def page(browser: Browser) -> AsyncIterator[Page]:
-    page = await (await browser.new_context()).new_page()
+    context = await browser.new_context()
+    context.set_default_timeout(PATIENCE * 1000)
+    page = await context.new_page()
     page.problems = []
     page.on("pageerror", lambda problem: page.problems.append(str(problem)))
     yield page
@@ -63,10 +67,10 @@ async def test_a_cold_commit_shows_its_steps_then_the_app_at_its_deep_path(
     await other.goto(f"http://{cold[:10]}.localhost:{server.port}/other")
     await expect(other.get_by_text("compiling").last).to_be_visible()
     gate.touch()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("cold", timeout=30_000)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("cold")
     await expect(page.locator("p")).to_have_text("/deep/path?q=1")
     assert page.url.endswith("/deep/path?q=1#part")
-    await expect(other.locator("p")).to_have_text("/other", timeout=30_000)
+    await expect(other.locator("p")).to_have_text("/other")
     seen = server.json("inspect", cold, "--app", "shop")
     assert seen["attempt"] == 1
 
@@ -80,11 +84,11 @@ async def test_a_failing_commit_shows_its_log_and_tries_again_when_told(
     bad = checkout.commit(counter("mended", **{"lazycloud.toml": build}))
     server = up(checkout.path, "--production", good, **UNWALLED)
     await page.goto(f"http://{bad[:10]}.localhost:{server.port}/")
-    await expect(page.get_by_text("ended with exit status 1").first).to_be_visible(timeout=30_000)
+    await expect(page.get_by_text("ended with exit status 1").first).to_be_visible()
     await expect(page.get_by_text("looking for it").first).to_be_visible()
     marker.touch()
     await page.get_by_role("button", name="Try again").click()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("mended", timeout=30_000)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("mended")
 
 
 async def test_a_page_whose_server_restarts_goes_on_where_it_was(
@@ -98,7 +102,7 @@ async def test_a_page_whose_server_restarts_goes_on_where_it_was(
     await expect(page.get_by_text("compiling").last).to_be_visible()
     server.children()["control"].kill()
     gate.touch()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("cold", timeout=60_000)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("cold")
 
 
 async def test_a_login_asked_for_by_a_preview_leads_back_to_it(
@@ -110,7 +114,7 @@ async def test_a_login_asked_for_by_a_preview_leads_back_to_it(
     await page.goto(f"http://{first[:10]}.localhost:{server.port}/deep?x=1")
     await page.get_by_label("token", exact=False).fill((server.home / "token").read_text())
     await page.keyboard.press("Enter")
-    await expect(page.locator("p").first).to_have_text("/deep?x=1", timeout=30_000)
+    await expect(page.locator("p").first).to_have_text("/deep?x=1")
 
 
 async def test_the_control_page_logs_in_by_its_link_and_promotes(
@@ -142,13 +146,15 @@ async def test_a_page_of_a_preview_does_nothing_with_the_login_of_who_looks_at_i
         browser = await playwright.chromium.launch(
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP *.test 127.0.0.1"],
+            timeout=PATIENCE * 1000,
         )
         context = await browser.new_context()
+        context.set_default_timeout(PATIENCE * 1000)
         page = await context.new_page()
         await page.goto(server.login)
         await expect(page.get_by_text("Running")).to_be_visible()
         await page.goto(f"http://{commit[:10]}.shop.test:{server.port}/")
-        await expect(page.get_by_role("heading", level=1)).to_have_text("evil", timeout=30_000)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("evil")
         await page.evaluate(
             """async (control) => {
                 const send = (path, type, body) => fetch(control + path, {

@@ -30,7 +30,6 @@ def test_a_seed_says_what_is_done_and_when() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 async def test_no_answer_is_wrong_and_nothing_is_lost_or_left_whatever_dies_or_hangs(tmp_path: Path) -> None:
     wrongs = await chaos(tmp_path, SEED, 25, print)
     assert not wrongs, "\n".join(wrongs)
@@ -38,7 +37,6 @@ async def test_no_answer_is_wrong_and_nothing_is_lost_or_left_whatever_dies_or_h
 
 @needs("dockerd", "docker")
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 async def test_the_same_holds_in_containers_whose_engine_dies(tmp_path: Path, dockerd: Dockerd) -> None:
     wrongs = await chaos(tmp_path, ENGINE_SEED, 12, print, dockerd)
     assert not wrongs, "\n".join(wrongs)

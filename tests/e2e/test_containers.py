@@ -12,7 +12,7 @@ import pytest
 from tests.dockerd import Dockerd, base_image
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import Server
+from tests.e2e.server import PATIENCE, Server
 from tests.tools import needs
 
 pytestmark = [needs("dockerd", "docker"), pytest.mark.slow]
@@ -35,7 +35,7 @@ def contained(up: Up, dockerd: Dockerd) -> Iterator[Up]:
     for child in psutil.Process().children():
         if "lazycloud" in child.cmdline():
             child.send_signal(signal.SIGINT)
-            child.wait(60)
+            child.wait(PATIENCE)
     assert dockerd.containers() == []
     assert dockerd.docker("network", "ls", "-q", "--filter", "type=custom") == ""
 

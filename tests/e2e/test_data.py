@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import Answer, Server
+from tests.e2e.server import PATIENCE, Answer, Server
 from tests.e2e.test_production import MIGRATION, WITH_RELEASE, Load
 
 pytestmark = pytest.mark.slow
@@ -111,7 +111,7 @@ async def test_a_version_is_not_changed_while_somebody_is_at_it(up: Up, checkout
     second = checkout.commit(counter("second"))
     server = up(checkout.path, "--production", first)
     await notes(server, second[:10])
-    with server.going_on("run", second, "--", "echo began; sleep 60", folder=checkout.path) as command:
+    with server.going_on("run", second, "--", "echo began; sleep 600", folder=checkout.path) as command:
         assert command.stdout and command.stdout.readline() == "began\n"
         for verb in ("reset", "rm"):
             said = server.cli("data", verb, second, "--yes", folder=checkout.path, code=1)
@@ -269,7 +269,7 @@ def sql(server: Server, checkout: Checkout, text: str, *arguments: str, code: in
         input=text,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE * 2,
     )
     assert done.returncode == code, (done.stdout, done.stderr)
     return done.stdout + done.stderr
@@ -445,7 +445,7 @@ async def test_a_control_that_is_killed_during_a_restore_leaves_whole_data(
             restoring = asyncio.create_task(restored(session))
             await asyncio.sleep(moment)
             control.kill()
-            await asyncio.to_thread(control.wait, 10)  # else it may be taken for the next one
+            await asyncio.to_thread(control.wait, PATIENCE)  # else it may be taken for the next one
             await asyncio.gather(restoring, return_exceptions=True)
         found = await notes(server)
         assert found in (["old"], ["old", "new"])

@@ -52,7 +52,7 @@ def obeying(name: str, pragma: str = "", **files: str) -> dict[str, str]:
     """`pragma`: what each of its connections begins with."""
     text = OBEYING.replace("{name}", name)
     if pragma:
-        opened = "sqlite3.connect(DATABASE, timeout=10)"
+        opened = "sqlite3.connect(DATABASE, timeout=60)"
         text = text.replace(
             f"    return {opened}", f"    db = {opened}\n    db.execute('PRAGMA {pragma}')\n    return db"
         )
@@ -92,7 +92,7 @@ async def settled(server: Server) -> None:
     async def clean() -> bool:
         return not half_made(server)
 
-    await server.until(clean, 20)
+    await server.until(clean)
 
 
 def snapshots(server: Server) -> list[dict[str, object]]:

@@ -56,7 +56,7 @@ async def test_a_snapshot_is_taken_forked_and_restored_on_the_page(
     await page.get_by_role("button", name="Restore before-import").click()
     await expect(page.locator(".loss")).to_have_text("notes: 1 new row lost")
     await page.locator("#ask-yes").click()
-    await expect(page.locator(".toast").last).to_contain_text("production is what it was", timeout=30_000)
+    await expect(page.locator(".toast").last).to_contain_text("production is what it was")
     assert (await server.get()).json["notes"] == ["kept"]
     await expect(page.locator("#chosen .snapshot").first).to_contain_text("before a restore")
 

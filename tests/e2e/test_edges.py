@@ -20,7 +20,9 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import BROWSER, UNWALLED, Server
+from tests.e2e.server import BROWSER, PATIENCE, UNWALLED, Server
+from tests.e2e.test_queue import changes
+from tests.router.stage import Wire, get
 
 DEAF = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
@@ -62,7 +64,21 @@ async def started(server: Server, commit: str) -> None:
 def slow_to_start(name: str, gate: Path) -> dict[str, str]:
     files = counter(name)
     wait = f"import os, time\nwhile not os.path.exists('{gate}'): time.sleep(0.05)\n"
-    return {**files, "app.py": wait + files["app.py"]}
+    return {**files, "app.py": wait + files["app.py"], "lazycloud.toml": "[run]\nready_timeout = 600\n"}
+
+
+def slow_to_end(gate: Path, app: str = "") -> dict[str, str]:
+    """An app that ends only when the gate exists, once it is told to."""
+    wait = (
+        "import os, signal, time\n"
+        "def end(*_):\n"
+        f"    while not os.path.exists('{gate}'): time.sleep(0.05)\n"
+        "    os._exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+    )
+    settings = "[run]\nready_timeout = 2\nstop_timeout = 120\n" if app else "[run]\nstop_timeout = 120\n"
+    files = counter("slow to end")
+    return {**files, "app.py": wait + (app or files["app.py"]), "lazycloud.toml": settings}
 
 
 def deaf(stop_timeout: int) -> dict[str, str]:
@@ -114,7 +130,7 @@ async def test_a_request_to_a_commit_that_failed_before_a_restart_is_answered_at
     assert (await server.get(bad)).status == 502
     server.stop()
     again = up(home=server.home)
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE):
         assert (await again.get(bad)).status == 502
 
 
@@ -165,18 +181,17 @@ async def test_an_after_command_that_cannot_be_run_does_not_take_the_app_down(
 
     await server.until(is_over)
     await server.get(good)  # a whole deploy later it still answers
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE):
         assert (await server.get(bad)).json["name"] == "after"
 
 
 @pytest.mark.slow
-async def test_a_stop_while_a_failed_worker_is_ended_leaves_no_process(up: Up, checkout: Checkout) -> None:
-    good = checkout.commit(counter("good"))
-    settings = "[run]\nready_timeout = 1\nstop_timeout = 8\n"
-    bad = checkout.commit(
-        {**counter("bad"), "app.py": DEAF + "time.sleep(120)\n", "lazycloud.toml": settings}
-    )
-    server = up(checkout.path, "--production", good)
+async def test_a_stop_while_a_failed_worker_is_ended_leaves_no_process(
+    up: Up, checkout: Checkout, tmp_path: Path
+) -> None:
+    good, gate = checkout.commit(counter("good")), tmp_path / "gate"
+    bad = checkout.commit(slow_to_end(gate, "time.sleep(600)\n"))
+    server = up(checkout.path, "--production", good, **UNWALLED)
     asking = asyncio.create_task(server.get(bad))
 
     async def is_past_its_deadline() -> bool:
@@ -185,7 +200,10 @@ async def test_a_stop_while_a_failed_worker_is_ended_leaves_no_process(up: Up, c
     await server.until(is_past_its_deadline)
     asking.cancel()
     assert len(server.workers()) >= 2  # its end is waited for
-    await asyncio.to_thread(server.stop)
+    stopping = asyncio.create_task(asyncio.to_thread(server.stop))
+    await server.told("Stopping")
+    gate.touch()
+    await stopping
     assert server.workers() == []
 
 
@@ -199,7 +217,11 @@ async def test_a_worker_that_was_being_stopped_when_control_was_killed_is_ended(
     assert (await server.get(commit)).status == 200
     (pid,) = [row["pid"] for row in await server.api("ps") if row["version"] == commit]
     stopping = asyncio.create_task(server.verb("stop", commit, folder=checkout.path, code=None))
-    await server.reaches(commit, "stopping")
+
+    async def is_stopping() -> bool:
+        return bool(await changes(server, commit, "stopping"))
+
+    await server.until(is_stopping)
     await new_control(server)
     await stopping
     known = {row["pid"] for row in await server.api("ps")}
@@ -269,7 +291,7 @@ async def test_a_promote_that_was_cut_off_is_told_to_who_waits_for_it(
     with server.going_on("promote", new, folder=checkout.path) as promoting:
         await started(server, new)
         await new_control(server)
-        await asyncio.to_thread(promoting.wait, 8)
+        await asyncio.to_thread(promoting.wait, PATIENCE)
         assert promoting.returncode == 1
 
 
@@ -284,8 +306,8 @@ def test_ctrl_c_is_heard_while_a_repository_is_cloned(tmp_path: Path) -> None:
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(10)
-            _, left = psutil.wait_procs(family, 3)
+            process.wait(PATIENCE)
+            _, left = psutil.wait_procs(family, PATIENCE)
             assert left == []
         finally:
             connection.close()
@@ -307,7 +329,7 @@ async def test_ctrl_c_while_control_is_away_leaves_no_worker(up: Up, checkout: C
 @contextlib.contextmanager
 def person_at(data: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A shell of nobody's but a person's, and a program run from it with the DATA_DIR of an app."""
-    script = f"sleep 60 & DATA_DIR={data} sleep 60; true"
+    script = f"sleep 600 & DATA_DIR={data} sleep 600; true"
     with subprocess.Popen(["sh", "-c", script], start_new_session=True) as shell:
         try:
             yield shell
@@ -349,9 +371,9 @@ async def test_logs_f_follows_a_build_that_goes_on(up: Up, checkout: Checkout, t
     await asking
 
 
-async def being_stopped(server: Server, checkout: Checkout) -> tuple[str, asyncio.Task[str]]:
-    """A commit whose worker takes its time to end, and the stop that waits for it."""
-    commit = checkout.commit(deaf(stop_timeout=3))
+async def being_stopped(server: Server, checkout: Checkout, gate: Path) -> tuple[str, asyncio.Task[str]]:
+    """A commit whose worker ends when the gate exists, and the stop that waits for it."""
+    commit = checkout.commit(slow_to_end(gate))
     await server.get(commit)
     stopping = asyncio.create_task(server.verb("stop", commit, folder=checkout.path))
     await server.reaches(commit, "stopping")
@@ -359,24 +381,32 @@ async def being_stopped(server: Server, checkout: Checkout) -> tuple[str, asynci
 
 
 @pytest.mark.slow
-async def test_a_page_opened_while_a_commit_stops_gets_it_started(up: Up, checkout: Checkout) -> None:
-    good = checkout.commit(counter("good"))
-    server = up(checkout.path, "--production", good)
-    commit, stopping = await being_stopped(server, checkout)
+async def test_a_page_opened_while_a_commit_stops_gets_it_started(
+    up: Up, checkout: Checkout, tmp_path: Path
+) -> None:
+    good, gate = checkout.commit(counter("good")), tmp_path / "gate"
+    server = up(checkout.path, "--production", good, **UNWALLED)
+    commit, stopping = await being_stopped(server, checkout, gate)
     assert (await server.get(commit, **BROWSER)).status == 503
+    gate.touch()
     await stopping
     await server.reaches(commit, "ready")
 
 
 @pytest.mark.slow
 async def test_a_request_that_comes_while_its_commit_stops_waits_and_is_served(
-    up: Up, checkout: Checkout
+    up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
-    good = checkout.commit(counter("good"))
-    server = up(checkout.path, "--production", good)
-    commit, stopping = await being_stopped(server, checkout)
-    answer = await server.get(commit)
+    good, gate = checkout.commit(counter("good")), tmp_path / "gate"
+    server = up(checkout.path, "--production", good, **UNWALLED)
+    commit, stopping = await being_stopped(server, checkout, gate)
+    wire = Wire(*await asyncio.open_connection("127.0.0.1", server.port))
+    await wire.send(get(server.host(commit)))
+    await server.get("nobody")  # what came before it has been asked for, too
+    gate.touch()
     await stopping
+    answer = await wire.answer()
+    wire.close()
     assert answer.status == 200, answer
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout
-from tests.e2e.server import UNWALLED, Server
+from tests.e2e.server import PATIENCE, UNWALLED, Server
 from tests.router.load import Load
 
 APP = """
@@ -69,7 +69,7 @@ def routers(server: Server) -> list[psutil.Process]:
 async def more(load: Load, count: int = 100) -> None:
     """Until that many more requests were answered."""
     enough = load.counts["200"] + count
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while load.counts["200"] < enough:
             await asyncio.sleep(0.01)
 
@@ -90,7 +90,7 @@ async def equal(server: Server, loads: dict[str, Load]) -> None:
             return (await counted(server)).get(version) == wanted
 
         try:
-            await server.until(told, 10)
+            await server.until(told)
         except TimeoutError:
             pytest.fail(f"{version}: control has {await counted(server)}, the clients {wanted}: {load}")
 
@@ -195,7 +195,7 @@ async def test_a_router_that_is_killed_under_load_loses_only_what_it_was_at(
     async def rest_is_told() -> bool:
         return least <= await requests(server) <= most
 
-    await server.until(rest_is_told, 10)
+    await server.until(rest_is_told)
 
 
 async def requests(server: Server) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import BROWSER
+from tests.e2e.server import BROWSER, PATIENCE
 
 MB = 1_000_000
 LINES = f"yes 'a line of output that goes on and on' | head -c {100 * MB}"
@@ -25,20 +25,22 @@ async def test_200_mb_of_output_are_cut_everywhere_and_control_answers_meanwhile
     server = up(checkout.path, "--production", production)
     assert await server.named("production")
     control = server.children()["control"]
-    before, most, slowest = control.memory_info().rss, 0, 0.0
+    before, most, slowest, looks = control.memory_info().rss, 0, 0.0, 0
+    begins = time.monotonic()
 
     async def is_built() -> bool:
-        nonlocal most, slowest
+        nonlocal most, slowest, looks
         began = time.monotonic()
         state = (await server.inspect(flood))["state"]
-        slowest = max(slowest, time.monotonic() - began)
+        slowest, looks = max(slowest, time.monotonic() - began), looks + 1
         most = max(most, control.memory_info().rss)
         return state == "ready"
 
     await server.get(flood, **BROWSER)
-    await server.until(is_built)
+    await server.until(is_built, 3 * PATIENCE)
     assert most - before < 50 * MB
-    assert slowest < 2
+    # Whoever asks is not kept waiting for the flood to end; how long that takes, the machine says.
+    assert looks > 10 and slowest < max(2, (time.monotonic() - begins) / 4)
     assert sum(file.stat().st_size for file in server.home.glob("state.sqlite*")) < 6 * MB
     (log,) = (server.home / "apps/shop/logs").glob(f"shop.{flood}.deploy.log")
     assert 16 * MB < log.stat().st_size < 18 * MB

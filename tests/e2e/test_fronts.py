@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import async_playwright, expect
 
 from tests.e2e.fronts import DOMAIN, PROXIES, STRANGER, VISITOR, Front, Site, running, seen
-from tests.e2e.server import BROWSER
+from tests.e2e.server import BROWSER, PATIENCE
 from tests.e2e.test_browser import CHROMIUM
 from tests.tools import needs
 
@@ -109,7 +109,7 @@ async def test_a_websocket_of_the_app_echoes(front: Front) -> None:
     ):
         for message in ("a word", "x" * 100_000):
             await socket.send_str(message)
-            assert (await socket.receive_str(timeout=30)) == message
+            assert (await socket.receive_str(timeout=PATIENCE)) == message
 
 
 async def test_the_cookies_of_a_login_are_secure_and_lead_to_a_preview(front: Front) -> None:
@@ -139,8 +139,10 @@ async def test_a_browser_logs_in_and_sees_a_cold_commit_turn_into_the_app(front:
         browser = await playwright.chromium.launch(
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", here],
+            timeout=PATIENCE * 1000,
         )
         page = await browser.new_page(ignore_https_errors=True)
+        page.set_default_timeout(PATIENCE * 1000)
         told: list[str] = []
         page.on("websocket", lambda socket: socket.on("framereceived", lambda text: told.append(str(text))))
         await page.goto(log_in(front.site))
@@ -148,7 +150,7 @@ async def test_a_browser_logs_in_and_sees_a_cold_commit_turn_into_the_app(front:
         await expect(page.get_by_role("heading", level=1)).to_contain_text(f"The {front.name}")
         await expect(page.get_by_text("compiling").last).to_be_visible()
         gate.touch()
-        await expect(page.get_by_role("heading", level=1)).to_have_text(front.name, timeout=30_000)
+        await expect(page.get_by_role("heading", level=1)).to_have_text(front.name)
         assert page.url == front.url(front.name, "/deep?q=1")
         assert any('"ready"' in text for text in told)
         await browser.close()

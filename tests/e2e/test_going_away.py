@@ -10,7 +10,7 @@ import psutil
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import Server
+from tests.e2e.server import PATIENCE, Server
 
 
 async def test_ctrl_c_leaves_no_process_socket_or_temporary_file(up: Up, checkout: Checkout) -> None:
@@ -23,7 +23,8 @@ async def test_ctrl_c_leaves_no_process_socket_or_temporary_file(up: Up, checkou
     family = psutil.Process(server.process.pid).children(recursive=True)
     server.stop()
     assert server.process.returncode == 0
-    assert [process for process in family if process.is_running()] == []
+    _, left = psutil.wait_procs(family, PATIENCE)
+    assert left == []
     left = [
         path
         for path in server.home.rglob("*")
@@ -109,7 +110,7 @@ async def test_workers_outlive_a_parent_that_is_killed_and_the_next_server_finds
     children = server.children().values()
     server.process.kill()
     server.process.wait()
-    psutil.wait_procs(children, timeout=30)
+    psutil.wait_procs(children, timeout=PATIENCE)
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert psutil.pid_exists(pid)
     again = up(home=server.home)

@@ -11,8 +11,9 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import BROWSER, Server
+from tests.e2e.server import BROWSER, PATIENCE, Server
 from tests.e2e.test_edges import new_control
+from tests.ports import free_port
 
 
 async def test_a_commit_in_an_encoding_that_cannot_be_read_breaks_nothing_else(
@@ -149,7 +150,7 @@ async def test_a_request_that_nobody_should_send_is_no_bug_of_ours(
     head += f"Content-Length: {len(data)}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in lines.items())
 
     def ask() -> bytes:
-        with socket.create_connection(("127.0.0.1", shared.port), 10) as line:
+        with socket.create_connection(("127.0.0.1", shared.port), PATIENCE) as line:
             line.sendall(head.encode(errors="surrogateescape") + b"\r\n" + data)
             return b"".join(iter(lambda: line.recv(65536), b""))
 
@@ -161,8 +162,7 @@ async def test_a_request_that_nobody_should_send_is_no_bug_of_ours(
 async def test_previews_behind_a_public_front_need_a_login(up: Up, checkout: Checkout) -> None:
     first = checkout.commit(counter("first"))
     checkout.commit(counter("second"))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://shop.example.com:{port}"
     server = up(checkout.path, "--public-url", url, "--listen", f"localhost:{port}")
     assert (await server.get(Host=f"shop.example.com:{port}")).status == 200

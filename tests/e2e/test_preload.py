@@ -57,11 +57,10 @@ async def test_a_commit_starts_preloaded_once_another_has_run_and_outlives_contr
     environments = server.home / "apps" / "shop" / "environments"
     await asyncio.to_thread(server.wait, lambda: [*environments.glob("*/preload/verdicts/*.json")], "verdict")
 
-    second = checkout.commit({"app.py": counter("second")["app.py"]}, "second")
+    second = await opened_preloaded(server, checkout, {"app.py": counter("second")["app.py"]})
     answer = (await server.get(second)).json
     assert answer["name"] == "second"
     assert answer["environment"]["COMMIT_ID"] == second
-    assert (await running(server, second))["preloaded"]
     assert "modules had been imported ahead" in await server.verb("logs", second, "--app", "shop")
     assert ", preloaded" in await server.verb("inspect", second, "--app", "shop")
 
@@ -81,16 +80,26 @@ async def test_a_commit_starts_preloaded_once_another_has_run_and_outlives_contr
 
 async def test_a_site_of_files_is_served_by_forks_of_a_python_of_ours(tmp_path: Path) -> None:
     site = Checkout(tmp_path / "site")
-    commits = [site.commit({"index.html": f"<h1>{name}</h1>"}, name) for name in ("one", "two")]
+    one = site.commit({"index.html": "<h1>one</h1>"})
     server = Server(tmp_path / "home", f"site={site.path}").start()
     try:
-        assert (await server.get(commits[0])).text == "<h1>one</h1>"
+        assert (await server.get(one)).text == "<h1>one</h1>"
         memory = server.home / "apps" / "site" / "static" / "preload"
         await asyncio.to_thread(server.wait, lambda: [*memory.glob("verdicts/*.json")], "verdict")
-        assert (await server.get(commits[1])).text == "<h1>two</h1>"
-        assert (await running(server, commits[1]))["preloaded"]
+        two = await opened_preloaded(server, site, {"index.html": "<h1>two</h1>"})
+        assert (await server.get(two)).text == "<h1>two</h1>"
     finally:
         server.stop()
+
+
+async def opened_preloaded(server: Server, checkout: Checkout, files: dict[str, str]) -> str:
+    """A commit of these that started preloaded. On a machine that is too busy to fork at once it starts plainly."""
+    for attempt in range(20):
+        commit = checkout.commit(files | {"attempt": str(attempt)})
+        assert (await server.get(commit)).status == 200
+        if (await running(server, commit))["preloaded"]:
+            return commit
+    raise AssertionError(server.output)
 
 
 async def answers(server: Server) -> bool:

@@ -11,6 +11,7 @@ from playwright.async_api import Browser, BrowserContext, async_playwright, expe
 from tests.certificates import Authority
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
+from tests.e2e.server import PATIENCE
 from tests.e2e.test_browser import CHROMIUM
 from tests.e2e.test_previews import PASSWORD, set_previews
 
@@ -44,8 +45,12 @@ async def context() -> AsyncIterator[BrowserContext]:
     assert CHROMIUM, "no Chromium on PATH: install one, or name it in LAZYCLOUD_TEST_CHROMIUM"
     flags = ["--no-sandbox", "--disable-gpu", f"--host-resolver-rules=MAP *.{DOMAIN} 127.0.0.1"]
     async with async_playwright() as playwright:
-        browser: Browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield await browser.new_context(ignore_https_errors=True, java_script_enabled=False)
+        browser: Browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=flags, timeout=PATIENCE * 1000
+        )
+        context = await browser.new_context(ignore_https_errors=True, java_script_enabled=False)
+        context.set_default_timeout(PATIENCE * 1000)
+        yield context
         await browser.close()
 
 
@@ -59,7 +64,6 @@ async def test_a_browser_keeps_each_cookie_to_its_own_host(
     set_previews(server, "password", PASSWORD)
     for commit in (first, second):  # what follows is about cookies, and waits for no start
         await server.verb("deploy", commit, folder=checkout.path)
-    expect.set_options(timeout=30_000)
     page = await context.new_page()
     host = f"{first[:10]}.{DOMAIN}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import BROWSER, UNWALLED, Answer, Server
+from tests.e2e.server import BROWSER, PATIENCE, UNWALLED, Answer, Server
 
 FRAME = BROWSER | {"Sec-Fetch-Dest": "iframe"}
 FETCH = BROWSER | {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}
@@ -27,7 +26,8 @@ def gate(tmp_path: Path) -> Path:
 
 def slow(name: str, gate: Path) -> dict[str, str]:
     wait = f"import os, time\nwhile not os.path.exists('{gate}'): time.sleep(0.05)\n"
-    return {**counter(name), "app.py": wait + counter(name)["app.py"]}
+    settings = "[run]\nready_timeout = 600\n"  # it starts when the test says so, however long that takes
+    return {**counter(name), "app.py": wait + counter(name)["app.py"], "lazycloud.toml": settings}
 
 
 async def held(server: Server, count: int, label: str) -> list[asyncio.Task[Answer]]:
@@ -62,7 +62,7 @@ async def test_the_landing_page_is_shown_to_a_browsers_window_only_also_when_it_
 ) -> None:
     good = checkout.commit(counter("good"))
     never = checkout.commit(slow("slow", gate))
-    failing = checkout.commit({**counter("failing"), "app.py": "raise SystemExit('no')"})
+    failing = checkout.commit({"app.py": "raise SystemExit('no')"})
     server = up(checkout.path, "--production", good, LAZYCLOUD_HOLD_TIMEOUT="1", **UNWALLED)
     for commit, status, landing in ((never, 504, 503), (failing, 502, 502)):
         shown = await server.get(commit, **BROWSER)
@@ -127,7 +127,8 @@ async def test_the_held_requests_of_one_app_leave_room_for_those_of_another(
     assert {answer.status for answer in refused} == {503}
     assert all(int(answer.headers["Retry-After"]) >= 5 for answer in refused)
     asking = asyncio.create_task(server.get(f"{post[:12]}.blog"))
-    await until_state(server, post, "blog", "starting")
+    await server.reaches(post, "starting", "blog")
+    assert not asking.done(), await asking
     gate.touch()
     assert (await asking).status == 200
     assert sorted(answer.status for answer in await asyncio.gather(*flood)) == [200] * 2 + [503] * 10
@@ -135,22 +136,12 @@ async def test_the_held_requests_of_one_app_leave_room_for_those_of_another(
 
 async def first_done(tasks: list[asyncio.Task[Answer]], count: int) -> list[Answer]:
     """What came of the first so many that ended."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while sum(task.done() for task in tasks) < count:
             await asyncio.wait(
                 [task for task in tasks if not task.done()], return_when=asyncio.FIRST_COMPLETED
             )
     return [task.result() for task in tasks if task.done()]
-
-
-async def until_state(server: Server, commit: str, app: str, state: str) -> None:
-    async def is_there() -> bool:
-        """Control's own page may be refused as well while so many wait."""
-        with contextlib.suppress(json.JSONDecodeError):
-            return (await server.inspect(commit, app))["state"] == state
-        return False
-
-    await server.until(is_there)
 
 
 async def test_a_robot_starts_no_deploy_and_is_told_to_come_back_later(up: Up, checkout: Checkout) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import UNWALLED, Server
+from tests.e2e.server import PATIENCE, UNWALLED, Server
 from tests.router.stage import Wire, get
 
 APP = """
@@ -305,7 +305,7 @@ async def test_a_route_that_one_router_learned_all_of_them_know_while_control_ha
     control = server.children()["control"]
     control.suspend()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             for _ in range(20):
                 assert (await server.get()).status == 200
     finally:

@@ -13,7 +13,7 @@ from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout
 from tests.e2e.server import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.registry, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.registry]
 
 CLIENT = Path(__file__).parents[2] / "lazycloud" / "versionbase" / "client.py"
 APP = """

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout
 from tests.e2e.server import PATIENCE
 from tests.e2e.test_browser import browser, page  # noqa: F401 - fixtures
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -61,9 +61,7 @@ class App:
 
     def __init__(self, folder: Path, name: str, owner: str) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.versionbase = owner.replace("//production:", f"//{quote(name)}:")
         self.address = f"http://127.0.0.1:{self.port}/"
 
@@ -92,7 +90,7 @@ class App:
 
 async def open_list(page: Page, address: str) -> Page:  # noqa: F811
     await page.goto(address)
-    await expect(page.locator("#live")).to_have_text("Live", timeout=30_000)
+    await expect(page.locator("#live")).to_have_text("Live")
     return page
 
 
@@ -127,7 +125,7 @@ async def test_a_list_goes_on_where_it_was_when_its_app_was_away(
                 await db.collection("tasks").insert({"text": text, "done": False, "made": MADE})
         with app.running():
             await shows(page, "Buy milk", "Post the letter", "Pay the rent")
-            await expect(page.locator("#live")).to_have_text("Live", timeout=30_000)
+            await expect(page.locator("#live")).to_have_text("Live")
             assert await page.evaluate("window.same")
 
 

@@ -158,7 +158,7 @@ async def test_stop_all_ends_what_a_server_that_is_gone_has_left(
     said = await server.verb("stop", "--all")
     assert re.search(r"Ended [23] workers", said), said  # one may not have been written down yet
     assert server.workers() == []
-    server.wait(lambda: not any(map(is_alive, everything)), "end of all that it had started", 20)
+    server.wait(lambda: not any(map(is_alive, everything)), "end of all that it had started")
     assert stranger.returncode is None
     stranger.kill()
     await stranger.wait()

@@ -27,7 +27,7 @@ DATABASE = os.environ["DATABASE_URL"].removeprefix("sqlite:///")
 
 @contextlib.contextmanager
 def database():
-    with contextlib.closing(sqlite3.connect(DATABASE, timeout=30)) as db, db:
+    with contextlib.closing(sqlite3.connect(DATABASE, timeout=60)) as db, db:
         yield db
 
 with database() as db:
