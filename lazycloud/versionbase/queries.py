@@ -118,6 +118,13 @@ def _order(text: str) -> Order:
         raise BadInput(
             f"{text.strip()[:80]!r} is no order: a path, and asc or desc behind it, as in `at desc`."
         )
+    if words[0][0] in "-+":
+        way = "desc" if words[0][0] == "-" else "asc"
+        meant = f"{words[0].lstrip('-+')[:80] or 'at'} {way}"
+        raise BadInput(
+            f"{text.strip()[:80]!r} is no order: a sign before a path means nothing here.",
+            f"Write `{meant}`; a member of that name is `doc.{words[0][:80]}`.",
+        )
     path = () if words[0] == "key" else catalogue.check_path(words[0])
     return Order(path, len(words) == 2 and words[1].lower() == "desc")
 

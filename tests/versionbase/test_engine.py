@@ -290,6 +290,18 @@ def test_queries_that_cannot_be_are_refused(people: Database, query: dict[str, A
         people.find("people", **query)
 
 
+def test_a_sign_before_what_is_sorted_by_is_refused_with_what_to_write(database: Database) -> None:
+    database.insert("odd", {"a": {"at": 1, "-at": 2}, "b": {"at": 2, "-at": 1}})
+    for order, meant in (
+        ("-at", "`at desc`"),
+        ("at, -author.name asc", "`author.name desc`"),
+        ("+at", "`at asc`"),
+    ):
+        with pytest.raises(BadInput, match=f"sign.* Write {meant}"):
+            database.find("odd", order=order)
+    assert database.keys("odd", order="doc.-at") == ["b", "a"]
+
+
 def test_long_values_are_found_by_their_index(database: Database) -> None:
     database.insert("texts", {f"{number}": {"t": "x" * 1000 + str(number)} for number in range(5)})
     index(database, "t", unique=True, collection="texts")
