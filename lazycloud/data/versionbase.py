@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 NAME = "versionbase"
 DATA, STORE, NOTE, LOG, SWAPS = "data", "store.sqlite", "server.json", "server.log", "swaps.json"
 LOADING = "loading-"  # how a version is called that is filled to take another's place
-PATIENCE = 60.0  # seconds that the server has to answer
 LINGER = 60.0  # seconds for which one runs on after control has asked it something
 LONG = 600.0  # and that what takes long may take
 LINE = 64 << 20  # bytes of a line of a file: a document of 16 MB, and what JSON makes of it
@@ -279,7 +278,7 @@ class Versionbase:
             if version == PRODUCTION:
                 yield await self._ours()
             else:
-                async with client.connect(await self.address(version), timeout=PATIENCE) as database:
+                async with client.connect(await self.address(version)) as database:
                     yield database
         except client.VersionbaseError as problem:
             raise StepFailed(f"The versionbase says: {problem.sentence}", problem.hint) from problem
@@ -294,7 +293,7 @@ class Versionbase:
         address = await self.address()
         async with self._connecting:
             if self._database is None:
-                self._database = await connect(address, timeout=PATIENCE).open()
+                self._database = await connect(address).open()
             return self._database
 
     def _keys(self) -> keys.Keys:

@@ -108,6 +108,7 @@ STREAMS = 256  # open on one connection, beside them: most of the time these wai
 TRANSACTIONS = 32  # open on one connection
 WINDOW = 4  # parts of a stream that the server may send ahead
 TIMEOUT = 60.0  # seconds, for a request
+CONNECTING = 10.0  # seconds, to connect; and of any one try to
 LONGEST = 600.0  # seconds that the server gives any request; what is read bit by bit may take that long
 GRACE = 1.0  # seconds more until the client gives up by itself: the server's word on a late request is the better one
 REPLACED = 1012  # closes a connection on which all that was begun has been answered
@@ -930,7 +931,7 @@ class _Link:
         loop = asyncio.get_running_loop()
         done, _ = await asyncio.wait((opening,), timeout=max(0, until - loop.time()))
         if not done:
-            raise self._failure or ConnectionLost(f"{self._place.address} did not answer in time.")
+            raise self._failure or self._place.problem(TimeoutError())
         if opening.cancelled():
             raise ConnectionLost("The connection to versionbase was closed.")
         failure = opening.exception()
@@ -944,7 +945,7 @@ class _Link:
         try:
             if self._failures:
                 await asyncio.sleep(_pause(self._failures))
-            self._wire = await _Wire.open(self._place, self._place.hello(), 10)
+            self._wire = await _Wire.open(self._place, self._place.hello(), CONNECTING)
             self._failures, self._failure = 0, None
             return self._wire
         except ConnectionLost as failure:
@@ -1429,11 +1430,12 @@ async def _streamed(
 class Database(_Session):
     """A version, as it is now. `async with connect() as db`, or `db = await connect()`, to be closed."""
 
-    def __init__(self, place: _Place, timeout: float) -> None:
+    def __init__(self, place: _Place, timeout: float | None) -> None:
         self.version = place.version
         self.owner = Owner(self)
         self._place = place
-        self._timeout = timeout
+        self._timeout = timeout or TIMEOUT
+        self._connecting = timeout or CONNECTING
         self._link = _Link(place)
         self._others: list[_Link] = []  # for streams that the first one has no room for
         self._closing: set[asyncio.Task[None]] = set()
@@ -1443,19 +1445,29 @@ class Database(_Session):
         return f"<versionbase {self.version} at {self._place.address}>"
 
     async def __aenter__(self) -> Self:
-        await self.open()
-        return self
+        return await self._open_or_close()
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __await__(self) -> Generator[Any, None, Self]:
-        return self.open().__await__()
+        return self._open_or_close().__await__()
 
-    async def open(self, *, timeout: float | None = 10) -> Self:
-        """Connect now, and not at the first request. Raises ConnectionLost, Denied."""
-        await self._wire(asyncio.get_running_loop().time() + (timeout or self._timeout))
+    async def open(self, *, timeout: float | None = None) -> Self:
+        """Connect now, and not at the first request. Raises ConnectionLost, Denied.
+
+        It tries again until `timeout`, in seconds, is over: what `connect` was told, else 10.
+        """
+        await self._wire(asyncio.get_running_loop().time() + (timeout or self._connecting))
         return self
+
+    async def _open_or_close(self) -> Self:
+        """Of what did not come about nothing is left."""
+        try:
+            return await self.open()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         self._closed = True
@@ -1838,14 +1850,14 @@ def connect(
     version: str | None = None,
     *,
     source: str | None = None,
-    timeout: float = TIMEOUT,
+    timeout: float | None = None,
     plain_json: bool = False,
 ) -> Database:
     """The version that VERSIONBASE_URL or `url` names; `async with connect() as db`.
 
     A URL with the owner's key opens `version`, else the one that it names, else COMMIT_ID, else production. If that
-    is not there yet it is forked from `source`: production, or nothing for "". `timeout`: seconds for each request
-    that says none. Raises NotConfigured without any URL.
+    is not there yet it is forked from `source`: production, or nothing for "". `timeout`: seconds for connecting
+    (10 if it is not said), and for each request that says none (60). Raises NotConfigured without any URL.
     """
     return Database(_Place.of(url, version, source, plain_json), timeout)
 
@@ -2230,7 +2242,7 @@ class SyncTransaction(_SyncSession):
 class SyncDatabase(_SyncSession):
     """As `Database`, without await: for any thread, and after a fork too. `with connect_sync() as db`."""
 
-    def __init__(self, place: _Place, timeout: float) -> None:
+    def __init__(self, place: _Place, timeout: float | None) -> None:
         self.version = place.version
         self.owner = SyncOwner(self)
         self._place = place
@@ -2242,13 +2254,14 @@ class SyncDatabase(_SyncSession):
         return repr(self._database)
 
     def __enter__(self) -> Self:
-        return self.open()
+        _wait(self._now()._open_or_close())
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def open(self, *, timeout: float | None = 10) -> Self:
-        """Connect now, and not at the first request. Raises ConnectionLost, Denied."""
+    def open(self, *, timeout: float | None = None) -> Self:
+        """As `Database.open`."""
         _wait(self._now().open(timeout=timeout))
         return self
 
@@ -2268,7 +2281,7 @@ class SyncDatabase(_SyncSession):
         self, *, at: Snapshot | str | int | None = None, write: bool = True, timeout: float | None = None
     ) -> Iterator[SyncTransaction]:
         """As `Database.transaction`."""
-        transaction = _wait(self._now()._begin(at, write, timeout or self._timeout))
+        transaction = _wait(self._now()._begin(at, write, timeout or self._timeout or TIMEOUT))
         try:
             yield SyncTransaction(transaction)
             if write:
@@ -2278,7 +2291,7 @@ class SyncDatabase(_SyncSession):
 
     def run(self, callback: Callable[[SyncTransaction], T], *, timeout: float | None = None) -> T:
         """As `Database.run`."""
-        until = time.monotonic() + (timeout or self._timeout)
+        until = time.monotonic() + (timeout or self._timeout or TIMEOUT)
         refused: VersionbaseError | None = None
         for tries in itertools.count(1):
             try:
@@ -2454,7 +2467,7 @@ def connect_sync(
     version: str | None = None,
     *,
     source: str | None = None,
-    timeout: float = TIMEOUT,
+    timeout: float | None = None,
     plain_json: bool = False,
 ) -> SyncDatabase:
     """As `connect`, without await; `with connect_sync() as db`, or once for all threads at the module's top."""

@@ -6,9 +6,11 @@ import ast
 import asyncio
 import copy
 import pickle
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -132,6 +134,38 @@ async def test_where_no_server_is_it_says_so_in_time() -> None:
     with pytest.raises(ConnectionLost, match=r"no versionbase at ws://127\.0\.0\.1:1/") as lost:
         await connect("ws://v:k@127.0.0.1:1/").open(timeout=0.2)
     assert not lost.value.unknown
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Of one who takes a connection, and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"ws://v:k@127.0.0.1:{listening.getsockname()[1]}/"
+
+
+DEAD = "ws://v:k@127.0.0.1:1/"
+"""Where nobody is."""
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_the_timeout_is_one_of_all_of_connecting(silent: str, is_there: bool) -> None:
+    url = silent if is_there else DEAD
+    where = url.partition("@")[2].rstrip("/")
+    for opening in (lambda: connect(url, timeout=0.3), lambda: connect(url, timeout=0.3).open()):
+        began = time.monotonic()
+        with pytest.raises(ConnectionLost, match=f"no versionbase at ws://{where}/: .*Is the server running"):
+            await opening()
+        assert 0.2 < time.monotonic() - began < client.CONNECTING
+
+
+async def test_of_a_connection_that_did_not_come_about_nothing_is_left(silent: str) -> None:
+    before = asyncio.all_tasks()
+    with pytest.raises(ConnectionLost):
+        async with connect(silent, timeout=0.1):
+            pass
+    with pytest.raises(ConnectionLost):
+        await connect(silent, timeout=0.1)
+    assert asyncio.all_tasks() == before
 
 
 async def test_another_server_is_told_from_a_versionbase() -> None:

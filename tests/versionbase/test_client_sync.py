@@ -198,6 +198,16 @@ def test_deadlines_hold(server: Peer, db: SyncDatabase, monkeypatch: pytest.Monk
         db.collection("a").get("k", timeout=0.05)
 
 
+def test_the_timeout_is_one_of_all_of_connecting() -> None:
+    began = time.monotonic()
+    with (
+        pytest.raises(ConnectionLost, match=r"no versionbase at ws://127\.0\.0\.1:1/"),
+        connect_sync("ws://v:k@127.0.0.1:1/", timeout=0.3),
+    ):
+        pass
+    assert 0.2 < time.monotonic() - began < client.CONNECTING
+
+
 def test_what_an_owner_exports_from_one_database_is_loaded_into_another(
     server: Peer, db: SyncDatabase
 ) -> None:
@@ -295,7 +305,8 @@ def test_a_process_ends_in_silence_whatever_is_open(aside: Aside, server: Peer) 
         0,
         ["Document({'a': 1}, key='k')", "Document({}, key='k')"],
     )
-    assert told.stderr == ""
+    slow = [line for line in told.stderr.splitlines() if line.startswith("Executing <")]  # of a busy machine
+    assert told.stderr.splitlines() == slow
     assert time.monotonic() - began < 10
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -72,6 +73,25 @@ async def test_without_a_url_it_says_how_to_have_one(folder: Path) -> None:
         await assert.rejects(connect("ws://v@h/"), { kind: "bad-input", message: /has no key/ })
         """,
     )
+
+
+async def test_the_timeout_is_one_of_all_of_connecting(folder: Path) -> None:
+    """And nothing of it keeps Node from ending."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        began = await node(
+            folder,
+            f"""
+            const began = performance.now()
+            for (const port of [1, {port}]) {{
+              const where = `127.0.0.1:${{port}}/`
+              const lost = {{ message: new RegExp(`no versionbase at ws://${{where}}: .*Is the server running`) }}
+              await assert.rejects(connect(`ws://v:k@${{where}}`, {{ timeout: 0.3 }}), lost)
+            }}
+            process.on("exit", () => console.log(performance.now() - began))
+            """,
+        )
+    assert 400 < float(began) < 9000
 
 
 async def test_a_filter_outside_of_the_options_is_shown_its_place(folder: Path, server: Peer) -> None:

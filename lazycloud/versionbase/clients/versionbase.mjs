@@ -40,6 +40,7 @@ const STREAMS = 256 // open on one connection, beside them
 const TRANSACTIONS = 32 // open on one connection
 const WINDOW = 4 // parts of a stream that the server may send ahead
 const TIMEOUT = 60 // seconds, for a request
+const CONNECTING = 10 // seconds, to connect; and of any one try to
 const LONGEST = 600 // seconds that the server gives any request; what is read bit by bit may take that long
 const GRACE = 1 // seconds more until the client gives up by itself
 const REPLACED = 1012 // closes a connection on which all that was begun has been answered
@@ -467,8 +468,8 @@ class Wire {
   get isOpen() {
     return !this.lost && this.socket.readyState === 1
   }
-  /** @param {Place} place @param {number} until @returns {Promise<Wire>} */
-  static async open(place, until) {
+  /** @param {Place} place @param {number} until @param {AbortSignal} signal @returns {Promise<Wire>} */
+  static async open(place, until, signal) {
     const socket = await place.socket()
     try {
       const opened = withResolvers()
@@ -476,9 +477,9 @@ class Wire {
       socket.onopen = () => opened.resolve()
       socket.onerror = (/** @type {any} */ event) => (why ||= event.message ?? event.error?.message ?? "")
       socket.onclose = (/** @type {any} */ event) => opened.reject(place.unreachable(event.reason || why))
-      await by(opened.promise, until, undefined, () => place.unreachable("it did not answer in time"))
+      await by(opened.promise, until, signal, () => place.unreachable("it did not answer in time"))
       const wire = new Wire(socket)
-      const told = await wire.request("hello", place.hello, until, {})
+      const told = await wire.request("hello", place.hello, until, { signal })
       wire.frame = Math.min(FRAME, told.limits?.frame ?? FRAME)
       wire.plain = new Gate(told.limits?.requests ?? REQUESTS)
       wire.transactions = new Gate(told.limits?.transactions ?? TRANSACTIONS)
@@ -642,6 +643,8 @@ class Place {
   }
 }
 
+const closed = () => new ConnectionLost("This connection to versionbase was closed by its program.")
+
 /** A place, and the connection to it that is open now, if any: made when it is needed, by one for all who wait. */
 class Link {
   /** @param {Place} place */
@@ -650,6 +653,7 @@ class Link {
     this.streams = 0
     this.failures = 0
     this.closed = false
+    this.closing = new AbortController()
     /** @type {Wire | null} */
     this.current = null
     /** @type {Promise<Wire> | null} */
@@ -669,12 +673,13 @@ class Link {
         if (!(failure instanceof ConnectionLost) || now() >= until) throw failure
       }
     }
-    throw new ConnectionLost("This connection to versionbase was closed by its program.")
+    throw closed()
   }
   async open() {
-    if (this.failures) await sleep(pause(this.failures))
+    const { signal } = this.closing
+    if (this.failures) await sleep(pause(this.failures), signal)
     try {
-      const wire = await Wire.open(this.place, now() + 10)
+      const wire = await Wire.open(this.place, now() + CONNECTING, signal)
       if (this.closed) await wire.close()
       Object.assign(this, { failures: 0, failure: null, current: wire })
       return wire
@@ -685,6 +690,7 @@ class Link {
   }
   async close() {
     this.closed = true
+    this.closing.abort(closed())
     await this.current?.close()
   }
 }
@@ -1016,18 +1022,19 @@ async function* streamed(wire, doing, fields, until, limits) {
 /** A version, as it is now: `const db = await connect()`, and in the end `await db.close()`. */
 class Database {
   repeats = true
-  /** @param {Place} place @param {number} timeout */
+  /** @param {Place} place @param {number} [timeout] */
   constructor(place, timeout) {
     this.place = place
-    this.timeout = timeout
+    this.timeout = timeout ?? TIMEOUT
+    this.connecting = timeout ?? CONNECTING
     this.version = place.version
     this.link = new Link(place)
     /** @type {Link[]} */
     this.others = [] // for streams that the first one has no room for
     this.owner = new Owner(this)
   }
-  /** @param {number} timeout */
-  async open(timeout = 10) {
+  /** Connect now, and not at the first request; it tries again until then. @param {number} timeout */
+  async open(timeout = this.connecting) {
     await this.link.wire(now() + timeout)
     return this
   }
@@ -1256,10 +1263,11 @@ class Owner {
  * Open the version that VERSIONBASE_URL or `url` names.
  *
  * A URL with the owner's key opens `version`, else the one that it names, else COMMIT_ID, else production. If that is not
- * there yet it is forked from `source`: production, or nothing for "". `timeout`: seconds for each request that says none.
+ * there yet it is forked from `source`: production, or nothing for "". `timeout`: seconds for connecting (10 if it is not
+ * said), and for each request that says none (60).
  * @param {string} [url] @param {{version?: string, source?: string, timeout?: number}} options @returns {Promise<Database>}
  */
-export async function connect(url, { version, source, timeout = TIMEOUT } = {}) {
+export async function connect(url, { version, source, timeout } = {}) {
   const database = new Database(new Place(url, version, source), timeout)
   try {
     return await database.open()
