@@ -51,7 +51,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from websockets.asyncio.client import ClientConnection
@@ -1070,7 +1070,7 @@ class Find(Results[Any]):
 
 
 class Reader:
-    """A collection that is read: of a view of the past, and the reading half of others."""
+    """A collection that is read: the reading half of all."""
 
     def __init__(self, session: _Session, name: str) -> None:
         self.name = name
@@ -1119,6 +1119,20 @@ class Reader:
 
     def _ask(self, do: str, timeout: float | None, *, again: bool = False, **fields: Any) -> Awaitable[Any]:
         return self._session._ask(do, _said(collection=self.name, **fields), timeout, again)
+
+
+def _read_only(*_: Any, **__: Any) -> NoReturn:
+    raise ReadOnly(
+        "The past is read-only: nothing is written at a snapshot.",
+        "Write to what there is now, `db.collection(…)`; `db.restore(…)` makes the past what there is now.",
+    )
+
+
+class PastReader(Reader):
+    """A collection of a view of the past. What would write raises ReadOnly."""
+
+    insert = insert_many = replace = update = delete = delete_many = drop = _read_only
+    create_index = drop_index = set_schema = _read_only
 
 
 class Writer(Reader):
@@ -1313,8 +1327,8 @@ class View(_Session):
         self._database = database
         self._at = _reference(snapshot)
 
-    def collection(self, name: str) -> Reader:
-        return Reader(self, name)
+    def collection(self, name: str) -> PastReader:
+        return PastReader(self, name)
 
     def export(
         self, collection: str | None = None, *, timeout: float | None = None
@@ -2058,6 +2072,13 @@ class SyncReader:
         return counted
 
 
+class SyncPastReader(SyncReader):
+    """As `PastReader`, without await."""
+
+    insert = insert_many = replace = update = delete = delete_many = drop = _read_only
+    create_index = drop_index = set_schema = _read_only
+
+
 class SyncWriter(SyncReader):
     """As `Writer`, without await."""
 
@@ -2207,8 +2228,8 @@ class SyncView(_SyncSession):
         self._database = database
         self._at = snapshot
 
-    def collection(self, name: str) -> SyncReader:
-        return SyncReader(self, name)
+    def collection(self, name: str) -> SyncPastReader:
+        return SyncPastReader(self, name)
 
     def export(
         self, collection: str | None = None, *, timeout: float | None = None

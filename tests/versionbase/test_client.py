@@ -31,6 +31,7 @@ from lazycloud.versionbase.client import (
     Exists,
     Invalid,
     NotConfigured,
+    ReadOnly,
     TimedOut,
     TooLarge,
     VersionbaseError,
@@ -893,9 +894,25 @@ async def test_snapshots_are_named_by_their_id(server: Peer, db: Database) -> No
     await past.collection("a").get("k")
     await past.collections()
     assert await db.drop_snapshot(snapshot) is True
-    assert not hasattr(past.collection("a"), "insert")
     assert server.asked("get")[0]["at"] == server.asked("collections")[0]["at"] == "s1"
     assert server.asked("diff")[0]["from"] == "s1"
+
+
+READING = {"history", "watch", "indexes", "schema"}
+"""What a collection of now has more than one of the past, and that writes nothing."""
+
+
+def writing() -> list[str]:
+    """The methods of a collection that write."""
+    names = set(vars(client.Collection)) | set(vars(client.Writer))
+    return sorted(name for name in names - READING if not name.startswith("_"))
+
+
+async def test_the_past_is_read_only(server: Peer, db: Database) -> None:
+    for do in writing():
+        with pytest.raises(ReadOnly, match="past is read-only"):
+            await getattr(db.at("s").collection("a"), do)()
+    assert server.frames == []
 
 
 async def test_an_owner_names_versions(server: Peer, db: Database) -> None:

@@ -20,12 +20,21 @@ from lazycloud.versionbase.client import (
     BadInput,
     Conflict,
     ConnectionLost,
+    ReadOnly,
     SyncDatabase,
     TimedOut,
     connect_sync,
 )
 from tests.versionbase.peer import Frame, Line, Peer
-from tests.versionbase.test_client import a_transaction, change, dying, echo, stream_of, with_credits
+from tests.versionbase.test_client import (
+    a_transaction,
+    change,
+    dying,
+    echo,
+    stream_of,
+    with_credits,
+    writing,
+)
 from tests.waiting import PATIENCE
 
 T = TypeVar("T")
@@ -79,6 +88,7 @@ def db(server: Peer) -> Iterator[SyncDatabase]:
         (client.Collection, client.SyncCollection),
         (client.Writer, client.SyncWriter),
         (client.Reader, client.SyncReader),
+        (client.PastReader, client.SyncPastReader),
         (client.View, client.SyncView),
         (client.Transaction, client.SyncTransaction),
         (client.Find, client.SyncFind),
@@ -96,6 +106,13 @@ def test_it_has_all_that_the_other_one_has(one: type, other: type) -> None:
         }
 
     assert shape(one) == shape(other)
+
+
+def test_the_past_is_read_only(server: Peer, db: SyncDatabase) -> None:
+    for do in writing():
+        with pytest.raises(ReadOnly, match="past is read-only"):
+            getattr(db.at("s").collection("a"), do)()
+    assert server.frames == []
 
 
 def test_requests_return_what_they_are_answered(server: Peer, db: SyncDatabase) -> None:

@@ -94,6 +94,23 @@ async def test_the_timeout_is_one_of_all_of_connecting(folder: Path) -> None:
     assert 400 < float(began) < 9000
 
 
+async def test_the_past_is_read_only(folder: Path, server: Peer) -> None:
+    await node(
+        folder,
+        """
+        const past = db.at("s").collection("a")
+        const reading = ["history", "watch", "indexes", "schema", "described", "constructor"]
+        const names = [...Object.getOwnPropertyNames(Object.getPrototypeOf(posts)),
+          ...Object.getOwnPropertyNames(Object.getPrototypeOf(Object.getPrototypeOf(posts)))]
+        assert(names.includes("insert") && names.includes("drop"))
+        for (const name of names.filter((name) => !reading.includes(name)))
+          await assert.rejects(past[name]("k"), { kind: "read-only", message: /past is read-only/ }, name)
+        """,
+        server.url,
+    )
+    assert server.frames == []
+
+
 async def test_a_filter_outside_of_the_options_is_shown_its_place(folder: Path, server: Peer) -> None:
     await node(
         folder,

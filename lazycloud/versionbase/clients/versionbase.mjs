@@ -761,7 +761,7 @@ function inAnObject(verb, options) {
   throw new BadInput(`\`${verb}\` has its options in an object.`, `Like ${verb}({ filter: ${JSON.stringify(options)} })`)
 }
 
-/** A collection that is read: of a view of the past, and the reading half of others. */
+/** A collection that is read: the reading half of all. */
 class Reader {
   /** @param {Session} session @param {string} name */
   constructor(session, name) {
@@ -786,6 +786,28 @@ class Reader {
     const { timeout, signal, ...condition } = inAnObject("count", options)
     return this.session.ask("count", { collection: this.name, ...condition }, { timeout, signal }, true)
   }
+}
+
+/** @param {...any} _ @returns {Promise<never>} */
+async function readOnly(..._) {
+  throw new ReadOnly(
+    "The past is read-only: nothing is written at a snapshot.",
+    "Write to what there is now, `db.collection(…)`; `db.restore(…)` makes the past what there is now.",
+  )
+}
+
+/** A collection of a view of the past. What would write throws ReadOnly. */
+class PastReader extends Reader {
+  insert = readOnly
+  insertMany = readOnly
+  replace = readOnly
+  update = readOnly
+  delete = readOnly
+  deleteMany = readOnly
+  drop = readOnly
+  createIndex = readOnly
+  dropIndex = readOnly
+  setSchema = readOnly
 }
 
 /** A collection that is read and written: in a transaction, and the better half of others. */
@@ -920,7 +942,7 @@ class View {
   }
   /** @param {string} name */
   collection(name) {
-    return new Reader(this, name)
+    return new PastReader(this, name)
   }
   /** @param {Limits} limits @returns {Promise<Described[]>} */
   collections(limits = {}) {
