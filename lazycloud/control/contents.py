@@ -11,8 +11,8 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ from lazycloud.allowance import in_words
 from lazycloud.config import Config
 from lazycloud.data import documents, tools, within
 from lazycloud.data.names import PRODUCTION
+from lazycloud.data.tools.contents import POSTGRES
 from lazycloud.data.tools.process import Limits
 from lazycloud.data.versions import READING
 from lazycloud.deployments.app import App
@@ -60,11 +61,10 @@ class Contents:
     async def difference(self, app: App, one: Data, other: Data, table: str = "", rows: int = 0) -> Json:
         """What became of one version's data in another, as docs/protocols.md has it."""
         one, other = (self._snapshots.read_from(app, data) for data in (one, other))
-        _demand_files(app, one, other)
         async with (
             self._comparing,
-            app.versions.unfolded(one.version, one.snapshot) as before,
-            app.versions.unfolded(other.version, other.snapshot) as after,
+            self._unfolded(app, one) as before,
+            self._unfolded(app, other) as after,
         ):
             found = await tools.difference(before, after, walls=self._walls, table=table, rows=rows)
         if has_documents(app, one) and has_documents(app, other):
@@ -76,6 +76,15 @@ class Contents:
             unread = tools.DatabaseDifference("redis", note="What is in Redis is not compared.")
             found = replace(found, same=False, databases=(*found.databases, unread))
         return found.as_dict()
+
+    @asynccontextmanager
+    async def _unfolded(self, app: App, data: Data) -> AsyncIterator[Path]:
+        """A copy of its folder, with a dump of what it has in Postgres."""
+        if has_postgres(app, data):
+            size = await app.versions.beside.size(data.version, data.snapshot)
+            self._demand_room(app.versions.place(PRODUCTION).parent, size)
+        async with app.versions.unfolded(data.version, data.snapshot, beside=(POSTGRES,)) as place:
+            yield place
 
     async def export(
         self, request: web.Request, app: App, data: Data, kind: str, who: str
@@ -187,7 +196,7 @@ class Contents:
 def _demand_files(app: App, *data: Data) -> None:
     """What is in Postgres is not looked into, and to be silent about it would be as if there were nothing."""
     for one in data:
-        if "postgres" in app.versions.beside.of(one.version, one.snapshot):
+        if has_postgres(app, one):
             raise BadInput(
                 f"The database of {shown(one.version)} is in Postgres: its contents are not read here, nor replaced.",
                 "`lazycloud run REF -- pg_dump` and `-- psql` do that; snapshots and restores are as ever.",
@@ -210,6 +219,10 @@ def _demand_documents(app: App, data: Data) -> None:
 
 def has_documents(app: App, data: Data) -> bool:
     return "versionbase" in app.versions.beside.of(data.version, data.snapshot)
+
+
+def has_postgres(app: App, data: Data) -> bool:
+    return POSTGRES in app.versions.beside.of(data.version, data.snapshot)
 
 
 def _has_redis(app: App, data: Data) -> bool:

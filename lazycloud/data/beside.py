@@ -142,10 +142,13 @@ class Beside:
         notes = [await self._providers[name].snapshot(version, snapshot) for name in names]
         return [f"{name.capitalize()} {note}" for name, note in zip(names, notes, strict=True) if note]
 
-    async def unfold(self, version: str, snapshot: str | None, folder: Path) -> None:
-        """Into files of their names there."""
+    async def unfold(
+        self, version: str, snapshot: str | None, folder: Path, wanted: Sequence[str] | None = None
+    ) -> None:
+        """Into files of their names there; None wants all that it has."""
         for name in self.of(version, snapshot):
-            await self._provider(name).unfold(version, snapshot, folder / f"{name}.dump")
+            if wanted is None or name in wanted:
+                await self._provider(name).unfold(version, snapshot, folder / f"{name}.dump")
 
     async def take(self, version: str, folder: Path) -> None:
         """Give a version, which nobody uses now, what `unfold` wrote there, and remove those files."""

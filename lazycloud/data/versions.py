@@ -228,17 +228,19 @@ class Versions:
         await self.beside.drop_snapshot(version, snapshot)
 
     @contextlib.asynccontextmanager
-    async def unfolded(self, version: str, at: str | None = None, whole: bool = False) -> AsyncIterator[Path]:
+    async def unfolded(
+        self, version: str, at: str | None = None, beside: Sequence[str] | None = ()
+    ) -> AsyncIterator[Path]:
         """A copy of a version as it is now, or at a snapshot, for whoever wants to read it: a folder as a version's.
 
-        `whole`: with what the version has beside it, as files there. Gone afterwards. Raises as `fork` does.
+        `beside`: what of that which the version has beside it is there, too, as files; None for all of it. Gone
+        afterwards. Raises as `fork` does.
         """
         origin = self._origin(version, at)
         place = self._folder / f"{READING}{secrets.token_hex(8)}"
         await self._through(self._make(place, version, origin))
         try:
-            if whole:
-                await self.beside.unfold(version, at, place)
+            await self.beside.unfold(version, at, place, beside)
             yield place
         finally:
             await asyncio.shield(self._copying(lambda: trees.remove(place)))

@@ -184,7 +184,7 @@ class Backups:
 
     async def _make(self, app: App, store: str, again: Collection[str]) -> Json:
         at = time.time()
-        async with app.versions.unfolded(PRODUCTION, whole=True) as place:
+        async with app.versions.unfolded(PRODUCTION, beside=None) as place:
             roots, facts = {"data": str(place)}, self._facts(app)
             return await self._job(
                 "make", store, app=app.name, at=at, roots=roots, note="", facts=facts, again=again

@@ -172,7 +172,7 @@ async def test_a_snapshot_has_it_too(tmp_path: Path) -> None:
     kept.has[PRODUCTION] = "now"
     await versions.fork(ONE, PRODUCTION, taken.id)
     assert kept.has[ONE] == "then"
-    async with versions.unfolded(PRODUCTION, taken.id, whole=True) as folder:
+    async with versions.unfolded(PRODUCTION, taken.id, beside=None) as folder:
         assert (folder / "postgres.dump").read_text() == "then"
     await versions.drop_snapshot(PRODUCTION, taken.id)
     assert f"{PRODUCTION}@{taken.id}" not in kept.has

@@ -231,10 +231,14 @@ async def test_production_is_migrated_rolled_back_and_restored_in_postgres(
     await server.verb("data", "snapshot", "production", "--name", "before", folder=checkout.path)
     await server.post("", "DELETE FROM note")
     assert (await server.get()).json["notes"] == []
-    said = await server.verb(
-        "data", "diff", "production@before", "production", folder=checkout.path, code=None
-    )
-    assert "is in Postgres: its contents are not read here" in said
+    compare = ("data", "diff", "production@before", "production", "--rows", "--table", "note")
+    said = await server.verb(*compare, folder=checkout.path)
+    assert [line.strip() for line in said.splitlines()] == [
+        "postgres", "note: 1 row → 0 rows (1 removed)",
+        "It has no primary key: rows are compared whole.", '- text="one", stars=5',
+    ]  # fmt: skip
+    would = await server.verb("data", "restore", "production@before", "--dry-run", folder=checkout.path)
+    assert "note: 0 rows → 1 row" in would
     await server.verb("data", "restore", "production@before", "--yes", folder=checkout.path)
     assert (await server.get()).json == {"name": "good", "notes": ["one|5"]}
     await server.verb("rollback", folder=checkout.path)
