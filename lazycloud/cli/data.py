@@ -17,13 +17,14 @@ from lazycloud.errors import BadInput
 
 PATIENCE = 3600.0  # seconds: a large database is copied, and production started on it
 PRODUCTION = "production"
-FORMATS = ("sqlite", "sql", "tar", "jsonl")
+FORMATS = ("sqlite", "sql", "tar", "dump", "jsonl")
 ENDINGS = {
     ".sqlite": "sqlite",
     ".sqlite3": "sqlite",
     ".db": "sqlite",
     ".sql": "sql",
     ".tar": "tar",
+    ".dump": "dump",
     ".jsonl": "jsonl",
 }
 ROWS = 20  # of each table that a difference shows
@@ -190,11 +191,12 @@ def export(target: Target, point: str, file: Path, kind: str | None, yes: bool) 
     """Write data into a file.
 
     One SQLite database (.sqlite), SQL (.sql), all databases and files (.tar), or the documents of a versionbase as
-    lines of JSON (.jsonl).
+    lines of JSON (.jsonl). Of a database in Postgres what pg_dump writes: as SQL (.sql), or for pg_restore (.dump).
 
     \b
     Example:
       lazycloud data export production@before-import shop.sqlite
+      lazycloud data export production shop.dump
     """
     from lazycloud.cli.terminal import size
 

@@ -37,7 +37,7 @@ from lazycloud.walls.sandbox import Sandbox
 
 PIECE = 1 << 20
 LOOK_EVERY = 16 << 20  # bytes of an upload between two looks at the disk
-FORMATS = ("sqlite", "sql", "tar")
+FORMATS = ("sqlite", "sql", "tar", "dump")
 DOCUMENTS = "jsonl"  # of a versionbase
 AT_ONCE = 2  # comparisons
 LONG = Limits(seconds=3600.0)  # for what reads or writes all of the data
@@ -112,9 +112,9 @@ class Contents:
 
     async def _export_files(self, app: App, origin: Data, target: Path, kind: str) -> str:
         """What is to be told of it."""
-        _demand_files(app, origin)
-        async with app.versions.unfolded(origin.version, origin.snapshot) as place:
-            exported = await tools.export(place, target, kind, walls=self._walls, limits=LONG)
+        _demand_kind(app, origin, kind)
+        async with self._unfolded(app, origin) as place:
+            exported = await tools.export(place, target, kind, walls=self._walls, limits=self._long(place))
         notes = [exported.note, "Its Redis is not in it." if _has_redis(app, origin) else ""]
         if has_documents(app, origin):
             notes.append(f"Its versionbase is not in it: `--format {DOCUMENTS}` has that.")
@@ -145,7 +145,7 @@ class Contents:
             told: list[tools.Imported] = []
 
             async def fill(place: Path) -> None:
-                limits = replace(LONG, disk=min(LONG.disk, self._demand_room(place, 0)))
+                limits = self._long(place)
                 told.append(await tools.import_(file, place, kind=kind, walls=self._walls, limits=limits))
 
             replaced = await self._changes.fill(app, version, fill, size, who)
@@ -177,6 +177,10 @@ class Contents:
             raise BadInput("The file is empty.", "Send what `lazycloud data export` wrote, or sqlite3.")
         return size
 
+    def _long(self, folder: Path) -> Limits:
+        """For what may write as much as the disk can spare."""
+        return replace(LONG, disk=min(LONG.disk, self._demand_room(folder, 0)))
+
     def _demand_room(self, folder: Path, needed: int) -> int:
         """Twice what comes is needed: it is kept until it has become data. The bytes that may be written.
 
@@ -201,6 +205,20 @@ def _demand_files(app: App, *data: Data) -> None:
                 f"The database of {shown(one.version)} is in Postgres: its contents are not read here, nor replaced.",
                 "`lazycloud run REF -- pg_dump` and `-- psql` do that; snapshots and restores are as ever.",
             )
+
+
+def _demand_kind(app: App, data: Data, kind: str) -> None:
+    """Raises BadInput for a format that is not one of its database's."""
+    if has_postgres(app, data) and kind == "sqlite":
+        raise BadInput(
+            f"The database of {shown(data.version)} is in Postgres, of which sqlite is no format.",
+            "Give dump or sql, or tar, which has its files, too.",
+        )
+    if not has_postgres(app, data) and kind == "dump":
+        raise BadInput(
+            f"{shown(data.version)} has nothing in Postgres, of which dump is the format.",
+            "Give sqlite or sql, or tar, which has its files, too.",
+        )
 
 
 def _demand_format(kind: str) -> None:

@@ -237,6 +237,14 @@ async def test_production_is_migrated_rolled_back_and_restored_in_postgres(
         "postgres", "note: 1 row → 0 rows (1 removed)",
         "It has no primary key: rows are compared whole.", '- text="one", stars=5',
     ]  # fmt: skip
+    await server.verb("data", "export", "production@before", "before.sql", folder=checkout.path)
+    assert "\none\t5\n" in (checkout.path / "before.sql").read_text()
+    await server.verb("data", "export", "production", "now.dump", folder=checkout.path)
+    assert (checkout.path / "now.dump").read_bytes().startswith(b"PGDMP")
+    said = await server.verb("data", "export", "@before", "no.sqlite", folder=checkout.path, code=None)
+    assert (
+        "is in Postgres, of which sqlite is no format" in said and not (checkout.path / "no.sqlite").exists()
+    )
     would = await server.verb("data", "restore", "production@before", "--dry-run", folder=checkout.path)
     assert "note: 0 rows → 1 row" in would
     await server.verb("data", "restore", "production@before", "--yes", folder=checkout.path)

@@ -7,6 +7,7 @@ if that is not public). Integers stay integers and bytea are blobs; all else is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -25,7 +26,8 @@ from lazycloud.data.tools.sql import quoted
 SEQUENCES = "(sequences)"  # the table of where they stand
 NOTHING = "(nothing)"  # the column of a table that has none
 _PACKAGES = Path("/usr/lib/postgresql")
-_WORDS = ("--no-owner", "--no-privileges", "--file=-")
+_WORDS = ("--no-owner", "--no-privileges")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HEAD = re.compile(r"-- (?:Data for )?Name: (.*); Type: ([A-Z ]+); Schema: (.*); Owner: .*$")
 _NAME = r'(?:"(?:[^"]|"")*"|[^\s,()."]+)'
 _NAMES = re.compile(_NAME)
@@ -69,11 +71,27 @@ def converted(dump: Path, rows: bool) -> Iterator[tuple[Path, Outline]]:
         yield place, outline
 
 
+def write_sql(dump: Path, target: Path) -> None:
+    """As text, as `pg_dump --no-owner --no-privileges` writes it. Raises Unreadable; OSError for a full disk."""
+    words = [_program(), *_WORDS, f"--file={target}", str(dump)]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    said = done.stderr.decode(errors="replace")
+    if any(os.strerror(number) in said for number in _FULL):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if done.returncode != 0:
+        raise Unreadable(_last(said, done.returncode))
+
+
+def _last(said: str, status: int) -> str:
+    lines = said.strip().splitlines()
+    return lines[-1] if lines else f"pg_restore ended with {status}"
+
+
 @contextlib.contextmanager
 def _restored(dump: Path, what: str) -> Iterator[Iterator[str]]:
     """The lines of the text that pg_restore makes of it, without their ends."""
     with tempfile.TemporaryFile() as errors:
-        words = [_program(), what, *_WORDS, str(dump)]
+        words = [_program(), what, *_WORDS, "--file=-", str(dump)]
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout
         try:
@@ -85,8 +103,7 @@ def _restored(dump: Path, what: str) -> Iterator[Iterator[str]]:
             process.wait()
         if process.returncode != 0:
             errors.seek(0)
-            said = errors.read().decode(errors="replace").strip().splitlines()
-            raise Unreadable(said[-1] if said else f"pg_restore ended with {process.returncode}")
+            raise Unreadable(_last(errors.read().decode(errors="replace"), process.returncode))
 
 
 def _text(line: bytes) -> str:

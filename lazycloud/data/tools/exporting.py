@@ -5,19 +5,30 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sqlite3
 import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lazycloud.data.tools.contents import DUMP, POSTGRES, contents, is_database, is_empty, size, stays
+from lazycloud.data.tools.contents import (
+    DUMP,
+    POSTGRES,
+    contents,
+    is_database,
+    is_dump,
+    is_empty,
+    size,
+    stays,
+)
 from lazycloud.data.tools.database import LARGEST, Unreadable, explained, may_read, may_write, opened
 from lazycloud.data.tools.dump import statements
+from lazycloud.data.tools.dumps import write_sql
 from lazycloud.data.tools.shapes import MAIN
 from lazycloud.errors import DiskFull, StepFailed
 
-SQLITE, SQL, TAR = "sqlite", "sql", "tar"
+SQLITE, SQL, TAR, DUMPED = "sqlite", "sql", "tar", "dump"
 _WAL = "wal"
 
 
@@ -29,8 +40,22 @@ def export(folder: Path, target: Path, kind: str, scratch: Path) -> str:
     with _room(target):
         if kind == TAR:
             return _tar(folder, target, scratch)
+        if is_dump(folder / DUMP) and kind != SQLITE:
+            _of_postgres(folder / DUMP, target, kind)
+            return _files_left_out(folder)
         note = _whole(folder / MAIN, target) if kind == SQLITE else _sql(folder / MAIN, target)
         return " ".join(each for each in (note, _left_out(folder)) if each)
+
+
+def _of_postgres(dump: Path, target: Path, kind: str) -> None:
+    """As it is, or as text."""
+    if kind == DUMPED:
+        shutil.copyfile(dump, target)
+        return
+    try:
+        write_sql(dump, target)
+    except Unreadable as problem:
+        raise StepFailed(f"The dump of Postgres cannot be made SQL: {problem}.") from problem
 
 
 @contextlib.contextmanager
@@ -45,14 +70,15 @@ def _room(target: Path) -> Iterator[None]:
 
 
 def _left_out(folder: Path) -> str:
+    in_postgres = "Its Postgres database is not in it: `tar` has a dump of it."
+    return " ".join(filter(None, [_files_left_out(folder), in_postgres if is_dump(folder / DUMP) else ""]))
+
+
+def _files_left_out(folder: Path) -> str:
     found = contents(folder)
     others = len(found.files) + len([name for name in found.databases if name not in (MAIN, POSTGRES)])
     count = "1 file of DATA_DIR is" if others == 1 else f"{others} files of DATA_DIR are"
-    notes = [f"{count} not in it: `tar` has all."] if others else []
-    notes += (
-        ["Its Postgres database is not in it: `tar` has a dump of it."] if POSTGRES in found.databases else []
-    )
-    return " ".join(notes)
+    return f"{count} not in it: `tar` has all." if others else ""
 
 
 def _whole(source: Path, target: Path) -> str:

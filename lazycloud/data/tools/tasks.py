@@ -13,6 +13,7 @@ from lazycloud.errors import BadInput, Conflict
 from lazycloud.walls.sandbox import Sandbox
 
 KINDS = ("sqlite", "sql", "tar")
+DUMPED = "dump"  # of Postgres, as pg_dump --format=custom writes it
 
 
 async def difference(
@@ -64,11 +65,13 @@ async def export(
     """Write a version's data to `target`, a file that is not there yet, in a folder that holds nothing of others.
 
     `kind` sqlite: its main database, compact. sql: that as text, as `sqlite3 FILE .dump` does. tar: all databases
-    and files. Raises BadInput for another kind, StepFailed for what cannot be read, DiskFull. Nothing is left of
-    a target that could not be written whole. In all but tar, rows without a primary key may get other rowids.
+    and files. dump: what there is of Postgres, of which sql is the text, too. Raises BadInput for another kind,
+    StepFailed for what cannot be read, DiskFull. Nothing is left of a target that could not be written whole. In
+    all but tar, rows without a primary key may get other rowids.
     """
-    if kind not in KINDS:
-        raise BadInput(f"“{kind[:40]}” is no kind of export.", f"There are {', '.join(KINDS)}.")
+    known = (*KINDS, DUMPED)
+    if kind not in known:
+        raise BadInput(f"“{kind[:40]}” is no kind of export.", f"There are {', '.join(known)}.")
     order = {"folder": str(folder), "target": str(target), "kind": kind}
     try:
         told = await run("export", order, folder, (folder, target.parent), walls, limits)

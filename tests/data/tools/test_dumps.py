@@ -17,7 +17,7 @@ from lazycloud.data.tools.exporting import export
 from lazycloud.data.tools.importing import take_in
 from lazycloud.data.tools.shapes import Difference, TableDifference
 from lazycloud.data.tools.summing import sum_up
-from lazycloud.errors import BadInput
+from lazycloud.errors import BadInput, StepFailed
 from lazycloud.walls import sandbox
 from lazycloud.walls.sandbox import Sandbox
 from tests.postgres import SUPERUSER, Postgres
@@ -166,7 +166,7 @@ async def test_dumps_are_read_behind_walls(fold: Fold, tmp_path: Path) -> None:
 
 def test_a_dump_is_in_the_tar_and_the_tar_says_where_it_goes(fold: Fold, tmp_path: Path) -> None:
     place = fold("a", *RICH)
-    assert export(place, tmp_path / "sql", "sql", tmp_path) == (
+    assert export(place, tmp_path / "sqlite", "sqlite", tmp_path) == (
         "Its Postgres database is not in it: `tar` has a dump of it."
     )
     assert export(place, tmp_path / "tar", "tar", tmp_path) == ""
@@ -175,6 +175,23 @@ def test_a_dump_is_in_the_tar_and_the_tar_says_where_it_goes(fold: Fold, tmp_pat
     (tmp_path / "made").mkdir()
     with pytest.raises(BadInput, match=r"has a postgres.dump.*pg_restore"):
         take_in(tmp_path / "tar", tmp_path / "made", "", 10**9)
+
+
+def test_a_dump_goes_out_as_it_is_and_as_sql(fold: Fold, tmp_path: Path) -> None:
+    place = fold("a", *RICH, "GRANT SELECT ON loose TO PUBLIC")
+    (place / "files").mkdir(exist_ok=True)
+    (place / "files" / "logo").write_bytes(b"x")
+    left_out = "1 file of DATA_DIR is not in it: `tar` has all."
+    assert export(place, tmp_path / "dump", "dump", tmp_path) == left_out
+    assert (tmp_path / "dump").read_bytes() == (place / "postgres.dump").read_bytes()
+    assert export(place, tmp_path / "sql", "sql", tmp_path) == left_out
+    text = (tmp_path / "sql").read_text()
+    assert "COPY public.loose (a, b) FROM stdin;\n1\tx\n1\tx\n2\t\\N\n\\.\n" in text
+    assert "CREATE TRIGGER t BEFORE INSERT ON public.entry" in text
+    assert "OWNER TO" not in text and "GRANT" not in text
+    (place / "postgres.dump").write_bytes((place / "postgres.dump").read_bytes()[:400])
+    with pytest.raises(StepFailed, match="cannot be made SQL"):
+        export(place, tmp_path / "half", "sql", tmp_path)
 
 
 def test_a_dump_that_is_damaged_is_told(fold: Fold) -> None:
