@@ -17,11 +17,11 @@ PATIENCE = float(os.environ.get("LAZYCLOUD_TEST_PATIENCE", "60"))
 PAUSE = 0.005
 
 
-async def until(condition: Callable[[], T], what: str = "it") -> T:
+async def until(condition: Callable[[], T], what: str = "it", seconds: float = PATIENCE) -> T:
     """What `condition` gives as soon as that is true. `what` is said when it never is."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come within {PATIENCE:g} s"
+        assert time.monotonic() < deadline, f"{what} did not come within {seconds:g} s"
         await asyncio.sleep(PAUSE)
     return found
 

@@ -7,6 +7,7 @@ websocket. Control stops idle deployments by it.
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -21,15 +22,23 @@ _SHUNNED = 5.0  # seconds in which others go before a worker that refused; contr
 
 
 class Clock:
-    """The time as of the last sweep: deadlines need no better, and reading it costs nothing."""
+    """The time as of the last sweep: deadlines need no better, and reading it costs nothing.
 
-    __slots__ = ("now", "unix")
+    `now` goes on by `step` seconds at most between two sweeps. So a router that the machine has not let run does not
+    take for others' silence what it has not yet read.
+    """
 
-    def __init__(self) -> None:
-        self.tick()
+    __slots__ = ("_at", "_step", "now", "unix")
+
+    def __init__(self, step: float = math.inf) -> None:
+        self._step = step
+        self.now = self._at = time.monotonic()
+        self.unix = time.time()
 
     def tick(self) -> None:
-        self.now = time.monotonic()
+        at = time.monotonic()
+        self.now += min(at - self._at, self._step)
+        self._at = at
         self.unix = time.time()
 
 

@@ -33,7 +33,7 @@ class Plane:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.clock = Clock()
+        self.clock = Clock(2 * settings.sweep)
         self.table = Table()
         self.activity = Activity()
         self.pages = Pages()
