@@ -40,8 +40,9 @@ LINE = Line(
 
 
 @pytest.fixture
-def started() -> Iterator[Callable[[Path | str], AccessLog]]:
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path | str], AccessLog]]:
     """Starts logs, and stops them without waiting."""
+    monkeypatch.setattr(accesslog, "_CLOSE_WAIT", PATIENCE)
     logs = []
 
     def start(path: Path | str) -> AccessLog:

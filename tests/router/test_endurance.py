@@ -227,7 +227,7 @@ async def at_rest(router: WatchedRouter, control: Any) -> dict[str, int]:
 @pytest.mark.timeout(120 + CONNECTIONS // 300)
 async def test_after_a_days_worth_of_connections_everything_is_as_it_was(control) -> None:
     router = WatchedRouter(control)
-    await router.start(pool_idle=0.5, keep_alive=0.5, head_timeout=0.5, linger=0.5)
+    await router.start(pool_idle=2, keep_alive=2, head_timeout=2, linger=2)  # who visits pauses for less
     try:
         async with worker_process() as address:
             control.routes["app.localhost"] = to_worker(address)

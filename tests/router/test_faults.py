@@ -96,6 +96,7 @@ async def test_resets_before_and_in_answers_are_told_apart_and_only_what_had_not
     worker = await serve(handle)
     async with Load(router.port, HOST).going_on() as load:
         await asyncio.sleep(SECONDS)
+        await until(lambda: load.counts.keys() >= {"200", "502 router", "cut"})
     times = seen(worker.heads)
     for each in load.outcomes:
         retried = times[each.ask.number] == 2
@@ -150,6 +151,7 @@ async def worker_process() -> AsyncIterator[tuple[asyncio.subprocess.Process, st
         await process.wait()
 
 
+@pytest.mark.slow
 async def test_a_worker_that_hangs_is_a_504_while_others_are_served_and_is_well_when_it_goes_on(
     start, control, serve
 ) -> None:
@@ -158,7 +160,7 @@ async def test_a_worker_that_hangs_is_a_504_while_others_are_served_and_is_well_
             kind, number = await request(talk)
             await talk.send(sized(answer_to(kind, number)))
 
-    router = await start(answer_timeout=0.5, idle_timeout=0.5)
+    router = await start(answer_timeout=2, idle_timeout=2)  # the one that is well is never as slow
     await serve(handle, host="well.localhost", deployment="d2")
     async with worker_process() as (process, address):
         control.routes[HOST] = to_worker(address)
@@ -167,7 +169,7 @@ async def test_a_worker_that_hangs_is_a_504_while_others_are_served_and_is_well_
             await until(lambda: hangs.counts["200"] > 50)
             process.send_signal(signal.SIGSTOP)
             before = well.counts["200"]
-            await until(lambda: hangs.counts["504 router"] >= 10)
+            await until(lambda: hangs.counts["504 router"] >= 7)  # of six clients
             assert well.counts["200"] > before + 50
             process.send_signal(signal.SIGCONT)
             after = hangs.counts["200"]
@@ -268,7 +270,7 @@ async def test_a_control_that_hangs_makes_a_router_neither_larger_nor_silent(con
     worker = await serve(saying(sized()))
     await control.stop()
     server = await asyncio.start_unix_server(hang, control.link_path, limit=1 << 20)
-    router = await start(sweep=0.01, report=0.01, link_wait=0.3)
+    router = await start(sweep=0.01, report=0.01, link_wait=2)
     await router.get()
     memory = router.rss()
     wire = await router.connect()

@@ -242,7 +242,7 @@ async def test_a_plain_upload_does_not_lose_its_answer_to_a_reset(listen) -> Non
 
 
 async def test_whoever_does_not_finish_a_handshake_is_gone_after_the_time_for_a_head(listen) -> None:
-    router = await listen(head_timeout=0.3)
+    router = await listen(head_timeout=1.5)
     silent, strange, late = await plain(router), await plain(router), await plain(router)
     await strange.send(b"\x16\x03\x01 this is no hello at all")
     await late.send(b"\x16\x03\x01\x02\x00\x01")
@@ -441,7 +441,7 @@ async def test_port_80_answers_whoever_is_connected_when_a_router_leaves(redirec
 
 
 async def test_port_80_has_deadlines_too(redirecting) -> None:
-    router = await redirecting(head_timeout=0.3, linger=0.2)
+    router = await redirecting(head_timeout=2, linger=1.5)  # both are there when they are counted
     open_files = Path(f"/proc/{router.process.pid}/fd")
     silent, staying = await router.connect(), await router.connect()
     await staying.send(get()[:-2])

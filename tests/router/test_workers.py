@@ -205,7 +205,7 @@ async def test_a_request_that_is_refused_goes_where_its_deployment_has_moved_mea
         full.listen(0)
         address = f"127.0.0.1:{full.getsockname()[1]}"
         with socket.create_connection(full.getsockname()):
-            router = await start(connect_timeout=0.5)
+            router = await start(connect_timeout=2)  # till then it has to have moved
             lead(address)
             asking = asyncio.create_task(router.get())
             await until(lambda: control.said("ask"))
