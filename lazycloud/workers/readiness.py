@@ -31,6 +31,9 @@ ELSEWHERE_PATIENCE = 10.0  # seconds: some apps open a metrics or debugger port 
 STRANGER_PATIENCE = 1.0  # seconds: a look through /proc may miss the owner of a socket while it forks
 HEALTH_PAUSE = 0.5  # seconds, the longest between two health checks
 HEALTH_PATIENCE = 5.0  # seconds for one answer
+HEALTH_LEAST = (
+    1.0  # seconds for the last one, though the deadline passes: else one that answers is said not to
+)
 
 
 class Why(Enum):
@@ -149,7 +152,7 @@ class Readiness:
             pause = min(pause * HEALTH_GROWTH, HEALTH_PAUSE)
 
     async def _ask_health(self, address: str) -> str:
-        patience = max(0.1, min(HEALTH_PATIENCE, self._deadline - self._now()))
+        patience = max(HEALTH_LEAST, min(HEALTH_PATIENCE, self._deadline - self._now()))
         return await ask_health(replace(self._record, address=address), patience)
 
     async def _pause(self, seconds: float) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from lazycloud.workers.environment import worker_environment
 from lazycloud.workers.ports import Ports
+from lazycloud.workers.preload import ahead, cell, parent
 from lazycloud.workers.process import ProcessWorker as Worker
 from lazycloud.workers.worker import Launch
+from tests.waiting import PATIENCE
 
 APPS = Path(__file__).parents[1] / "apps"
 
@@ -23,8 +25,20 @@ def launch(tmp_path: Path, command: str, **options: Any) -> Launch:
     if command.split()[0].endswith(".py"):
         command = f"{sys.executable} {APPS}/{command}"
     environment = worker_environment({"PATH": os.environ["PATH"]}, {"COMMIT_ID": "3f2a9c1d0b"}, tmp_path)
-    given = {"ready_timeout": 20, "stop_timeout": 5, **options}
+    given = {"ready_timeout": PATIENCE, "stop_timeout": PATIENCE, **options}
     return Launch(command, tmp_path, environment, tmp_path / "worker.log", **given)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork that is late on a busy machine is waited for. Tests of what is done instead say when it is late."""
+    for module, names in {
+        parent: ("UP_PATIENCE", "PATIENCE", "IMPORTING_PATIENCE", "DOUBT"),
+        ahead: ("PATIENCE",),
+        cell: ("PATIENCE",),
+    }.items():
+        for name in names:
+            monkeypatch.setattr(module, name, PATIENCE)
 
 
 @pytest.fixture

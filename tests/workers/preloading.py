@@ -73,8 +73,8 @@ class Stand:
         memory.mkdir(parents=True, exist_ok=True)
         view = View(self.folder, read, (data,), scratch=private, fresh=(memory,)) if self.walls else None
         given = {
-            "ready_timeout": 20,
-            "stop_timeout": 2,
+            "ready_timeout": PATIENCE,
+            "stop_timeout": PATIENCE,
             "venv": self.venv,
             "view": view,
             "name": number,
@@ -99,7 +99,12 @@ class Stand:
         start = self.make_start(command, env)
         self.parents.prepare(start)
         parent = self.parents._parents[start.key]
-        await until(lambda: parent.is_gone or (parent.phase.value == "waiting" and not parent._imports))
+        # Its imports are tried at low priority.
+        await until(
+            lambda: parent.is_gone or (parent.phase.value == "waiting" and not parent._imports),
+            "a Python with all imports",
+            3 * PATIENCE,
+        )
         assert not parent.is_gone, (memory / "parent.log").read_text()
         return parent
 

@@ -255,15 +255,16 @@ async def test_a_command_of_the_app_runs_within_the_same_bounds_and_leaves_nothi
     made = bounded.launch("ok.py", limits=Limits(memory=100_000_000))
     await bounded.engine.run(
         made,
-        f"cat /proc/self/cgroup; setsid sh -c 'echo $$ > {pid_file}; exec sleep 600' & sleep 0.2",
+        f"cat /proc/self/cgroup; setsid sh -c 'echo $$ > {pid_file}; exec sleep 600' &"
+        f" until test -s {pid_file}; do sleep 0.02; done",
         lines.append,
-        30,
+        PATIENCE,
     )
     assert "/shop-3f2a9c1d0b-command-" in "".join(lines)
     assert identify(int(pid_file.read_text())) is None
     hungry = "python3 -c 'bytearray(300_000_000)'"
     with pytest.raises(StepFailed, match=r"was ended because it reached its limit of memory \(100 MB\)"):
-        await bounded.engine.run(made, hungry, lines.append, 30)
+        await bounded.engine.run(made, hungry, lines.append, PATIENCE)
 
 
 @pytest.fixture

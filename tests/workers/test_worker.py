@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from lazycloud.errors import StepFailed
@@ -73,11 +74,12 @@ async def test_output_is_appended_to_the_log_and_last_lines_are_its_own(start: S
     assert (tmp_path / "worker.log").read_text().startswith("an earlier worker's line\n")
 
 
-async def test_a_worker_that_dies_later_is_seen_to(start: Start) -> None:
-    worker = await start("dies_after.py 0.5")
+async def test_a_worker_that_dies_later_is_seen_to(start: Start, tmp_path: Path) -> None:
+    worker = await start("dies_when.py")
     await worker.ready()
     assert worker.is_running
     assert worker.how_it_ended == "runs"
+    (tmp_path / "die").touch()
     assert (await asyncio.wait_for(worker.ended(), PATIENCE)).status == 3
     assert not worker.is_running
 
@@ -105,7 +107,7 @@ async def test_a_worker_that_is_deaf_to_term_is_killed(start: Start) -> None:
     await until(worker.last_lines)
     before = time.monotonic()
     await worker.stop()
-    assert 0.3 <= time.monotonic() - before < 3
+    assert 0.3 <= time.monotonic() - before < PATIENCE / 2
     assert worker.how_it_ended == "was ended by SIGKILL"
 
 
@@ -226,14 +228,23 @@ async def test_no_descriptor_is_left_open_after_a_worker(start: Start) -> None:
 
 
 async def test_usage_counts_memory_and_cpu_of_all_its_processes(start: Start) -> None:
+    def spent() -> tuple[float, float]:
+        """Seconds of a clock, and of a core."""
+        return time.monotonic(), sum(psutil.Process(worker.record.pid).cpu_times()[:2])
+
     worker = await start("huge.py")
     await worker.ready()
+    first = spent()
     worker.usage()
-    since = time.monotonic()
-    await until(lambda: time.monotonic() - since > 0.5)
+    begin = spent()
+    await until(lambda: spent()[1] - begin[1] > 0.3)  # others may use this core, too
+    end = spent()
     usage = await asyncio.to_thread(worker.usage)
+    last = spent()
     assert 60_000_000 < usage.memory < 120_000_000
-    assert 30 < usage.cpu < 150
+    least, most = (end[1] - begin[1]) / (last[0] - first[0]), (last[1] - first[1]) / (end[0] - begin[0])
+    assert 100 * least - 10 < usage.cpu < 100 * most + 10
+    assert usage.cpu > 0
     assert usage.processes == 1
     await worker.stop()
     assert worker.usage().memory == worker.usage().processes == 0
