@@ -8,19 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from lazycloud.data import held, resp, wal
 from lazycloud.data.versions import Versions
 from lazycloud.walls import sandbox
 from lazycloud.walls.groups import Groups
 from lazycloud.walls.sandbox import Sandbox
 from lazycloud.workers.bounds import Bounds
 from lazycloud.workers.engine import Engine, Processes, Sandboxed
+from tests.waiting import PATIENCE
 
 Write = Callable[[str, str], Path]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine an app or we may be slow; tests of what is done then say when it is slow."""
+    for name, seconds in {"PATIENCE": 20.0, "BARRED": PATIENCE, "TURNING": PATIENCE}.items():
+        monkeypatch.setattr(held, name, seconds)
+    monkeypatch.setattr(resp, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(wal, "PATIENCE", 1.0)  # nothing else goes on meanwhile
+
+
 @pytest.fixture
 async def versions(tmp_path: Path) -> AsyncIterator[Versions]:
-    made = Versions(tmp_path / "data", patience=2)
+    made = Versions(tmp_path / "data", patience=PATIENCE)
     yield made
     await made.close()
 

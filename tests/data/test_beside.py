@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from lazycloud.data.beside import Beside
 from lazycloud.data.names import PRODUCTION
 from lazycloud.data.versions import Versions
 from lazycloud.errors import Conflict, NotFound, StepFailed
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 ONE, OTHER = "a" * 40, "b" * 40
 
@@ -298,11 +297,11 @@ async def test_a_swap_whose_caller_is_cancelled_in_its_midst_is_none(
     await versions.fork(ONE, PRODUCTION, wanted=["postgres"])
     kept.has |= {PRODUCTION: "production", ONE: "one"}
     (versions.place(ONE) / "files" / "mark").touch()
-    begun, exchange = threading.Event(), durable.exchange
+    begun, may_go_on, exchange = threading.Event(), threading.Event(), durable.exchange
 
     def slowly(one: Path, other: Path) -> None:
         begun.set()
-        time.sleep(0.2)
+        may_go_on.wait(PATIENCE)
         exchange(one, other)
 
     monkeypatch.setattr(durable, "exchange", slowly)
@@ -311,6 +310,7 @@ async def test_a_swap_whose_caller_is_cancelled_in_its_midst_is_none(
     for _ in range(2):  # who ends a server may say so again
         swapping.cancel()
         await asyncio.sleep(0.05)
+    may_go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await swapping
     assert kept.has == {PRODUCTION: "production", ONE: "one"}

@@ -96,7 +96,7 @@ def turned(talk: Talk, database: Path) -> dict[str, Any]:
     """Hold it from where all of its WAL is in the file."""
     assert talk.opens(database) == {"mode": "wal"}
     assert talk.ask("hold", seconds=1) == {"held": 1}
-    assert talk.ask("bar", seconds=1, lasts=5) == {}
+    assert talk.ask("bar", seconds=1, lasts=PATIENCE) == {}
     return talk.ask("turn")
 
 
@@ -125,7 +125,7 @@ def test_the_barrier_keeps_writers_out_and_falls_by_itself(
     talk: Talk, database: Path, client: Client
 ) -> None:
     turned(talk, database)
-    assert talk.ask("bar", seconds=1, lasts=0.5) == {}
+    assert talk.ask("bar", seconds=1, lasts=2) == {}
     assert "locked" in client.run("INSERT INTO rows VALUES (1)")
     while "locked" in client.run("INSERT INTO rows VALUES (1)"):
         pass

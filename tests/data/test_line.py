@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from lazycloud.data import held as held_module
-from lazycloud.data import image
+from lazycloud.data import image, wal
 from lazycloud.data import line as line_module
-from lazycloud.data.holding import COMMAND, PROGRAM
+from lazycloud.data.holding import COMMAND, PROGRAM, Holder
 from lazycloud.data.line import Line, Marks
 from lazycloud.errors import DiskFull, Unavailable
 from lazycloud.walls import sandbox
@@ -121,6 +121,7 @@ def app(tmp_path: Path) -> Iterator[App]:
 
 
 Opens = Callable[..., Any]
+NEVER = 10**9  # frames, or seconds, until a WAL is moved on without being asked to
 
 
 @pytest.fixture
@@ -296,7 +297,10 @@ async def test_a_database_in_no_wal_mode_is_copied_as_it_is_and_said_so(app: App
     assert wrong(target / "files/old.db", ledger, then.least["files/old.db"], ledger.tried()) == ""
 
 
-async def test_an_app_that_locks_its_database_for_itself_is_told_of(app: App, opened: Opens) -> None:
+async def test_an_app_that_locks_its_database_for_itself_is_told_of(
+    app: App, opened: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_module, "PATIENCE", 0.25)
     with Client(app.place / "database.sqlite") as client:
         client.run("PRAGMA locking_mode=EXCLUSIVE", "CREATE TABLE mine (a)")
         line = await opened()
@@ -352,10 +356,13 @@ async def test_a_reader_that_stays_makes_the_wal_grow_but_no_image_wrong(app: Ap
     await settled(line)
 
 
-async def test_a_long_transaction_only_delays(app: App, opened: Opens) -> None:
+async def test_a_long_transaction_only_delays(
+    app: App, opened: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app.writes("database.sqlite", "--commits", "50")
     await app.has_written(50)
     line = await opened()
+    monkeypatch.setattr(held_module, "PATIENCE", 0.25)
     with Client(app.place / "database.sqlite") as writer:
         writer.run("BEGIN IMMEDIATE", "CREATE TABLE more (a)")
         then = moment(line, app)
@@ -394,6 +401,7 @@ async def test_a_large_base_is_not_archived_each_time_but_the_wals_are_folded_in
 async def test_a_full_disk_does_not_stop_the_wal_from_moving_on(
     app: App, opened: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(held_module, "ROTATE_AT", NEVER)
     app.writes()
     await app.has_written()
     line = await opened()
@@ -401,14 +409,14 @@ async def test_a_full_disk_does_not_stop_the_wal_from_moving_on(
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("lazycloud.data.blocks.give", full)
-    then = moment(line, app)
-    with pytest.raises(DiskFull):
-        await line.keep(then.marks)
-    await app.has_written(5)
-    assert await line.rotate()
-    assert "could not be archived" in line.troubles["database.sqlite"]
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr("lazycloud.data.blocks.give", full)
+        then = moment(line, app)
+        with pytest.raises(DiskFull):
+            await line.keep(then.marks)
+        await app.has_written(5)
+        assert await line.rotate()
+        assert "could not be archived" in line.troubles["database.sqlite"]
     with pytest.raises(Unavailable):
         await faults(line, app, then)
     assert await faults(line, app, moment(line, app)) == []
@@ -483,7 +491,10 @@ async def test_any_moment_of_the_last_seconds_can_be_had(app: App, opened: Opens
         assert await faults(line, app, then) == []
 
 
-async def test_an_index_that_was_left_half_written_is_mended(app: App, opened: Opens) -> None:
+async def test_an_index_that_was_left_half_written_is_mended(
+    app: App, opened: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wal, "PATIENCE", 0.02)
     app.writes()
     await app.has_written()
     line = await opened()
@@ -502,7 +513,7 @@ async def settled(line: Line) -> None:
     """All is held as it should be."""
     try:
         await until(lambda: line.troubles == {} and can_mark(line))
-    except TimeoutError:
+    except AssertionError:
         raise AssertionError(f"{line!r}: {line.troubles}") from None
 
 
@@ -534,12 +545,22 @@ async def test_an_app_that_waits_for_its_own_checkpoint_gets_it(app: App, opened
 async def test_what_writers_wait_for_is_left_to_the_holder_when_we_are_slow(
     app: App, opened: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(held_module, "ROTATE_AT", NEVER)
+    monkeypatch.setattr(held_module, "RETRY", (float(NEVER), float(NEVER)))
+    ask = Holder.ask
+
+    async def ask_slowly(holder: Holder, key: str, do: str, *told: Any, **arguments: Any) -> Any:
+        if do == "turn":
+            await app.has_written(1)  # so the barrier has fallen
+        return await ask(holder, key, do, *told, **arguments)
+
     app.writes()
     await app.has_written()
     line = await opened()
-    monkeypatch.setattr(held_module, "BARRED", 0.0)
-    await app.has_written(5)
-    assert not await line.rotate()
+    with monkeypatch.context() as patched:
+        patched.setattr(held_module, "BARRED", 0.0)
+        patched.setattr(Holder, "ask", ask_slowly)
+        assert not await line.rotate()
     assert "fallen" in line.troubles["database.sqlite"]
     then = moment(line, app)
     await app.has_written(5)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lazycloud.data import blocks, durable
+from lazycloud.data import blocks, durable, held
 from lazycloud.data.archive import Archive
 from lazycloud.data.line import Line, Marks
 from lazycloud.data.versions import Versions
@@ -220,13 +220,15 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 async def test_a_database_that_is_held_exclusively_is_said_to_be_after_a_bounded_wait(
-    versions: Versions, mode: str
+    versions: Versions, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(held, "PATIENCE", 0.25)
+    monkeypatch.setattr(versions.lines, "_patience", 1.0)
     await versions.fork("production", None)
     holding = (
         "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
         f"c.execute('PRAGMA journal_mode={mode}'); c.execute('PRAGMA locking_mode=EXCLUSIVE');"
-        "c.execute('BEGIN EXCLUSIVE'); c.execute('CREATE TABLE t (a)'); print('held', flush=True); time.sleep(60)"
+        "c.execute('BEGIN EXCLUSIVE'); c.execute('CREATE TABLE t (a)'); print('held', flush=True); time.sleep(600)"
     )
     place = str(database(versions, "production"))
     app = await asyncio.create_subprocess_exec(

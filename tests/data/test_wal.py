@@ -67,7 +67,8 @@ def test_what_is_no_mark_is_not_read_as_one(text: str) -> None:
         wal.mark(text)
 
 
-def test_an_index_that_is_torn_is_never_a_mark(tmp_path: Path) -> None:
+def test_an_index_that_is_torn_is_never_a_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wal, "PATIENCE", 0.02)
     with App(tmp_path / "app.db") as app:
         app.commit(next(commits(1, 1)))
         whole = os.pread(app.shm, 136, 0)

@@ -8,9 +8,12 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from lazycloud.data.tools import difference, process, schema_of, summary
@@ -64,25 +67,27 @@ async def test_a_task_sees_no_more_than_its_folders(tmp_path: Path) -> None:
     assert told["databases"] == []
 
 
+@pytest.mark.usefixtures("hanging")
 async def test_a_task_that_takes_too_long_is_ended(tmp_path: Path, walls: Sandbox | None) -> None:
     one = version(tmp_path / "a")
-    asking = asyncio.create_task(summary(one, walls=walls, limits=Limits(seconds=3)))
-    stop(await begun(tmp_path))
-    with pytest.raises(StepFailed, match="To sum up the data took more than 3 s"):
+    asking = asyncio.create_task(summary(one, walls=walls, limits=Limits(seconds=2)))
+    with pytest.raises(StepFailed, match="To sum up the data took more than 2 s"):
         await asking
     await until(lambda: not tasks(tmp_path))
     assert sorted(entry.name for entry in one.iterdir()) == ["database.sqlite", "files"]
 
 
+@pytest.mark.usefixtures("hanging")
 async def test_a_task_ends_with_who_asked(tmp_path: Path, walls: Sandbox | None) -> None:
     asking = asyncio.create_task(summary(version(tmp_path / "a"), walls=walls))
-    stop(await begun(tmp_path))
+    await begun(tmp_path)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
     await until(lambda: not tasks(tmp_path))
 
 
+@pytest.mark.usefixtures("hanging")
 async def test_a_task_that_dies_is_told_as_such(tmp_path: Path) -> None:
     asking = asyncio.create_task(summary(version(tmp_path / "a")))
     for pid in await begun(tmp_path):
@@ -95,12 +100,13 @@ async def test_a_task_does_not_outlive_a_control_that_was_killed(tmp_path: Path)
     version(tmp_path / "a")
     script = f"""
         import asyncio, pathlib
-        from lazycloud.data.tools import summary
+        from lazycloud.data.tools import process, summary
+        from tests.data.tools.test_tasks import hangs
+        process._command = hangs(process._command)
         asyncio.run(summary(pathlib.Path({str(tmp_path / "a")!r})))
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)]) as control:  # noqa: ASYNC220 - quick
         found = await begun(tmp_path)
-        stop(found)
         control.kill()
     for pid in found:
         os.kill(pid, signal.SIGCONT)
@@ -134,11 +140,30 @@ def tasks(folder: Path) -> list[int]:
     return found
 
 
+def hangs(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, but the process stops itself before it does anything."""
+
+    def stopped(*told: Any) -> tuple[list[str], Mapping[str, str]]:
+        words, environment = command(*told)
+        own = words.index(process.MODULE) - 3  # the interpreter and its flags
+        stopping = ["/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "sh"]
+        return [*words[:own], *stopping, *words[own:]], environment
+
+    return stopped
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_command", hangs(process._command))
+
+
 async def begun(folder: Path) -> list[int]:
-    await until(lambda: tasks(folder))
+    """Those of a task that has stopped itself."""
+
+    def stopped(pid: int) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+        return False
+
+    await until(lambda: any(map(stopped, tasks(folder))))
     return tasks(folder)
-
-
-def stop(pids: list[int]) -> None:
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
