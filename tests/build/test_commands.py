@@ -14,14 +14,14 @@ from lazycloud.build.commands import run_tool
 from lazycloud.build.limits import Limits
 from lazycloud.errors import StepFailed
 from lazycloud.processes import identify
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 @pytest.fixture
 def limits(tmp_path: Path) -> Limits:
     made = tmp_path / "made"
     made.mkdir()
-    return Limits(60, makes=made, homes=tmp_path / "homes")
+    return Limits(4 * PATIENCE, makes=made, homes=tmp_path / "homes")
 
 
 async def said_by(command: str, limits: Limits, **environment: str) -> str:
@@ -105,7 +105,8 @@ async def test_what_writes_too_much_is_ended_and_told_why(limits: Limits) -> Non
     await said_by("sleep 0.6; ln before after", replace(limits, disk=20_000_000))
     with pytest.raises(StepFailed, match=r"wrote more than the limit of 20 MB.*`build_disk`"):
         await said_by(
-            'head -c 30000000 /dev/zero > "$TMPDIR/big"; sleep 600', replace(limits, disk=20_000_000)
+            'sleep 1.5; head -c 30000000 /dev/zero > "$TMPDIR/big"; sleep 600',  # after the first look
+            replace(limits, disk=20_000_000),
         )
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,9 +127,9 @@ async def test_lfs_pointers_are_written_as_they_are_and_counted(app: GitFolder, 
 
 async def test_ten_thousand_files_take_a_second_or_two(app: GitFolder, tmp_path: Path) -> None:
     commit = app.commit({f"d{number % 100}/f{number}": f"file {number}" for number in range(10_000)})
-    began = time.monotonic()
+    began = sum(os.times()[:4])  # of the processor, for us and for git: others may use it too
     said = await written(app, commit, tmp_path / "out")
-    assert time.monotonic() - began < 10  # measured at 1 s; a loaded machine may take its time
+    assert sum(os.times()[:4]) - began < 10  # measured at 1 s
     assert "10,000 files" in said
     assert (tmp_path / "out/d99/f9999").read_text() == "file 9999"
 

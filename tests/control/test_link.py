@@ -73,7 +73,7 @@ async def link(path: Path, refused: list[tuple[str, str]]) -> AsyncIterator[Link
         return Answer.worker("d", ["127.0.0.1:1", "127.0.0.1:2"], login=False, keep=True)
 
     apps = {"apps": {"a": "a.localhost"}, "domain": "localhost"}
-    link = Link(resolve, lambda: apps, drain_timeout=5, refused=lambda *told: refused.append(told))
+    link = Link(resolve, lambda: apps, drain_timeout=PATIENCE, refused=lambda *told: refused.append(told))
     await link.start(path)
     yield link
     await link.close()

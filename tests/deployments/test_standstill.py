@@ -10,7 +10,7 @@ from lazycloud.errors import Conflict
 from lazycloud.states import State
 from tests.deployments.test_falls import COMMIT
 from tests.deployments.test_starts import Stage, stage
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 __all__ = ["stage"]
 OTHER = "e" * 40
@@ -19,10 +19,10 @@ OTHER = "e" * 40
 async def test_what_ran_is_stopped_and_runs_again_afterwards(stage: Stage) -> None:
     stage.app.production = COMMIT
     production = stage.fleet.get(stage.app, COMMIT, "production")
-    assert await stage.fleet.running(production, 5)
+    assert await stage.fleet.running(production, PATIENCE)
     async with stage.fleet.standstills.of("shop", "production"):
         assert production.state is State.STOPPED
-        waiting = asyncio.create_task(stage.fleet.running(production, 5))
+        waiting = asyncio.create_task(stage.fleet.running(production, PATIENCE))
         stage.fleet.ask(production, retry=True)
         await asyncio.sleep(0)
         assert production.state is State.STOPPED
@@ -33,7 +33,7 @@ async def test_one_may_run_while_the_others_stand_still(stage: Stage) -> None:
     stage.app.production = COMMIT
     production = stage.fleet.get(stage.app, COMMIT, "production")
     candidate = stage.fleet.get(stage.app, OTHER, "production")
-    assert await stage.fleet.running(production, 5)
+    assert await stage.fleet.running(production, PATIENCE)
     async with stage.fleet.standstills.of("shop", "production"):
         stage.fleet.ask(production, retry=True)
         stage.fleet.standstills.exempt(candidate)

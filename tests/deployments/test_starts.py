@@ -19,7 +19,7 @@ from lazycloud.states import Cause, State
 from lazycloud.store import Store
 from lazycloud.workers.engine import Processes
 from tests.deployments.test_falls import COMMIT
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 class Stage:
@@ -76,7 +76,7 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 async def test_who_is_scaled_while_it_starts_has_the_number_then(stage: Stage, scaled: bool) -> None:
     preview = stage.fleet.get(stage.app, COMMIT)
     stage.during = stage.scale if scaled else None
-    assert await stage.fleet.running(preview, 5)
+    assert await stage.fleet.running(preview, PATIENCE)
     await until(lambda: preview.task and preview.task.done())
     assert stage.filled == ([preview] if scaled else [])
 
@@ -85,7 +85,7 @@ async def test_production_that_starts_ends_what_ran_where_it_was(stage: Stage) -
     """Also when it has no background process itself: control may have been killed before it could."""
     stage.app.production = COMMIT
     production = stage.fleet.get(stage.app, COMMIT, "production")
-    assert await stage.fleet.running(production, 5)
+    assert await stage.fleet.running(production, PATIENCE)
     await until(lambda: stage.filled == [production])
 
 
@@ -95,8 +95,8 @@ async def test_who_found_all_in_use_is_tried_again_at_the_next_request(stage: St
 
     place, stage.fleet.make_place = stage.fleet.make_place, full
     preview = stage.fleet.get(stage.app, COMMIT)
-    assert not await stage.fleet.running(preview, 5)
+    assert not await stage.fleet.running(preview, PATIENCE)
     assert preview.state is State.FAILED and preview.for_now
     stage.fleet.make_place = place
-    assert await stage.fleet.running(preview, 5)
+    assert await stage.fleet.running(preview, PATIENCE)
     assert not preview.for_now
