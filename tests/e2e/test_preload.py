@@ -92,6 +92,20 @@ async def test_a_site_of_files_is_served_by_forks_of_a_python_of_ours(tmp_path: 
         server.stop()
 
 
+async def test_sites_of_two_apps_share_a_python_and_each_is_served(tmp_path: Path) -> None:
+    sites = [Checkout(tmp_path / name) for name in ("one", "two")]
+    for site in sites:
+        site.commit({"index.html": f"<h1>{site.path.name}</h1>"})
+    server = Server(tmp_path / "home", *(site.path for site in sites)).start()
+    try:
+        assert (await server.get()).text == "<h1>one</h1>"
+        assert (await server.get("two")).text == "<h1>two</h1>"
+        assert len(parents(server)) <= 1
+        assert "failed" not in server.output
+    finally:
+        server.stop()
+
+
 async def opened_preloaded(server: Server, checkout: Checkout, files: dict[str, str]) -> str:
     """A commit of these that started preloaded. On a machine that is too busy to fork at once it starts plainly."""
     for attempt in range(20):

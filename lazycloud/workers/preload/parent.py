@@ -195,11 +195,20 @@ class Parent:
         It has entered by `doors`, of a control group, before anything of the app runs. Raises Unsuitable, and then
         nothing was started.
         """
+        if record:
+            self._make(record)
         if record and view:
-            record.touch()
             fresh = tuple(place for place in view.fresh if not record.is_relative_to(place))
             view = replace(view, write=(*view.write, record), fresh=fresh)
         return await self.order(await self.begin(start.folder, view), start, log, record, doors)
+
+    def _make(self, record: Path) -> None:
+        """A start may have another memory than that which this was spawned for: sites of two apps have one Python."""
+        try:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.touch()
+        except OSError as problem:
+            raise Unsuitable(f"what it imports cannot be noted: {problem.strerror}") from problem
 
     async def begin(self, folder: Path, view: View | None) -> socket.socket:
         """A fork that waits for its order, on what is returned; it ends when that is closed. Raises Unsuitable."""
