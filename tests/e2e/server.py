@@ -173,7 +173,7 @@ class Server:
             env=os.environ | {"LAZYCLOUD_HOME": str(self.home), "NO_COLOR": "1"},
             capture_output=True,
             text=True,
-            timeout=PATIENCE * 2,
+            timeout=PATIENCE * 3,
         )
         assert code is None or done.returncode == code, (done.returncode, done.stdout, done.stderr)
         return done.stdout + done.stderr
@@ -243,7 +243,7 @@ class Server:
     ) -> Answer:
         names = {name.replace("_", "-"): value for name, value in (headers or {}).items()}
         names.setdefault("Host", self.host(label))
-        timeout = aiohttp.ClientTimeout(total=PATIENCE * 2)
+        timeout = aiohttp.ClientTimeout(total=PATIENCE * 3)  # longer than the server holds anybody
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.request(

@@ -20,7 +20,7 @@ from tests.e2e.server import PATIENCE, Server
 
 NOTES = Path(__file__).parents[1] / "apps" / "notes"
 APPS = ("sqlite3", "alembic", "django", "aiosqlite", "node")
-INSTALLED = 240.0  # seconds for all packages to be there
+INSTALLED = 4 * PATIENCE  # seconds for all packages to be there
 pytestmark = [pytest.mark.slow, pytest.mark.registry]
 
 

@@ -25,6 +25,7 @@ from tests.e2e.server import PATIENCE, Answer, Server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UPLOAD = 20_000_000
+INSTALLED = 4 * PATIENCE  # seconds for all packages of production to be there
 FASTAPI = "fastapi>=0.115,<1\nuvicorn>=0.34,<1\nwebsockets>=15\n"
 BUILT = {
     "package.json": json.dumps({"scripts": {"build": "node build.js $COMMIT_ID"}}),
@@ -125,7 +126,7 @@ class Cloud:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer whose body has yet to be read."""
         headers = {"Host": self.server.host(self.label(app, message))}
-        timeout = aiohttp.ClientTimeout(total=PATIENCE)
+        timeout = aiohttp.ClientTimeout(total=2 * PATIENCE)
         url = f"http://127.0.0.1:{self.server.port}{path}"
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
@@ -154,6 +155,10 @@ def startproject(folder: Path, cache: Path) -> None:
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     cloud = Cloud(tmp_path_factory.mktemp("cloud"))
     cloud.server.start()
+    # Builds are kind to all else: on a machine that does much else they take their time.
+    cloud.server.wait(
+        lambda: cloud.server.output.count("(production) is ready") >= len(cloud.checkouts), "app", INSTALLED
+    )
     yield cloud
     cloud.server.stop()
     assert not cloud.server.workers(), cloud.server.output

@@ -8,13 +8,17 @@ from typing import Any
 
 import psutil
 import pytest
+import websockets
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout
 from tests.e2e.server import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.registry]
+pytestmark = pytest.mark.slow
 
+LIBRARY = Path(websockets.__file__).parent
+WEBSOCKETS = {f"websockets/{path.relative_to(LIBRARY)}": path.read_text() for path in LIBRARY.rglob("*.py")}
+"""What the client needs, beside it: to install it takes longer than all that is tried here."""
 CLIENT = Path(__file__).parents[2] / "lazycloud" / "versionbase" / "client.py"
 APP = """
 import http.server, json, os
@@ -51,7 +55,7 @@ def app(name: str) -> dict[str, str]:
     return {
         "app.py": APP.replace("{name}", name),
         "versionbase.py": CLIENT.read_text(),
-        "requirements.txt": "websockets>=15,<18\n",
+        **WEBSOCKETS,
         "Procfile": "web: python app.py\n",
         "lazycloud.toml": "[data]\nversionbase = true\n",
     }

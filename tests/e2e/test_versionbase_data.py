@@ -17,7 +17,7 @@ from tests.e2e.repository import Checkout
 from tests.e2e.server import PATIENCE, UNWALLED, Server
 from tests.e2e.test_versionbase import app, bases, notes
 
-pytestmark = [pytest.mark.slow, pytest.mark.registry]
+pytestmark = pytest.mark.slow
 
 MIGRATE = """
 import os, time
