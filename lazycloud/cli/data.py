@@ -148,14 +148,16 @@ def snapshots(target: Target, ref: str | None, as_json: bool) -> None:
 @data.command()
 @click.argument("one", metavar="A")
 @click.argument("other", metavar="B")
-@click.option("--table", default="", help="Only this one.")
-@click.option("--rows", is_flag=True, help=f"Also which rows differ, {ROWS} of each table at most.")
+@click.option("--table", default="", help="Only this one, or this collection of versionbase.")
+@click.option(
+    "--rows", is_flag=True, help=f"Also which rows, or documents, differ, {ROWS} of each table at most."
+)
 @as_json
 @targeted
 def diff(target: Target, one: str, other: str, table: str, rows: bool, as_json: bool) -> None:
     """Show what became of one version's data in another.
 
-    Schema, numbers of rows, files.
+    Schema, numbers of rows and documents, files.
 
     \b
     Example:

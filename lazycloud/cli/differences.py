@@ -26,7 +26,7 @@ def lines(difference: Json) -> Iterator[Text]:
         for one in database["schema"]:
             yield from _schema(one)
         for one in database["tables"]:
-            yield from _table(one)
+            yield from _table(one, database.get("noun", "row"))
     if files := difference["files"]:
         yield plain("files", "bold")
         for one in files[:FILES_SHOWN]:
@@ -46,34 +46,41 @@ def _in_line(sql: str | None) -> str:
     return " ".join((sql or "").split())
 
 
-def _table(one: Json) -> Iterator[Text]:
+def _table(one: Json, noun: str) -> Iterator[Text]:
+    """`noun` is what a row is called: versionbase has documents."""
     counts = [f"{one[what]} {what}" for what in SIGNS if one[what]]
-    text = f"  {one['name']}: {_rows(one['before'])} → {_rows(one['after'])}"
+    text = f"  {one['name']}: {_count(one['before'], noun)} → {_count(one['after'], noun)}"
     yield plain(text + (f" ({', '.join(counts)})" if counts else ""))
     if one["note"]:
         yield plain(f"    {one['note']}", "yellow")
     for row in one["rows"]:
-        yield from _row(row)
+        yield from _row(row, noun)
     if one["more"] and one["rows"]:
-        yield plain("    … and more rows", "dim")
+        yield plain(f"    … and more {noun}s", "dim")
 
 
-def _rows(count: int | None) -> str:
-    return "none" if count is None else f"{count} row{'' if count == 1 else 's'}"
+def _count(count: int | None, noun: str) -> str:
+    return "none" if count is None else f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _row(row: Json) -> Iterator[Text]:
+def _row(row: Json, noun: str) -> Iterator[Text]:
     if row["change"] != "changed":
-        yield _signed(row["change"], _values(row["after"] or row["before"]), "    ")
+        values = row["after"] if row["before"] is None else row["before"]
+        key = {} if noun == "row" else row["key"]  # a document does not have it among its members
+        yield _signed(row["change"], _values(key | values), "    ")
         return
     before, after = row["before"], row["after"]
-    changed = [name for name in after if before.get(name) != after[name]]
-    told = ", ".join(f"{name}: {_value(before.get(name))} → {_value(after[name])}" for name in changed)
+    changed = [name for name in before | after if before.get(name) != after.get(name)]
+    told = ", ".join(f"{name}: {_member(before, name)} → {_member(after, name)}" for name in changed)
     yield _signed("changed", f"{_values(row['key'])}: {told}", "    ")
 
 
 def _values(values: Json) -> str:
     return ", ".join(f"{name}={_value(value)}" for name, value in values.items())
+
+
+def _member(values: Json, name: str) -> str:
+    return _value(values[name]) if name in values else "none"
 
 
 def _value(value: Any) -> str:

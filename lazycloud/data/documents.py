@@ -49,7 +49,7 @@ async def difference(
     tables = tuple(
         tally.told(name, *(each.get(name) for each in counts)) for name, tally in sorted(found.items())
     )
-    return DatabaseDifference(NAME, tables=tables, note=note)
+    return DatabaseDifference(NAME, tables=tables, note=note, noun="document")
 
 
 async def _counts(database: Database, moment: str) -> dict[str, int]:

@@ -111,6 +111,38 @@ async def test_a_difference_is_told_in_words(lazycloud: CommandLine, server: Scr
     ]
 
 
+async def test_what_differs_in_a_versionbase_is_told_as_documents(
+    lazycloud: CommandLine, server: ScriptedServer
+) -> None:
+    rows = [
+        {"change": "added", "key": {"key": "k1"}, "before": None, "after": {"title": "x"}},
+        {"change": "removed", "key": {"key": "k2"}, "before": {}, "after": None},
+        {"change": "changed", "key": {"key": "k3"}, "before": {"a": 1, "b": 2}, "after": {"a": 1}},
+    ]
+    table = {
+        "name": "posts",
+        "before": 1,
+        "after": None,
+        "added": 1,
+        "removed": 1,
+        "changed": 1,
+        "rows": rows,
+    }
+    database = {"name": "versionbase", "noun": "document", "schema": [], "note": ""}
+    database["tables"] = [table | {"more": True, "note": ""}]
+    told = {"same": False, "databases": [database], "files": [], "more": False}
+    server.answer("GET /api/apps/shop/data/diff", told)
+    done = await lazycloud("data", "diff", "@a", "@b", "--rows")
+    assert done.out.splitlines() == [
+        "versionbase",
+        "  posts: 1 document → none (1 added, 1 removed, 1 changed)",
+        '    + key="k1", title="x"',
+        '    - key="k2"',
+        '    ~ key="k3": b: 2 → none',
+        "    … and more documents",
+    ]
+
+
 async def test_what_replaces_or_removes_asks_first(lazycloud: CommandLine, server: ScriptedServer) -> None:
     server.answer("GET /api/apps/shop/data", tree())
     would = {"version": "production", "snapshot": "x", "lost": difference("y")}

@@ -363,6 +363,7 @@ async def test_an_app_can_pass_no_snapshot_off_as_another_version(versionbase: V
     found = await documents.difference(versionbase, (PRODUCTION, None), (COMMIT, None))
     assert found is not None and [(one.name, one.added) for one in found.tables] == [("posts", 1)]
     assert [one.after for one in found.tables] == [1]
+    assert found.noun == "document"
 
 
 async def test_what_one_versions_data_may_take_is_not_the_limit_of_all(

@@ -188,11 +188,12 @@ async function compare(a, b) {
 }
 
 async function openRows(a, b, database, table, into) {
-  into.replaceChildren(h("p", { class: "about" }, "Reading rows…"));
+  into.replaceChildren(h("p", { class: "about" }, "Reading…"));
   try {
     const found = await differenceOf(a, b, { table, rows: ROWS });
-    const one = found.databases.find(({ name }) => name === database)?.tables.find(({ name }) => name === table);
-    into.replaceChildren(rowsTable(one ?? { name: table, rows: [] }));
+    const of = found.databases.find(({ name }) => name === database);
+    const one = of?.tables.find(({ name }) => name === table);
+    into.replaceChildren(rowsTable(one ?? { name: table, rows: [] }, of?.noun));
   } catch (error) {
     into.replaceChildren(h("p", { class: "wrong" }, error.message));
   }

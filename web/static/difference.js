@@ -62,37 +62,40 @@ function valueNode(value) {
 
 const cut = (text, length) => (length > MOST_LETTERS ? h("span", {}, text.slice(0, MOST_LETTERS), h("i", {}, `… (${count(length, "letter")})`)) : text || h("i", { class: "nothing" }, "empty"));
 
-function rowCells({ change, before, after }, columns) {
+function rowCells({ change, key, before, after }, columns) {
   return columns.map((column) => {
-    const [old, fresh] = [before?.[column], after?.[column]];
-    if (change !== "changed") return h("td", {}, valueNode((before ?? after)[column]));
+    const [old, fresh] = [{ ...key, ...before }[column], { ...key, ...after }[column]]; // a document has it beside its members
+    if (change !== "changed") return h("td", {}, valueNode(before ? old : fresh));
     if (JSON.stringify(old) === JSON.stringify(fresh)) return h("td", { class: "same" }, valueNode(old));
     return h("td", { class: "differs" }, h("del", {}, valueNode(old)), " ", h("ins", {}, valueNode(fresh)));
   });
 }
 
-function rowsTable({ name, rows, more, note }) {
-  if (!rows.length) return h("p", { class: "about" }, note || "No row of it differs.");
-  const columns = [...new Set(rows.flatMap(({ before, after }) => [...Object.keys(before ?? {}), ...Object.keys(after ?? {})]))];
+function rowsTable({ name, rows, more, note }, noun = "row") {
+  if (!rows.length) return h("p", { class: "about" }, note || `No ${noun} of it differs.`);
+  const columns = [...new Set(rows.flatMap((row) => Object.keys(noun === "row" ? { ...row.before, ...row.after } : { ...row.key, ...row.before, ...row.after })))];
   return h("div", {},
-    h("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": `Rows of ${name}` },
+    h("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": `${entitled(noun)} of ${name}` },
       h("table", {},
         h("thead", {}, h("tr", {}, h("th", {}, h("span", { class: "unseen" }, "What became of it")), columns.map((column) => h("th", { scope: "col" }, column)))),
         h("tbody", {}, rows.map((row) => h("tr", { class: row.change }, h("td", {}, sign(row.change)), rowCells(row, columns)))))),
     more && h("p", { class: "about" }, `The first ${rows.length}; there are more.`));
 }
 
-function rowsWords({ before, after }) {
+/** What rows are called, as a title: `noun` is "row", or "document". */
+const entitled = (noun) => `${noun[0].toUpperCase()}${noun.slice(1)}s`;
+
+function rowsWords({ before, after }, noun) {
   if (before == null && after == null) return "cannot be read";
-  if (after == null) return `had ${count(before, "row")}`;
-  return before == null || before === after ? count(after, "row") : `${before.toLocaleString("en")} → ${count(after, "row")}`;
+  if (after == null) return `had ${count(before, noun)}`;
+  return before == null || before === after ? count(after, noun) : `${before.toLocaleString("en")} → ${count(after, noun)}`;
 }
 
 /** A table's counts; its rows are fetched by `open(database, table, into)` when somebody wants to see them, who may. */
-function tableItem(database, table, open) {
+function tableItem({ name: database, noun = "row" }, table, open) {
   const { name, note, added, removed, changed } = table;
   const counts = [[added, "added"], [removed, "removed"], [changed, "changed"]].filter(([number]) => number);
-  const words = [h("code", {}, name), h("span", { class: "about" }, rowsWords(table)), ...counts.map(([number, change]) =>
+  const words = [h("code", {}, name), h("span", { class: "about" }, rowsWords(table, noun)), ...counts.map(([number, change]) =>
     h("span", { class: "tally" }, sign(change), number.toLocaleString("en"), h("span", { class: "unseen" }, ` ${change}`)))];
   const remark = note && h("p", { class: "about" }, note);
   if (!open) return h("li", { class: "table" }, h("p", { class: "summary" }, words), remark);
@@ -110,11 +113,11 @@ function differenceNodes({ same, databases, files, more }, open) {
   if (same) return [h("p", { class: "empty" }, "Nothing differs: the same schema, the same rows, the same files.")];
   const several = databases.length > 1;
   const nodes = databases.flatMap((database) => {
-    const { name, schema, tables, note } = database;
+    const { name, schema, tables, note, noun = "row" } = database;
     const part = (title, items, list) => items.length > 0 && [h("h3", {}, title), h("ul", { class: list }, items)];
     return [several && h("h3", { class: "database" }, h("code", {}, name)), note && h("p", { class: "about" }, note),
       part("Schema", schema.map(schemaItem), "changes"),
-      part("Rows", tables.map((table) => tableItem(database.name, table, open)), "tables")].flat();
+      part(entitled(noun), tables.map((table) => tableItem(database, table, open)), "tables")].flat();
   });
   if (files.length) nodes.push(h("h3", {}, "Files"), h("ul", { class: "files" }, files.map(fileItem)));
   if (more) nodes.push(h("p", { class: "about" }, "There are more files that differ."));
@@ -124,8 +127,9 @@ function differenceNodes({ same, databases, files, more }, open) {
 /** In words what going back takes away: `difference` is from what is gone back to, to what is now. */
 function lossWords({ same, databases, files, more }) {
   if (same) return ["Nothing was written since: nothing is lost."];
-  const tables = databases.flatMap(({ tables: each }) => each).filter(({ added, removed, changed }) => added + removed + changed).map(({ name, added, removed, changed }) => {
-    const parts = [added && `${count(added, "new row")} lost`, changed && `${count(changed, "row")} changed back`, removed && `${count(removed, "removed row")} back`];
+  const every = databases.flatMap(({ tables: each, noun = "row" }) => each.map((table) => ({ ...table, noun })));
+  const tables = every.filter(({ added, removed, changed }) => added + removed + changed).map(({ name, noun, added, removed, changed }) => {
+    const parts = [added && `${count(added, `new ${noun}`)} lost`, changed && `${count(changed, noun)} changed back`, removed && `${count(removed, `removed ${noun}`)} back`];
     return `${name}: ${parts.filter(Boolean).join(", ")}`;
   });
   const shape = { added: "goes", removed: "comes back", changed: "changes back" };

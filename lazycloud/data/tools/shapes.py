@@ -65,12 +65,16 @@ class TableDifference:
 
 @dataclass(frozen=True)
 class DatabaseDifference:
-    """Of the database at the path `name` in a version's folder. `tables`: those that differ, or were asked for."""
+    """Of the database at the path `name` in a version's folder. `tables`: those that differ, or were asked for.
+
+    `noun`: what a row is called there.
+    """
 
     name: str
     schema: tuple[SchemaChange, ...] = ()
     tables: tuple[TableDifference, ...] = ()
     note: str = ""
+    noun: str = "row"
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class Difference:
                 tuple(SchemaChange(**each) for each in one["schema"]),
                 tuple(_table_difference(each) for each in one["tables"]),
                 one["note"],
+                one["noun"],
             )
             for one in data["databases"]
         )

@@ -68,7 +68,7 @@ def test_the_dictionary_has_the_agreed_names(tmp_path: Path) -> None:
     data = told(one, other).as_dict()
     assert set(data) == {"same", "databases", "files", "more"}
     (database,) = data["databases"]
-    assert set(database) == {"name", "schema", "tables", "note"}
+    assert set(database) == {"name", "schema", "tables", "note", "noun"}
     assert database["schema"] == (
         {
             "kind": "view",
