@@ -503,7 +503,7 @@ async def _load(owner: Database, loading: str, place: Path, filled: Database) ->
                 index["path"], unique=index["unique"], name=index["name"], timeout=LONG
             )
         if head["schema"] is not None:
-            await collection.set_schema(head["schema"], check=False)
+            await collection.set_schema(head["schema"], check=False, strict=False)
 
 
 async def _documents(file: BinaryIO, heads: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:

@@ -1218,10 +1218,20 @@ class Collection(Writer):
         return (await self._described(timeout)).get("schema")
 
     async def set_schema(
-        self, schema: Mapping[str, Any] | None, *, check: bool = True, timeout: float | None = LONGEST
+        self,
+        schema: Mapping[str, Any] | None,
+        *,
+        check: bool = True,
+        strict: bool = True,
+        timeout: float | None = LONGEST,
     ) -> None:
-        """From now on each document fits it. With `check` those that are there must, too, or Invalid is raised."""
+        """From now on each document fits it. With `check` those that are there must, too, or Invalid is raised.
+
+        With `strict`, a word that would be ignored and looks like a slip of a keyword is BadInput.
+        """
         fields = {"collection": self.name, "schema": schema, "check": check}
+        if not strict:
+            fields["strict"] = False
         await self._session._ask("set_schema", fields, timeout)
 
     async def drop(self, *, timeout: float | None = None) -> bool:
@@ -2158,10 +2168,15 @@ class SyncCollection(SyncWriter):
         return told
 
     def set_schema(
-        self, schema: Mapping[str, Any] | None, *, check: bool = True, timeout: float | None = LONGEST
+        self,
+        schema: Mapping[str, Any] | None,
+        *,
+        check: bool = True,
+        strict: bool = True,
+        timeout: float | None = LONGEST,
     ) -> None:
         """As `Collection.set_schema`."""
-        _wait(self._it().set_schema(schema, check=check, timeout=timeout))
+        _wait(self._it().set_schema(schema, check=check, strict=strict, timeout=timeout))
 
     def drop(self, *, timeout: float | None = None) -> bool:
         """As `Collection.drop`."""

@@ -440,7 +440,7 @@ def drop_index(connection: Connection, asked: Request) -> Any:
     return _write(connection, asked, lambda transaction: transaction.drop_index(collection, name))
 
 
-@request("collection schema check window")
+@request("collection schema check strict window")
 def set_schema(connection: Connection, asked: Request) -> Stream:
     connection.branch()
     steps = upkeep.set_schema(
@@ -450,6 +450,7 @@ def set_schema(connection: Connection, asked: Request) -> Stream:
         asked.mapping_or_none("schema"),
         asked.flag("check", True),
         connection.birth,
+        asked.flag("strict", True),
     )
     return Stream(connection.server.behind(steps), told=False)
 

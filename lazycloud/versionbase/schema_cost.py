@@ -54,7 +54,7 @@ class _Cost:
         self._anchors: dict[str, Schema] = {}
         self._left = STEPS
         self.weights: dict[int, int] = {}  # by id: looks at the same value, this one's too
-        for each in _all(schema, 0):
+        for each in all_in(schema):
             if isinstance(each, dict):
                 self._name(each)
 
@@ -154,7 +154,7 @@ class _Cost:
                 self._anchors.setdefault(schema[word], schema)
 
 
-def _all(schema: Schema, depth: int) -> Iterator[Schema]:
+def all_in(schema: Schema, depth: int = 0) -> Iterator[Schema]:
     """It, and all that are written in it."""
     if depth > 2 * MAX_DEPTH:
         raise BadInput(f"This schema is nested more than {2 * MAX_DEPTH} deep.")
@@ -165,7 +165,7 @@ def _all(schema: Schema, depth: int) -> Iterator[Schema]:
     inner += [each for word in (*_LIST, "prefixItems") for each in schema.get(word, ())]
     inner += [each for word in (*_NAMED, *_NAMED_BELOW) for each in schema.get(word, {}).values()]
     for each in inner:
-        yield from _all(each, depth + 1)
+        yield from all_in(each, depth + 1)
 
 
 def _members(schema: Schema) -> list[Schema]:

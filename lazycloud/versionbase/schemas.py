@@ -17,7 +17,7 @@ import jsonschema_rs
 import msgspec
 
 from lazycloud.errors import BadInput
-from lazycloud.versionbase import schema_cost
+from lazycloud.versionbase import schema_cost, schema_words
 from lazycloud.versionbase.problems import Invalid
 from lazycloud.versionbase.values import Value
 
@@ -48,8 +48,7 @@ class Schema:
             )
             schema_cost.check(schema)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as problem:
-            said = str(getattr(problem, "message", problem)).partition("\n")[0]
-            raise BadInput(f"This is no JSON Schema: {said[:SHOWN]}{_place(problem)}.") from None
+            raise BadInput(f"This is no JSON Schema: {_said(problem)}{_place(problem)}.") from None
         except (ValueError, TypeError, AttributeError, RecursionError, msgspec.MsgspecError) as problem:
             raise BadInput(f"This is no JSON Schema: {str(problem)[:SHOWN]}.") from None
 
@@ -70,6 +69,16 @@ class Schema:
         except jsonschema_rs.ValidationError as problem:
             return [problem]
         return []
+
+
+def _said(problem: Exception) -> str:
+    """Of a schema that is none. Of a type that is none the words of the schema for schemas would tell nobody."""
+    path = [*getattr(problem, "schema_path", ())]
+    if path[-2:] == ["type", "anyOf"]:
+        unknown = schema_words.unknown_type(getattr(problem, "instance", None))
+        if isinstance(unknown, str):
+            return schema_words.no_type(unknown)
+    return str(getattr(problem, "message", problem)).partition("\n")[0][:SHOWN]
 
 
 def _place(problem: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from lazycloud.errors import BadInput, LazycloudError, NotFound
-from lazycloud.versionbase import catalogue, queries
+from lazycloud.versionbase import catalogue, queries, schema_words
 from lazycloud.versionbase.catalogue import Collection, Index
 from lazycloud.versionbase.nodes import Nodes
 from lazycloud.versionbase.problems import Exists, ReadOnly
@@ -146,11 +146,13 @@ class Transaction:
         self._collections[name] = None
         return True
 
-    def set_schema(self, collection: str, schema: Mapping[str, Any] | None) -> None:
-        """Of what is written from now on. Raises BadInput for what is no JSON Schema."""
+    def set_schema(self, collection: str, schema: Mapping[str, Any] | None, strict: bool = True) -> None:
+        """Of what is written from now on. Raises BadInput for what is no JSON Schema, or, if `strict`, has a slip."""
         data = None
         if schema is not None:
             Schema(dict(schema))
+            if strict:
+                schema_words.check(dict(schema))
             data = msgspec.json.encode(schema)
         self.save_schema(self.collection(catalogue.check_name(collection)), data)
 

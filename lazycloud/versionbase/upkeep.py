@@ -132,6 +132,7 @@ def set_schema(
     schema: Mapping[str, Any] | None,
     check: bool = True,
     birth: str = "",
+    strict: bool = True,
 ) -> Steps:
     """Whatever is written from the first step on fits it. With `check`, what is there is looked at then.
 
@@ -142,7 +143,7 @@ def set_schema(
 
     def begin(transaction: Transaction) -> None:
         before[:] = [transaction.collection(catalogue.check_name(collection)).schema]
-        transaction.set_schema(collection, schema)
+        transaction.set_schema(collection, schema, strict)
 
     def put_back(transaction: Transaction) -> None:
         transaction.save_schema(transaction.collection(collection), before[0])

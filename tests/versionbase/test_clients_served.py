@@ -217,6 +217,10 @@ async def test_refusals_of_a_server_are_told(served: Served, db: Database) -> No
         await posts.insert({}, key)
     with pytest.raises(Invalid, match="n"):
         await posts.set_schema({"properties": {"n": {"type": "string"}}})
+    with pytest.raises(BadInput, match='Did you mean "properties"'):
+        await posts.set_schema({"propertys": {"n": {"type": "string"}}}, check=False)
+    await posts.set_schema({"propertys": {"n": {"type": "string"}}}, strict=False)
+    await posts.set_schema(None)
     await posts.create_index("n", unique=True)
     with pytest.raises(Exists):
         await posts.insert({"n": 1})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lazycloud.errors import BadInput
+from lazycloud.versionbase import schema_words
 from lazycloud.versionbase.problems import Invalid
 from lazycloud.versionbase.schemas import Schema
 
@@ -82,6 +83,79 @@ def test_many_problems_are_told_in_part() -> None:
 def test_what_is_no_schema_is_refused(schema: Any) -> None:
     with pytest.raises(BadInput, match=r"[Ss]chema"):
         Schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("types", "said"),
+    [
+        ("strng", '"string"'),
+        (["string", "nul"], '"null"'),
+        ("Integer", '"integer"'),
+        ("date", "there are null, boo"),
+    ],
+)
+def test_a_type_that_is_none_is_refused_with_the_one_that_was_meant(types: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=f"is no type: .*{said}.*properties.a.type"):
+        Schema({"properties": {"a": {"type": types}}})
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ({"propertys": {}}, "properties"),
+        ({"minlength": 3}, "minLength"),
+        ({"any_of": []}, "anyOf"),
+        ({"ref": "#"}, "$ref"),
+        ({"requierd": []}, "required"),
+        ({"types": "string"}, "type"),
+        ({"additionalProperty": False}, "additionalProperties"),
+        ({"additionalItems": False}, "items"),
+        ({"max": 3}, "maximum"),
+        ({"format": "datetime"}, "date-time"),
+        ({"format": "e-mail"}, "email"),
+    ],
+)
+def test_what_looks_like_a_slip_is_refused_wherever_it_is(slip: dict[str, Any], meant: str) -> None:
+    for schema in (slip, {"properties": {"a": {"anyOf": [True, {"items": slip}]}}}, {"$defs": {"a": slip}}):
+        Schema(schema)
+        with pytest.raises(BadInput) as refused:
+            schema_words.check(schema)
+        assert f'Did you mean "{meant}"?' in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        POST,
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://example.com/a"},
+        {
+            "x-type": 1,
+            "note": "",
+            "example": {},
+            "comment": "",
+            "name": "a",
+            "label": "b",
+            "propertyOrder": [],
+        },
+        {"properties": {"propertys": {"description": "a member of that name"}}, "required": ["types"]},
+        {
+            "enum": [{"propertys": 1}],
+            "default": {"minlength": 1},
+            "const": {"types": 1},
+            "examples": [{"max": 1}],
+        },
+        {"format": "postcode"},
+        {"x" * 100_000: 1},
+    ],
+)
+def test_words_of_others_are_let_through(schema: dict[str, Any]) -> None:
+    schema_words.check(schema)
+
+
+def test_many_words_of_others_are_looked_through_at_once() -> None:
+    began = time.process_time()
+    schema_words.check({f"typo{n}": 1 for n in range(5000)})
+    assert time.process_time() - began < 2
 
 
 def test_a_schema_that_is_too_deep_is_refused() -> None:

@@ -861,9 +861,14 @@ class Collection extends Writer {
   async schema(limits = {}) {
     return (await this.described(limits))?.schema ?? null
   }
-  /** From now on each document fits it; with `check` those that are there must, too. @param {Document | null} schema @param {{check?: boolean} & Limits} options @returns {Promise<void>} */
-  async setSchema(schema, { check = true, timeout = LONGEST, signal } = {}) {
-    await this.session.ask("set_schema", { collection: this.name, schema, check }, { timeout, signal })
+  /**
+   * From now on each document fits it; with `check` those that are there must, too. With `strict`, a word that would be
+   * ignored and looks like a slip of a keyword is BadInput.
+   * @param {Document | null} schema @param {{check?: boolean, strict?: boolean} & Limits} options @returns {Promise<void>}
+   */
+  async setSchema(schema, { check = true, strict = true, timeout = LONGEST, signal } = {}) {
+    const fields = { collection: this.name, schema, check, ...(strict ? {} : { strict }) }
+    await this.session.ask("set_schema", fields, { timeout, signal })
   }
   /** Remove it with all in it; whether it was there. @param {Limits} limits @returns {Promise<boolean>} */
   drop(limits = {}) {
