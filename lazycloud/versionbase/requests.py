@@ -410,17 +410,24 @@ def drop_collection(connection: Connection, asked: Request) -> Any:
 
 @request("collection path unique name window")
 def create_index(connection: Connection, asked: Request) -> Stream:
+    """Who gives it up leaves it to the server, which builds it on."""
     connection.branch()
+    collection = asked.text("collection")
     steps = upkeep.create_index(
         connection.engine,
         connection.version,
-        asked.text("collection"),
+        collection,
         asked.text("path"),
         asked.flag("unique", False),
         asked.text("name", ""),
         connection.birth,
     )
-    return Stream(connection.server.behind(_returning(steps)), lambda stream: stream.last.shown(), told=False)
+    return Stream(
+        connection.server.behind(_returning(steps)),
+        lambda stream: stream.last.shown(),
+        connection.server.building.asked(connection.birth, collection),
+        told=False,
+    )
 
 
 def _returning(steps: Iterator[Any]) -> Iterator[Any]:

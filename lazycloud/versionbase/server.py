@@ -31,6 +31,7 @@ from websockets.typing import Subprotocol
 from lazycloud import __version__
 from lazycloud.errors import LazycloudError, NotFound
 from lazycloud.versionbase import protocol
+from lazycloud.versionbase.building import Building
 from lazycloud.versionbase.connection import AT_ONCE, TRANSACTIONS, Connection
 from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.keys import Keys
@@ -83,6 +84,7 @@ class Server:
         self._listening: Websockets | None = None
         self._looking: asyncio.Task[None] | None = None
         self._aside = ThreadPoolExecutor(4, "versionbase-aside")
+        self.building = Building(engine, self.behind, self.over)
         self._unix: Path | None = None
         self._began = time.monotonic()
         self._requests = 0  # of connections that have ended
@@ -130,9 +132,11 @@ class Server:
             **where,
         )
         self._looking = asyncio.create_task(self._look_after_clients(), name="look after clients")
+        self.building.start()
 
     async def close(self) -> None:
         """Accept nobody, finish what is being committed, and say goodbye; within some seconds."""
+        await self.building.stop()
         if self._looking is not None:
             self._looking.cancel()
         if self._listening is not None:

@@ -62,7 +62,25 @@ def create_index(
 
     first = engine.perform(version, begin, birth)
     yield first
-    index = first.result()[0]
+    yield from build(engine, version, collection, first.result()[0], birth)
+
+
+def unbuilt(engine: Engine, version: str, birth: str = "") -> list[tuple[str, Index]]:
+    """Indexes that were begun, with their collections. Raises Gone, NotFound."""
+    transaction = engine.transaction(version, write=False, birth=birth)
+    try:
+        return [
+            (of.name, index)
+            for of in transaction.collections()
+            for index in of.indexes
+            if index.built is not None
+        ]
+    finally:
+        engine.close_transaction(transaction)
+
+
+def build(engine: Engine, version: str, collection: str, index: Index, birth: str = "") -> Steps:
+    """One that was begun. As `create_index`; raises Gone if it is dropped meanwhile."""
     try:
         while index.built is not None:
             keys, last = yield from _next_keys(engine, version, collection, index, birth)
@@ -75,10 +93,17 @@ def create_index(
             yield step
             index = step.result()[0]
     except Exists:
-        undo = engine.perform(version, lambda transaction: transaction.drop_index(collection, called), birth)
+        undo = engine.perform(version, partial(_dropped, collection, index), birth)
         yield undo
         undo.result()
         raise
+
+
+def _dropped(collection: str, index: Index, transaction: Transaction) -> None:
+    """This one, and none that was made since under its name."""
+    there = transaction.collection(collection).index(index.name)
+    if there is not None and there.number == index.number:
+        transaction.drop_index(collection, index.name)
 
 
 def _next_keys(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import socket
 import threading
@@ -20,8 +21,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from lazycloud.errors import LazycloudError
-from lazycloud.versionbase import connection, server
+from lazycloud.versionbase import connection, server, upkeep
+from lazycloud.versionbase.engine import Engine
 from lazycloud.versionbase.protocol import FRAME, GREETING
+from lazycloud.versionbase.storage import Storage
 from lazycloud.versionbase.transactions import Transaction
 from tests.versionbase.talking import JSON, MESSAGE_PACK, Client, Refused, Served, checked, serving
 from tests.waiting import PATIENCE, until
@@ -286,6 +289,100 @@ async def test_an_index_that_cannot_be_unique_is_not_there(
     assert await refused(client.ask("create_index", collection="c", path="n", name="no name")) == "bad-input"
     gc.collect()
     assert caplog.text == ""  # what a client did wrong is told to the client
+
+
+@pytest.fixture
+def slow_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built in so many steps that one can come amid them."""
+    for name, number in {"PASS": 30, "BATCH": 3, "RUN": 10}.items():
+        monkeypatch.setattr(upkeep, name, number)
+
+
+async def states(client: Client) -> list[str]:
+    return [index["state"] for one in await client.ask("collections") for index in one["indexes"]]
+
+
+async def begun_to_build(client: Client) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await states(client) != ["building"]:
+            pass
+
+
+async def built(client: Client) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await states(client) != ["ready"]:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("way", ["cancel", "deadline", "gone"])
+async def test_an_index_that_is_given_up_is_built_on(
+    served: Served, client: Client, way: str, slow_indexes: None
+) -> None:
+    await fill(client, 1000)
+    async with served.client() as other:
+        more = {"deadline": 0.3} if way == "deadline" else {}
+        number = await other.begin("create_index", collection="posts", path="n", **more)
+        await begun_to_build(client)
+        if way == "gone":
+            other.socket.transport.abort()
+        else:
+            if way == "cancel":
+                await other.send(id=number, do="cancel")
+            assert (await refused(other.result(number))) == {"cancel": "cancelled"}.get(way, way)
+        assert await states(client) == ["building"]
+        await built(client)
+    assert (await client.ask("explain", collection="posts", filter="doc.n == 7"))["index"] == "n"
+    items, _ = await client.list("find", collection="posts", filter="doc.n >= 0")
+    assert len(items) == 1000
+
+
+def half_built(folder: Path, documents: list[dict[str, Any]], unique: bool) -> None:
+    """A store whose server was stopped amid it, with a fork of that moment."""
+    engine = Engine(Storage(f"sqlite:///{folder / 'store.sqlite'}"))
+    engine.open()
+    engine.change(lambda: engine.storage.begin("production")).result(PATIENCE)
+    engine.perform("production", lambda tx: tx.insert("c", documents)).result(PATIENCE)
+    building = upkeep.create_index(engine, "production", "c", "n", unique)
+    for step in itertools.islice((step for step in building if step is not None), 2):
+        step.result(PATIENCE)
+    engine.change(lambda: engine.storage.fork("v1", "production")).result(PATIENCE)
+    engine.close()
+
+
+async def test_an_index_is_built_on_after_a_restart_and_in_forks(tmp_path: Path, slow_indexes: None) -> None:
+    half_built(tmp_path, [{"n": n} for n in range(100)], unique=True)
+    async with serving(tmp_path) as served:
+        for version in ("production", "v1"):
+            async with served.client(version) as client:
+                await built(client)
+                assert await refused(client.ask("insert", collection="c", documents=[{"n": 7}])) == "exists"
+                items, _ = await client.list("find", collection="c", filter="doc.n >= 0")
+                assert len(items) == 100
+
+
+async def test_a_unique_index_that_cannot_be_built_on_keeps_nothing_out(
+    tmp_path: Path, slow_indexes: None
+) -> None:
+    half_built(tmp_path, [{"n": n % 99} for n in range(100)], unique=True)
+    async with serving(tmp_path) as served, served.client() as client:
+        async with asyncio.timeout(PATIENCE):
+            while await states(client):
+                await asyncio.sleep(0.01)
+        await client.ask("insert", collection="c", documents=[{"n": 7}])
+
+
+async def test_an_index_that_is_dropped_amid_it_is_not_built_on(
+    served: Served, client: Client, slow_indexes: None
+) -> None:
+    await fill(client, 1000)
+    async with served.client() as other:
+        await other.begin("create_index", collection="posts", path="n")
+        await begun_to_build(client)
+    await client.ask("drop_index", collection="posts", name="n")
+    for _ in range(2):  # a second round begins when the first has ended
+        served.server.building.look()
+        await until(lambda: not served.server.building._woken.is_set())
+        assert (await client.ask("collections"))[0]["indexes"] == []
 
 
 async def test_snapshots_are_read_compared_and_restored(client: Client) -> None:
