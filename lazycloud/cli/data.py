@@ -232,11 +232,13 @@ def import_(target: Target, file: IO[bytes], ref: str, kind: str | None, yes: bo
 
     What the version has is kept as a snapshot first. FILE, or standard input for `-`, is an SQLite database, SQL as
     `sqlite3 FILE .dump` writes it, or a tar of `lazycloud data export`; or, with --format jsonl, the documents of its
-    versionbase: the rest stays then.
+    versionbase: the rest stays then. For a database in Postgres it is what pg_dump writes, as SQL or with
+    --format=custom, and the files stay; or a tar, with both.
 
     \b
     Example:
       lazycloud data import shop.sqlite HEAD
+      lazycloud data import shop.dump production
     """
     from lazycloud.cli.terminal import show_json
 

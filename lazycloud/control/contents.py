@@ -12,7 +12,7 @@ import stat
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,13 +25,14 @@ from lazycloud.allowance import in_words
 from lazycloud.config import Config
 from lazycloud.data import documents, tools, within
 from lazycloud.data.names import PRODUCTION
-from lazycloud.data.tools.contents import POSTGRES
+from lazycloud.data.tools.contents import DUMP, POSTGRES, is_database, is_dump
 from lazycloud.data.tools.process import Limits
 from lazycloud.data.versions import READING
 from lazycloud.deployments.app import App
 from lazycloud.deployments.changes import Changes, Replaced
+from lazycloud.deployments.deploy import beside
 from lazycloud.deployments.snapshots import Data, Snapshots, shown
-from lazycloud.errors import BadInput, StepFailed, TooLarge
+from lazycloud.errors import BadInput, LazycloudError, StepFailed, TooLarge
 from lazycloud.events import EventLog, VersionExported
 from lazycloud.walls.sandbox import Sandbox
 
@@ -39,6 +40,8 @@ PIECE = 1 << 20
 LOOK_EVERY = 16 << 20  # bytes of an upload between two looks at the disk
 FORMATS = ("sqlite", "sql", "tar", "dump")
 DOCUMENTS = "jsonl"  # of a versionbase
+TAR_AT, TAR_MAGIC = 257, b"ustar"
+PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # as a tar may be
 AT_ONCE = 2  # comparisons
 LONG = Limits(seconds=3600.0)  # for what reads or writes all of the data
 
@@ -112,7 +115,7 @@ class Contents:
 
     async def _export_files(self, app: App, origin: Data, target: Path, kind: str) -> str:
         """What is to be told of it."""
-        _demand_kind(app, origin, kind)
+        _demand_kind(origin.version, kind, has_postgres(app, origin))
         async with self._unfolded(app, origin) as place:
             exported = await tools.export(place, target, kind, walls=self._walls, limits=self._long(place))
         notes = [exported.note, "Its Redis is not in it." if _has_redis(app, origin) else ""]
@@ -136,12 +139,16 @@ class Contents:
             _demand_format(kind)
         if kind == DOCUMENTS:
             return await self._take_documents(request, app, version, who)
-        _demand_files(app, Data(version))
+        if await _is_for_postgres(app, version):
+            return await self._take_dump(request, app, version, kind, who)
+        _demand_kind(version, kind, in_postgres=False)
         self._changes.demand_fillable(app, version)
         with _aside(app) as folder:
             file = folder / "data"
             size = await self._receive(request, file)
             self._changes.demand_fillable(app, version)  # it may have come to some meanwhile
+            if is_dump(file):
+                _demand_kind(version, "dump", in_postgres=False)
             told: list[tools.Imported] = []
 
             async def fill(place: Path) -> None:
@@ -150,6 +157,57 @@ class Contents:
 
             replaced = await self._changes.fill(app, version, fill, size, who)
         return replaced, told[0]
+
+    async def _take_dump(
+        self, request: web.Request, app: App, version: str, kind: str, who: str
+    ) -> tuple[Replaced, tools.Imported]:
+        """What pg_dump writes becomes what a version has in Postgres. All else stays, unless a tar brings files."""
+        with _aside(app) as folder:
+            file = folder / "data"
+            size = await self._receive(request, file)
+            kind = kind or _kind_of(file)
+            _demand_kind(version, kind, in_postgres=True)
+            if kind == "tar":
+                return await self._take_tar(app, version, file, size, who)
+            told: list[tools.Imported] = []
+
+            async def fill(other: str) -> None:
+                told.append(await self._load(app, version, other, file, kind))
+
+            replaced = await self._changes.fill_database(app, version, fill, size, who)
+        return replaced, told[0]
+
+    async def _take_tar(
+        self, app: App, version: str, file: Path, size: int, who: str
+    ) -> tuple[Replaced, tools.Imported]:
+        """One with a dump beside the files: both are replaced."""
+        self._changes.demand_fillable(app, version, brings=[POSTGRES])
+        told: list[tools.Imported] = []
+
+        async def fill(place: Path) -> None:
+            limits, dump = self._long(place), file.with_name(DUMP)
+            brought = await tools.import_(
+                file, place, kind="tar", walls=self._walls, limits=limits, with_dump=True
+            )
+            (place / DUMP).rename(dump)
+            await app.versions.complete(place.name, [POSTGRES])
+            loaded = await self._load(app, version, place.name, dump, "dump")
+            told.append(replace(brought, warnings=(*brought.warnings, *loaded.warnings)))
+
+        replaced = await self._changes.fill(app, version, fill, size, who)
+        return replaced, told[0]
+
+    async def _load(self, app: App, version: str, other: str, file: Path, kind: str) -> tools.Imported:
+        """Into the empty database of another version, which is to have the settings of this one."""
+        assert app.postgres
+        login = await app.versions.beside.environment(other, [POSTGRES])
+        reach = app.versions.beside.places([POSTGRES])
+        if certificate := login.get("PGSSLROOTCERT"):
+            reach = (*reach, Path(certificate))
+        limits = self._long(file.parent)
+        loaded = await tools.load(file, kind, login, walls=self._walls, reach=reach, limits=limits)
+        await app.postgres.finish(other, version)
+        return loaded
 
     async def _take_documents(
         self, request: web.Request, app: App, version: str, who: str
@@ -197,27 +255,39 @@ class Contents:
         return disk.free - reserve
 
 
-def _demand_files(app: App, *data: Data) -> None:
-    """What is in Postgres is not looked into, and to be silent about it would be as if there were nothing."""
-    for one in data:
-        if has_postgres(app, one):
-            raise BadInput(
-                f"The database of {shown(one.version)} is in Postgres: its contents are not read here, nor replaced.",
-                "`lazycloud run REF -- pg_dump` and `-- psql` do that; snapshots and restores are as ever.",
-            )
+async def _is_for_postgres(app: App, version: str) -> bool:
+    """Whether its database is there; of one that is not there yet, whether its commit says so."""
+    if app.versions.exists(version):
+        return has_postgres(app, Data(version))
+    with suppress(LazycloudError):  # what cannot be planned has what every app has
+        commit = await app.commit(app.production if version == PRODUCTION else version)
+        return POSTGRES in beside(await app.plan(commit))
+    return False
 
 
-def _demand_kind(app: App, data: Data, kind: str) -> None:
+def _kind_of(file: Path) -> str:
+    """Of a file that is sent for Postgres, by how it begins."""
+    if is_dump(file):
+        return "dump"
+    if is_database(file):
+        return "sqlite"
+    with file.open("rb") as content:
+        begins = content.read(TAR_AT + len(TAR_MAGIC))
+    is_tar = begins[TAR_AT:] == TAR_MAGIC or begins.startswith(PACKED)
+    return "tar" if is_tar else "sql"
+
+
+def _demand_kind(version: str, kind: str, in_postgres: bool) -> None:
     """Raises BadInput for a format that is not one of its database's."""
-    if has_postgres(app, data) and kind == "sqlite":
+    if in_postgres and kind == "sqlite":
         raise BadInput(
-            f"The database of {shown(data.version)} is in Postgres, of which sqlite is no format.",
-            "Give dump or sql, or tar, which has its files, too.",
+            f"The database of {shown(version)} is in Postgres, of which sqlite is no format.",
+            "dump and sql are what pg_dump writes; tar has the files, too.",
         )
-    if not has_postgres(app, data) and kind == "dump":
+    if not in_postgres and kind == "dump":
         raise BadInput(
-            f"{shown(data.version)} has nothing in Postgres, of which dump is the format.",
-            "Give sqlite or sql, or tar, which has its files, too.",
+            f"{shown(version)} has nothing in Postgres, of which dump is the format.",
+            "sqlite and sql are of its database; tar has the files, too.",
         )
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 from aiohttp import web
@@ -91,6 +91,9 @@ from lazycloud.workers.engine import Engine, Processes, Sandboxed
 from lazycloud.workers.ports import RANGE
 
 LAST_ANSWERS = 5.0  # seconds for requests that this control has still to answer when it leaves
+
+if TYPE_CHECKING:
+    from lazycloud.data.postgres.provider import Postgres
 
 log = logging.getLogger(__name__)
 
@@ -363,7 +366,9 @@ class Control:
         stages.in_use = lambda release: is_held(self.fleet, name, release)
         redis = Redis(folder / "redis", self._hosting)
         versionbase = Versionbase(folder / "versionbase", self._hosting)
-        providers = self._providers(name) | {redis.name: redis, versionbase.name: versionbase}
+        postgres = self._postgres(name)
+        providers: dict[str, Provider] = {redis.name: redis, versionbase.name: versionbase}
+        providers |= {postgres.name: postgres} if postgres else {}
         versions = Versions(folder / "data", providers=providers)
         versions.lines.enclose = self._enclose_holder if self._walls else None
         stages.clear_leftovers()
@@ -373,6 +378,7 @@ class Control:
         app = App(
             name, wish.source, domain, follow, repository, stages, versions, (redis, versionbase), versionbase
         )
+        app.postgres = postgres
         self.fleet.apps[name] = app
         self._closing.push_async_callback(repository.close)
         self._closing.push_async_callback(versions.close)
@@ -397,15 +403,14 @@ class Control:
         view = View(self.config.home, read, write, network=False)
         return self._walls.enclose(view, Path("/"), {})
 
-    def _providers(self, app: str) -> dict[str, Provider]:
-        """What versions of an app can have beside their folders on other servers. Raises BadInput."""
+    def _postgres(self, app: str) -> Postgres | None:
+        """What versions of an app can have there. Raises BadInput."""
         if not self.config.postgres_url:
-            return {}
-        from lazycloud.data.postgres.provider import Postgres  # takes a tenth of a second, and few need it
-        from lazycloud.data.postgres.server import Server
+            return None
+        from lazycloud.data.postgres import provider, server  # take a tenth of a second, and few need them
 
         key = secret(self.config.postgres_key_file).encode()
-        return {Postgres.name: Postgres(Server(self.config.postgres_url), app, key)}
+        return provider.Postgres(server.Server(self.config.postgres_url), app, key)
 
     def _limits(self) -> Limits:
         config = self.config

@@ -216,17 +216,20 @@ class Beside:
         del self._swaps[version]
         await self._save()
 
-    async def undo_swap(self, version: str) -> None:
-        """Nothing happens if there is none."""
+    async def undo_swap(self, version: str) -> bool:
+        """Whether it had happened; nothing happens if there is none."""
         self._load()
         swap = self._swaps.get(version)
-        if swap and not swap["holds"]:
-            for name in swap["names"]:
-                await self._provider(name).undo_swap(version)
-            if swap["exchanged"]:
-                await self._exchange(version)
-            del self._swaps[version]
-            await self._save()
+        if not swap or swap["holds"]:
+            return False
+        for name in swap["names"]:
+            await self._provider(name).undo_swap(version)
+        happened = bool(swap["exchanged"])
+        if happened:
+            await self._exchange(version)
+        del self._swaps[version]
+        await self._save()
+        return happened
 
     async def _exchange(self, version: str) -> None:
         swap, has = self._swaps[version], self._has

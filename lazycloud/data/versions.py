@@ -245,13 +245,14 @@ class Versions:
         finally:
             await asyncio.shield(self._copying(lambda: trees.remove(place)))
 
-    async def swap(self, version: str, other: str) -> None:
+    async def swap(self, version: str, other: str, whole: bool = True) -> None:
         """Each has what the other had, at once; snapshots stay. Nobody uses either now.
 
+        Unless `whole`, their folders stay: only what the other has beside its own changes places.
         Until `swapped` is called it is taken back by `undo_swap`, also after a crash. When this raises, be it that
         its caller is cancelled, each has what it had.
         """
-        swapping = asyncio.create_task(self._swap_all(version, other), name=f"swap {version}")
+        swapping = asyncio.create_task(self._swap_all(version, other, whole), name=f"swap {version}")
         try:
             await asyncio.shield(swapping)
         except asyncio.CancelledError:
@@ -262,12 +263,13 @@ class Versions:
                 undoing.result()
             raise
 
-    async def _swap_all(self, version: str, other: str) -> None:
+    async def _swap_all(self, version: str, other: str, whole: bool) -> None:
         places = self.place(version), self.place(other)
         async with self._readers.alone(*places), self.lines.still(version, other):
             try:
                 await self.beside.swap(version, other)
-                await self._copying(lambda: self._swaps.begin(version, other))
+                if whole:
+                    await self._copying(lambda: self._swaps.begin(version, other))
             except BaseException:
                 await self._take_back(version)
                 raise
@@ -295,8 +297,8 @@ class Versions:
             return await self._take_back(version)
 
     async def _take_back(self, version: str) -> bool:
-        await self.beside.undo_swap(version)
-        return await self._copying(lambda: self._swaps.undo(version))
+        was_beside = await self.beside.undo_swap(version)
+        return await self._copying(lambda: self._swaps.undo(version)) or was_beside
 
     async def settle(self, version: str, other: str) -> None:
         """Let the swap of these two hold, if there is one that does not yet."""

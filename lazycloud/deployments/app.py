@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lazycloud.build.commit import Commit
 from lazycloud.build.plan import Plan
@@ -14,6 +15,9 @@ from lazycloud.data.versionbase import Versionbase
 from lazycloud.data.versions import Versions
 from lazycloud.errors import BadInput, LazycloudError, NotFound
 from lazycloud.hosts import flat_limit
+
+if TYPE_CHECKING:  # it takes a tenth of a second, and few servers have one
+    from lazycloud.data.postgres.provider import Postgres
 
 COMMITS_KEPT = 2000  # a commit never changes; this many are some 1 MB
 
@@ -32,6 +36,7 @@ class App:
     servers: tuple[Servers, ...]
     versionbase: Versionbase
     production: str = ""
+    postgres: Postgres | None = None  # if this server has one
     _commits: OrderedDict[str, Commit] = field(default_factory=OrderedDict)
 
     async def commit(self, commit_id: str) -> Commit:

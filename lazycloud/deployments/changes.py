@@ -34,6 +34,9 @@ T = TypeVar("T")
 Fill = Callable[[Path], Awaitable[object]]
 """Put data into a version's empty folder, whole or not at all."""
 
+FillDatabase = Callable[[str], Awaitable[object]]
+"""The same for a version of that name, which is there."""
+
 START = 600.0  # seconds that production has to be ready on other data
 LAST_CHANGES = 10.0  # seconds that a change has to end when control does
 REPLACING = f"{REHEARSAL}replacing-"  # a version whose data are about to be another's
@@ -113,15 +116,36 @@ class Changes:
 
     async def fill(self, app: App, version: str, fill: Fill, size: int, who: str) -> Replaced:
         """Give a version what `fill` puts into an empty folder, `size` bytes of a file. Raises as `restore` does."""
-        return await self._through(self._filled(app, version, fill, size, who), f"fill {version}")
+
+        async def filling(other: str) -> None:
+            place = app.versions.place(other)
+            await asyncio.to_thread(trees.empty, place)
+            await fill(place)
+
+        return await self._through(self._filled(app, version, filling, size, who), f"fill {version}")
+
+    async def fill_database(
+        self, app: App, version: str, fill: FillDatabase, size: int, who: str
+    ) -> Replaced:
+        """Give a version what `fill` puts into an empty database in Postgres, `size` bytes of a file.
+
+        All else that it has stays. Raises as `restore` does.
+        """
+
+        async def filling(other: str) -> None:
+            await app.versions.complete(other, ["postgres"])
+            await fill(other)
+
+        filled = self._filled(app, version, filling, size, who, whole=False)
+        return await self._through(filled, f"fill {version}")
 
     async def load_documents(self, app: App, version: str, file: Path, size: int, who: str) -> Replaced:
         """Give a version's versionbase what `file` has, `size` bytes of it. Raises as `restore` does."""
         return await self._through(self._loaded(app, version, file, size, who), f"load {version}")
 
-    def demand_fillable(self, app: App, version: str) -> None:
-        """Raises Conflict for one that has data beside its folder, too: they would be gone."""
-        if others := app.versions.beside.of(version):
+    def demand_fillable(self, app: App, version: str, brings: Sequence[str] = ()) -> None:
+        """Raises Conflict for one that has data beside its folder, too, which nothing brings: they would be gone."""
+        if others := [each for each in app.versions.beside.of(version) if each not in brings]:
             raise Conflict(
                 f"{shown(version)} also has data in {' and '.join(others)}, which a file does not bring along.",
                 "`lazycloud data shell` or `lazycloud run` can load them.",
@@ -191,7 +215,9 @@ class Changes:
         async with self.replacement(app, origin) as other:
             return await self.replace(app, to, other, who, restored)
 
-    async def _filled(self, app: App, version: str, fill: Fill, size: int, who: str) -> Replaced:
+    async def _filled(
+        self, app: App, version: str, fill: FillDatabase, size: int, who: str, whole: bool = True
+    ) -> Replaced:
         began = time.monotonic()
 
         def imported(before: str) -> Event:
@@ -201,11 +227,9 @@ class Changes:
             )
 
         async with self.replacement(app, None) as other:
-            place = app.versions.place(other)
-            await asyncio.to_thread(trees.empty, place)
-            await fill(place)
+            await fill(other)
             if app.versions.exists(version):
-                return await self.replace(app, version, other, who, imported)
+                return await self.replace(app, version, other, who, imported, whole)
             return await self._begin_with(app, version, other, imported(""))
 
     async def _loaded(self, app: App, version: str, file: Path, size: int, who: str) -> Replaced:
@@ -255,16 +279,25 @@ class Changes:
             await asyncio.shield(app.versions.drop(other))
 
     async def replace(
-        self, app: App, version: str, other: str, who: str, told: Callable[[str], Event]
+        self,
+        app: App,
+        version: str,
+        other: str,
+        who: str,
+        told: Callable[[str], Event],
+        whole: bool = True,
     ) -> Replaced:
-        """Exchange the data of two versions, of which one is a replacement; `told` makes the event of it."""
+        """Exchange the data of two versions, of which one is a replacement; `told` makes the event of it.
+
+        Unless `whole`, only what the replacement has beside its folder.
+        """
         began = time.monotonic()
         async with self._standstill(app, version) as ran:
             stood = time.monotonic()
             before = await self._snapshots.take(app, version, "restore", who)
             released = await self._forget_released(app, version)
             try:
-                await app.versions.swap(version, other)
+                await app.versions.swap(version, other, whole)
                 if version == PRODUCTION:
                     await self._start(app, demand=ran)
                 await self._events.commit(told(before["id"]))

@@ -47,7 +47,8 @@ async def test_what_comes_may_become_no_more_than_the_disk_can_spare(
     monkeypatch.setattr(contents.tools, "import_", import_)
     monkeypatch.setattr(contents.shutil, "disk_usage", lambda place: SimpleNamespace(total=total, free=free))
     config, changes = Config(tmp_path), SimpleNamespace(fill=fill, demand_fillable=lambda app, version: None)
-    versions = SimpleNamespace(place=lambda version: tmp_path / "data" / version)
+    place = tmp_path / "data"
+    versions = SimpleNamespace(place=lambda version: place / version, exists=lambda version: True)
     versions.beside = SimpleNamespace(of=lambda version, snapshot: [])
     request: Any = SimpleNamespace(content_length=4, content=SimpleNamespace(iter_chunked=pieces))
     made: Any = Contents(config, None, changes, None, None)  # type: ignore[arg-type]

@@ -206,6 +206,24 @@ async def test_a_swap_is_of_both_or_of_none(tmp_path: Path, held: bool) -> None:
     assert kept.has == was
 
 
+@pytest.mark.parametrize("held", [True, False])
+async def test_a_swap_of_what_is_beside_the_folders_leaves_them(tmp_path: Path, held: bool) -> None:
+    kept = Kept()
+    versions = opened(tmp_path, kept)
+    await versions.fork(PRODUCTION, None, wanted=["postgres"])
+    await versions.fork(ONE, None, wanted=["postgres"])
+    kept.has |= {PRODUCTION: "production", ONE: "one"}
+    (versions.place(PRODUCTION) / "files" / "mark").touch()
+    await versions.swap(PRODUCTION, ONE, whole=False)
+    assert kept.has[PRODUCTION] == "one" and (versions.place(PRODUCTION) / "files" / "mark").exists()
+    if held:
+        await versions.swapped(PRODUCTION)
+    again = opened(tmp_path, kept)  # as after a crash
+    assert await again.undo_swaps(holds="") == ({} if held else {PRODUCTION: ONE})
+    assert kept.has[PRODUCTION] == ("one" if held else "production") and kept.swaps == {}
+    assert (again.place(PRODUCTION) / "files" / "mark").exists()
+
+
 async def test_a_swap_whose_end_a_server_was_not_told_holds_all_the_same(tmp_path: Path) -> None:
     kept = Kept()
     versions = opened(tmp_path, kept)

@@ -259,3 +259,73 @@ async def test_production_is_migrated_rolled_back_and_restored_in_postgres(
         name for name in tidy.databases() if "_migration" in name or "_rehearsal" in name or "_replac" in name
     ]
     assert passing == []
+
+
+FILED = """
+import http.server, json, os, pathlib, subprocess
+
+def psql(sql):
+    words = ["psql", "--no-psqlrc", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "--command", sql]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        files = sorted(path.name for path in pathlib.Path(os.environ["DATA_DIR"]).iterdir())
+        self.answer(dict(name="{name}", notes=psql("SELECT * FROM note ORDER BY 1"), files=files))
+    def do_POST(self):
+        text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if self.path == "/file":
+            pathlib.Path(os.environ["DATA_DIR"], text).write_text(text)
+        else:
+            psql(text)
+        self.answer(dict())
+    def answer(self, found):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(found).encode())
+
+http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+@pytest.mark.slow
+async def test_dumps_are_imported_whole_or_not_at_all(tidy: Postgres, up: Up, checkout: Checkout) -> None:
+    make = "psql -v ON_ERROR_STOP=1 -c 'CREATE TABLE IF NOT EXISTS note (text text)'"
+    first = by_psql("first", make) | {"app.py": FILED.replace("{name}", "first")}
+    checkout.commit(first)
+    server = up(checkout.path, LAZYCLOUD_POSTGRES_URL=tidy.url())
+
+    async def verb(*words: str, code: int | None = 0) -> str:
+        return await server.verb("data", *words, folder=checkout.path, code=code)
+
+    await server.post("", "INSERT INTO note VALUES ('one'); ALTER ROLE CURRENT_USER SET work_mem = '5MB'")
+    await server.post("", "logo", "/file")
+    for ending in ("dump", "sql", "tar"):
+        await verb("export", "production", f"one.{ending}")
+    await server.post("", "DELETE FROM note; INSERT INTO note VALUES ('two')")
+    await server.post("", "later", "/file")
+    two = {"name": "first", "notes": ["two"], "files": ["later", "logo"]}
+    assert (await server.get()).json == two
+
+    touched = checkout.path / "touched"
+    (checkout.path / "bad.sql").write_text(
+        f"CREATE TABLE note (text text);\nDROP TABLE note;\nCOPY note FROM PROGRAM 'touch {touched}';"
+    )
+    said = await verb("import", "bad.sql", "production", "--yes", code=2)
+    assert "Line 3 of the SQL cannot be taken" in said
+    assert (await server.get()).json == two and not touched.exists()
+    assert not [name for name in tidy.databases() if "_replac" in name or "_making_" in name]
+    said = await verb("import", "one.dump", "production", "--yes")  # files are in no dump, and stay
+    assert (await server.get()).json == two | {"notes": ["one"]}
+    before = said.rpartition("production@")[2].split()[0]
+    await server.post("", "INSERT INTO note VALUES (current_setting('work_mem'))")
+    assert (await server.get()).json["notes"] == ["5MB", "one"]
+    await verb("restore", f"production@{before}", "--yes")
+    assert (await server.get()).json == two
+
+    preview = checkout.commit(first | {"app.py": FILED.replace("{name}", "preview")})
+    await verb("import", "one.sql", preview, "--yes")  # it has no data yet
+    assert (await server.get(preview[:10])).json == {"name": "preview", "notes": ["one"], "files": []}
+    await verb("import", "one.tar", preview, "--yes")  # which has files, too
+    assert (await server.get(preview[:10])).json == {"name": "preview", "notes": ["one"], "files": ["logo"]}
+    assert (await server.get()).json == two

@@ -143,6 +143,11 @@ class Postgres:
                 await self._databases.clone(on, origin, login)
             await programs.dump(await self._databases.tools(on), self._server, login, place)
 
+    async def finish(self, version: str, like: str) -> None:
+        """What SQL has filled gets the settings that another version's role has, if there is one, and statistics."""
+        names = [self._naming.version(check_version(each)) for each in (version, like)]
+        await self._databases.finish(self._databases.login(names[0]), names[1])
+
     async def load(self, version: str, place: Path) -> None:
         login = self._databases.of(check_version(version))
         async with self._alone(login.role), self._admin() as on:

@@ -5,7 +5,7 @@ An app's databases are hostile input, so nothing of this happens in control: eac
 memory. Tasks work on folders as a version's ({database.sqlite, files/…}) that nobody else uses: `Versions.unfolded`
 yields such.
 
-tasks        what control calls: `difference`, `summary`, `schema_of`, `export`, `import_`
+tasks        what control calls: `difference`, `summary`, `schema_of`, `export`, `import_`, `load`
 process      starts one for a task, behind walls, and ends it
 __main__     the process: reads an order, does it, writes what came of it
 shapes       what is told, ready for JSON
@@ -21,10 +21,21 @@ exporting    a version as one SQLite file, as SQL, or as a tar
 importing    a version from one of these
 dump         a database as SQL
 script       SQL that somebody sent, run
+statements   SQL as it is written for psql, apart
+loading      the same, run in a database of Postgres
 """
 
 from lazycloud.data.tools.shapes import DatabaseDifference, Difference, Schema, Summary, schema_difference
-from lazycloud.data.tools.tasks import Exported, Imported, difference, export, import_, schema_of, summary
+from lazycloud.data.tools.tasks import (
+    Exported,
+    Imported,
+    difference,
+    export,
+    import_,
+    load,
+    schema_of,
+    summary,
+)
 
 __all__ = [
     "DatabaseDifference",
@@ -36,6 +47,7 @@ __all__ = [
     "difference",
     "export",
     "import_",
+    "load",
     "schema_difference",
     "schema_of",
     "summary",

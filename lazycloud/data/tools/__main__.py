@@ -17,7 +17,7 @@ from typing import Any
 
 from lazycloud.data.tools.comparing import compare
 from lazycloud.data.tools.exporting import export
-from lazycloud.data.tools.importing import take_in
+from lazycloud.data.tools.importing import restore, take_in
 from lazycloud.data.tools.process import ERRORS
 from lazycloud.data.tools.summing import sum_up
 from lazycloud.errors import LazycloudError
@@ -41,8 +41,20 @@ def _export(order: Order) -> dict[str, Any]:
     return {"bytes": target.stat().st_size, "note": note}
 
 
+def _restore(order: Order) -> dict[str, Any]:
+    restore(Path(order["dump"]), Path(order["target"]))
+    return {}
+
+
+def _load(order: Order) -> dict[str, Any]:
+    from lazycloud.data.tools.loading import load  # only it needs libpq
+
+    return {"warnings": load(Path(order["file"]), order["login"], order["told"])}
+
+
 def _import(order: Order) -> dict[str, Any]:
-    kind, warnings = take_in(Path(order["file"]), Path(order["folder"]), order["kind"], order["most"])
+    file, folder = Path(order["file"]), Path(order["folder"])
+    kind, warnings = take_in(file, folder, order["kind"], order["most"], order["with_dump"])
     return {"kind": kind, "warnings": warnings}
 
 
@@ -51,6 +63,8 @@ TASKS: dict[str, Callable[[Order], dict[str, Any]]] = {
     "sum up": _sum_up,
     "export": _export,
     "import": _import,
+    "restore": _restore,
+    "load": _load,
 }
 
 

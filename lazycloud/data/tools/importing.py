@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 
 from lazycloud.data.files import COMPANIONS
 from lazycloud.data.tools import script
-from lazycloud.data.tools.contents import DUMP, FILES, contents, is_database, stays
+from lazycloud.data.tools.contents import DUMP, FILES, POSTGRES, contents, is_database, is_dump, stays
 from lazycloud.data.tools.database import LARGEST, Unreadable, explained, may_read, opened
+from lazycloud.data.tools.dumps import write_sql
 from lazycloud.data.tools.exporting import SQL, SQLITE, TAR
 from lazycloud.data.tools.shapes import MAIN
 from lazycloud.data.tools.values import readable
@@ -25,9 +26,10 @@ MOST_MEMBERS = 1_000_000
 SHOWN = 3  # problems of one database that are told
 
 
-def take_in(file: Path, folder: Path, kind: str, most: int) -> tuple[str, list[str]]:
+def take_in(file: Path, folder: Path, kind: str, most: int, with_dump: bool = False) -> tuple[str, list[str]]:
     """Fill an empty folder; the kind of the file, and warnings. `most`: bytes in all.
 
+    `with_dump`: it is a tar that has a dump of Postgres, too, which stays as it is, unread.
     Raises BadInput for what is wrong with the file, DiskFull. What was made by then stays.
     """
     kind = kind or _kind(file)
@@ -38,13 +40,29 @@ def take_in(file: Path, folder: Path, kind: str, most: int) -> tuple[str, list[s
             _use_wal(folder / MAIN)
             script.run(file, folder / MAIN, most)
         else:
-            _Tar(folder, most).unpack(file)
+            _Tar(folder, most, with_dump).unpack(file)
         (folder / FILES).mkdir(exist_ok=True)
         warnings = [
-            warning for name, place in contents(folder).databases.items() for warning in _check(name, place)
+            warning
+            for name, place in contents(folder).databases.items()
+            if name != POSTGRES
+            for warning in _check(name, place)
         ]
         _use_wal(folder / MAIN)
     return kind, warnings
+
+
+def restore(dump: Path, target: Path) -> None:
+    """A dump of Postgres as SQL. Raises BadInput for one that is none, or damaged; DiskFull."""
+    if not is_dump(dump):
+        raise BadInput(
+            "The file is no dump of pg_dump’s own format (--format=custom): it does not begin as one."
+        )
+    try:
+        with _room():
+            write_sql(dump, target)
+    except Unreadable as problem:
+        raise BadInput(f"The dump cannot be read: {problem}.") from problem
 
 
 def _kind(file: Path) -> str:
@@ -133,8 +151,9 @@ def _use_wal(place: Path) -> None:
 class _Tar:
     """Unpacks one: `most` bytes in all, into a folder, and nothing anywhere else."""
 
-    def __init__(self, folder: Path, most: int) -> None:
+    def __init__(self, folder: Path, most: int, with_dump: bool) -> None:
         self._folder = folder
+        self._with_dump = with_dump
         self._left = most
         self._links: list[tuple[tarfile.TarInfo, Path]] = []
 
@@ -160,6 +179,11 @@ class _Tar:
             raise BadInput(
                 f"The tar has no {MAIN}.", "It holds that, and files/: see `lazycloud data export`."
             )
+        if self._with_dump and not is_dump(self._folder / DUMP):
+            raise BadInput(
+                f"The tar has no {DUMP}, which holds what is in Postgres.",
+                "See `lazycloud data export`; a dump alone, as .dump or .sql, leaves the files as they are.",
+            )
         self._refuse_companions()
 
     def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -169,12 +193,12 @@ class _Tar:
             raise _refused(member, "leads out of the data")
         if not parts and member.isdir():
             return
-        if parts == [DUMP]:
+        if parts == [DUMP] and not self._with_dump:
             raise BadInput(
-                f"The tar has a {DUMP}, and what is in Postgres cannot be sent in this way.",
-                "Load that with `lazycloud run REF -- pg_restore`, and send the tar without it (tar --delete).",
+                f"The tar has a {DUMP}, and this version has nothing in Postgres.",
+                "Send it without that (tar --delete), if the rest is what you want.",
             )
-        if parts != [MAIN] and parts[:1] != [FILES]:
+        if parts not in ([MAIN], [DUMP]) and parts[:1] != [FILES]:
             raise _refused(member, f"is neither {MAIN} nor in {FILES}/")
         place = self._folder.joinpath(*parts)
         with self._once(member):

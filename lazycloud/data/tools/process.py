@@ -45,21 +45,23 @@ async def run(
     see: Sequence[Path],
     walls: Sandbox | None,
     limits: Limits,
+    reach: Sequence[Path] | None = None,
 ) -> dict[str, Any]:
     """Do a task; what it tells. `room` is a folder for what is only needed meanwhile, on the disk of the data.
 
-    Behind walls it sees, and may write to, the folders in `see`. Raises what the task raised, and StepFailed when it
+    Behind walls it sees, and may write to, the folders in `see`. It has no network, unless `reach` says what it is
+    to read for that: a certificate, or the folder of a socket. Raises what the task raised, and StepFailed when it
     took too long or died. All of it is killed when this returns, or is cancelled.
     """
     with _scratch(room) as scratch:
         told = {"task": task, "order": order, "memory": limits.memory, "disk": limits.disk}
-        words, environment = _command(walls, see, scratch, limits)
+        words, environment = _command(walls, see, scratch, reach)
         answer, errors, status = await _ask(words, environment, json.dumps(told), limits.seconds, task)
     return _answer(task, answer, errors, status)
 
 
 def _command(
-    walls: Sandbox | None, see: Sequence[Path], scratch: Path, limits: Limits
+    walls: Sandbox | None, see: Sequence[Path], scratch: Path, reach: Sequence[Path] | None
 ) -> tuple[list[str], Mapping[str, str]]:
     """-I: nothing of where lazycloud was started, or of its environment, is for a task to import."""
     words = [sys.executable, "-I", "-m", MODULE]
@@ -72,7 +74,8 @@ def _command(
     if walls is None:
         return words, environment
     own = (Path(sys.prefix), Path(sys.base_prefix), Path(lazycloud.__file__).parent)
-    view = View(walls.home, read=own, write=tuple(see), network=False, scratch=scratch)
+    read, network = (*own, *(reach or ())), reach is not None
+    view = View(walls.home, read=read, write=tuple(see), network=network, scratch=scratch)
     enclosed = walls.enclose(view, scratch, environment)
     return [*enclosed.words, *words], enclosed.environment
 

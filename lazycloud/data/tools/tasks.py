@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lazycloud import trees
 from lazycloud.data.tools.process import USUAL, Limits, run
@@ -90,25 +92,59 @@ class Imported:
 
 
 async def import_(
-    file: Path, folder: Path, *, kind: str = "", walls: Sandbox | None = None, limits: Limits = USUAL
+    file: Path,
+    folder: Path,
+    *,
+    kind: str = "",
+    walls: Sandbox | None = None,
+    limits: Limits = USUAL,
+    with_dump: bool = False,
 ) -> Imported:
     """Make a version's folder of what `export` wrote, or `sqlite3`. `folder` is empty: filled whole or not at all.
 
-    `kind` "" finds out. Everything is read through once: databases that are damaged are refused. Raises
-    BadInput for what is wrong with the file (for SQL with the line), StepFailed, DiskFull.
+    `kind` "" finds out. `with_dump`: it is a tar with a dump of Postgres, for `load`. Everything else is read through
+    once: databases that are damaged are refused. Raises BadInput for what is wrong with the file (for SQL with the
+    line), StepFailed, DiskFull.
     """
     if kind not in ("", *KINDS):
         raise BadInput(f"“{kind[:40]}” is no kind of export.", f"There are {', '.join(KINDS)}.")
     folder.mkdir(exist_ok=True)
     if any(folder.iterdir()):
         raise Conflict(f"There are data in {folder.name} already: what is sent is not mixed with them.")
-    order = {"file": str(file), "folder": str(folder), "kind": kind, "most": limits.disk}
+    order: dict[str, Any] = {"file": str(file), "folder": str(folder), "kind": kind}
+    order |= {"most": limits.disk, "with_dump": with_dump}
     try:
         told = await run("import", order, folder, (folder, file.parent), walls, limits)
     except BaseException:
         await asyncio.shield(asyncio.to_thread(_clear, folder))
         raise
     return Imported(str(told["kind"]), tuple(map(str, told["warnings"])))
+
+
+async def load(
+    file: Path,
+    kind: str,
+    login: Mapping[str, str],
+    *,
+    walls: Sandbox | None = None,
+    reach: Sequence[Path] = (),
+    limits: Limits = USUAL,
+) -> Imported:
+    """Run what pg_dump wrote, or SQL like it, in an empty database of Postgres.
+
+    `kind` is sql or dump. `file` lies in a folder of its own, in which what a dump is made stays. `login`: PGHOST,
+    PGUSER and the like, of a role that may nothing elsewhere; `reach`: what is to be seen to get to the server. The
+    dump is made SQL without network; SQL is only sent, and nothing of it is run here. Owners and privileges are
+    left out, which is told. Raises BadInput with the line, StepFailed, DiskFull: then the database is of no use.
+    """
+    told = "the SQL"
+    if kind == DUMPED:
+        dump, file, told = file, file.with_name("restored.sql"), "what pg_restore makes of it"
+        restoring = {"dump": str(dump), "target": str(file)}
+        await run("restore", restoring, file.parent, (file.parent,), walls, limits)
+    order = {"file": str(file), "told": told, "login": dict(login)}
+    found = await run("load", order, file.parent, (file.parent,), walls, limits, reach)
+    return Imported(kind, tuple(map(str, found["warnings"])))
 
 
 def _clear(folder: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_dump_is_in_the_tar_and_the_tar_says_where_it_goes(fold: Fold, tmp_pat
     with tarfile.open(tmp_path / "tar") as tar:
         assert tar.getnames() == ["postgres.dump", "database.sqlite"]
     (tmp_path / "made").mkdir()
-    with pytest.raises(BadInput, match=r"has a postgres.dump.*pg_restore"):
+    with pytest.raises(BadInput, match=r"has a postgres.dump"):
         take_in(tmp_path / "tar", tmp_path / "made", "", 10**9)
 
 
