@@ -67,6 +67,13 @@ def versionbase() -> None:
     metavar="MB",
     help="Write nothing where the disk would have less left [0].",
 )
+@click.option(
+    "--version-limit",
+    type=click.IntRange(0),
+    default=0,
+    metavar="MB",
+    help="What each version may have of its own; 0 is no limit [0].",
+)
 def serve(
     store: str,
     listen: str,
@@ -77,6 +84,7 @@ def serve(
     keep_hours: float,
     keep_commits: int,
     keep_free: int,
+    version_limit: int,
 ) -> int:
     """Serve a versionbase until Ctrl-C or SIGTERM.
 
@@ -100,6 +108,7 @@ def serve(
         keep_hours,
         keep_commits,
         keep_free * 1_000_000,
+        version_limit * 1_000_000,
     )
     return run(options, os.environ)
 

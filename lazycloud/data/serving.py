@@ -54,7 +54,8 @@ class Process(Protocol):
 class Wanted:
     """A server to be started. Walls show it `read` and `write`, which is its folder. `port` 0: any.
 
-    `of_all`: it keeps the data of all versions, so that what those of one may take of the disk is not its limit.
+    `of_all`: it keeps the data of all versions, so that what those of one may take of the disk is not its limit:
+    it sees to that itself.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Hosting(Protocol):
     """What runs servers where workers run, and within the same limits."""
 
     memory: int  # bytes that one may take, 0 for no limit
+    disk: int  # bytes that the data of one version may take, 0 for no limit
 
     async def start(self, wanted: Wanted) -> Process:
         """Started, and listening. Raises StepFailed; nothing of it runs then."""

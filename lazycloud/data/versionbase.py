@@ -83,6 +83,7 @@ class Versionbase:
         self._hosting = hosting
         self._process: Process | None = None
         self._minding: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._users: set[str] = set()
         self._lingering: asyncio.TimerHandle | None = None
         self._resting: asyncio.Task[None] | None = None
@@ -118,6 +119,16 @@ class Versionbase:
             process = await self._hosting.adopt(note.process)
             if process:
                 self._mind(process)
+                self._telling = asyncio.create_task(self._tell_limit(), name=f"limit of {self._folder}")
+
+    async def _tell_limit(self) -> None:
+        """The one that it was started with may be another."""
+        assert self._hosting
+        try:
+            async with self.talk() as database:
+                await database.owner.limit(_megabytes(self._hosting.disk) * 1_000_000)
+        except StepFailed as problem:  # of an earlier lazycloud, for instance
+            log.warning("The versionbase in %s keeps the limit it has: %s", self._folder, problem)
 
     async def go_on(self, in_use: Callable[[str], bool]) -> None:
         """Start it anew, where its users look for it, if it ended while no control was there. After `adopt`."""
@@ -179,6 +190,8 @@ class Versionbase:
             f"sqlite:///{data / STORE}",
             "--keep-free",
             str(await asyncio.to_thread(_kept_free, data)),
+            "--version-limit",
+            str(_megabytes(self._hosting.disk)),
         ]
         process = await self._hosting.start(
             Wanted(
@@ -228,6 +241,10 @@ class Versionbase:
         """Nobody minds it any more, and control's connection ends."""
         if self._lingering:
             self._lingering.cancel()
+        if self._telling:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
+            self._telling = None
         if self._minding:
             self._minding.cancel()
             self._minding = None
@@ -556,6 +573,11 @@ def _demand(one: Any, kinds: Mapping[str, Any]) -> None:
 def _kept_free(folder: Path) -> int:
     """Megabytes: more than workers leave free, else the server of all versions is ended for what one writes."""
     return int(kept_free(shutil.disk_usage(folder).total) * 1.5 / 1e6)
+
+
+def _megabytes(size: int) -> int:
+    """At least one, as 0 is no limit."""
+    return max(1, size // 1_000_000) if size else 0
 
 
 def _port(process: Process) -> int:

@@ -69,6 +69,7 @@ class EngineHosting:
         self._home = home
         self._limits = limits
         self.memory = limits.memory
+        self.disk = limits.disk
 
     async def start(self, wanted: Wanted) -> Process:
         worker = await self._engine.start(self._launch(wanted), unheard)

@@ -6,6 +6,8 @@ sizes
     how much of a tree is its own
 storage, tables, database
     nodes, branches, commits and snapshots, in SQL
+stored
+    what each version has of its own, and may have
 tending, verification, consistency
     what a store needs now and then, and whether it is as it should be
 values, schemas, expressions

@@ -1754,6 +1754,10 @@ class Owner:
         size: int = await self._ask("size", timeout, True, version=version, snapshot=at, **more)
         return size
 
+    async def limit(self, size: int, *, timeout: float | None = None) -> None:
+        """Let each version have so many bytes of its own from now on, until the server stops; 0 is no limit."""
+        await self._ask("limit", timeout, bytes=size)
+
     async def collect(self, *, timeout: float | None = None) -> Any:
         """Remove what nothing needs any more; how many nodes that were."""
         return await self._last("collect", {}, timeout, [])
@@ -2449,6 +2453,10 @@ class SyncOwner:
     ) -> int:
         """As `Owner.size`."""
         return _wait(self._it().size(version, snapshot, whole=whole, timeout=timeout))
+
+    def limit(self, size: int, *, timeout: float | None = None) -> None:
+        """As `Owner.limit`."""
+        _wait(self._it().limit(size, timeout=timeout))
 
     def collect(self, *, timeout: float | None = None) -> Any:
         """As `Owner.collect`."""

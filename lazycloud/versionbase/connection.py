@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from lazycloud.errors import LazycloudError
 from lazycloud.versionbase import protocol, requests
 from lazycloud.versionbase.outbox import Outbox
-from lazycloud.versionbase.problems import Busy, Cancelled, Gone, Late, kind
+from lazycloud.versionbase.problems import Busy, Cancelled, Gone, Late, OverLimit, kind
 from lazycloud.versionbase.protocol import GOING, MALFORMED, REPLACED, Encoding, Malformed, Request
 from lazycloud.versionbase.storage import Branch
 from lazycloud.versionbase.streams import Part, Step, Stream, Window
@@ -389,7 +389,7 @@ class Connection:
         if not isinstance(problem, LazycloudError):
             log.error("%s failed: %s", request.do, where(problem))
             problem = LazycloudError("The server could not do it.", "Its log says where it failed.")
-        elif kind(problem) in ("failed", "full"):
+        elif kind(problem) in ("failed", "full") and not isinstance(problem, OverLimit):
             log.error("%s failed: %s", request.do, problem.sentence)
             store = str(self.engine.storage.database)  # where that is, is not for clients
             problem.sentence = problem.sentence.replace(store, "the store")

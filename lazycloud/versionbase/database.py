@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from lazycloud.errors import BadInput, Conflict, DiskFull, LazycloudError, NotFound
-from lazycloud.versionbase.tables import FORMAT, metadata, store
+from lazycloud.versionbase.tables import FORMAT, metadata, nodes, store
 
 PATIENCE = 20.0  # seconds in which a Postgres that went away is tried again
 OPENING = 3.0  # seconds in which the lock is tried for: Postgres may not know yet that its holder was killed
@@ -316,6 +316,10 @@ class Database:
                     "Use the lazycloud that made it, or a newer one.",
                 )
             self._writer.execute(update(store).values(opened=self._token))
+            if all(column["name"] != "writer" for column in inspect(self._writer).get_columns(nodes.name)):
+                self._writer.exec_driver_sql(
+                    _ADD_WRITER
+                )  # a store of an earlier lazycloud, which can go on with it
 
     def _arguments(self) -> dict[str, Any]:
         if self.is_sqlite:
@@ -409,6 +413,8 @@ _UNREADABLE = {
     "SQLITE_NOTADB": "Give the file of a versionbase, or one that is not there yet; if it was one, put back a copy.",
 }
 """What to do, by what SQLite says."""
+
+_ADD_WRITER = f"ALTER TABLE {nodes.name} ADD COLUMN writer BIGINT"
 
 _UNKNOWN = "Whether the last change took place is not known."
 

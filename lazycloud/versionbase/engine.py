@@ -17,8 +17,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from lazycloud.errors import LazycloudError
+from lazycloud.versionbase import catalogue, tree
 from lazycloud.versionbase.nodes import Nodes
-from lazycloud.versionbase.problems import Gone
+from lazycloud.versionbase.problems import Gone, OverLimit
 from lazycloud.versionbase.storage import Branch, Storage
 from lazycloud.versionbase.transactions import Transaction
 from lazycloud.versionbase.tree import Change
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 GROUP = 1000  # transactions that are committed together, at most
 GROUP_SIZE = 16 << 20  # bytes beyond which no further one is
+SHRUNK = 64 << 10  # bytes of what is kept of a collection, which may become less where nothing may be added
 
 T = TypeVar("T")
 
@@ -37,6 +39,7 @@ class Engine:
     def __init__(self, storage: Storage, demand_room: Callable[[], None] = lambda: None) -> None:
         """`demand_room` raises DiskFull where no more is to be written."""
         self.storage = storage
+        self.ask_for_look: Callable[[], None] = lambda: None  # called in the committing thread (`tending`)
         self._demand_room = demand_room
         self._waiting: queue.SimpleQueue[_Attempt | Callable[[], None] | None] = queue.SimpleQueue()
         self._committing = threading.Thread(target=self._commit_all, name="versionbase-commits", daemon=True)
@@ -74,18 +77,19 @@ class Engine:
         return self._queue(_Attempt(self.storage, transaction, None))
 
     def perform(
-        self, version: str, work: Callable[[Transaction], T], birth: str = ""
+        self, version: str, work: Callable[[Transaction], T], birth: str = "", takes_back: bool = False
     ) -> Future[tuple[T, int]]:
         """A transaction of one step: what the step returns, and the sequence with it.
 
         It is never a conflict: the step is taken again when what it read is not so any more. So it may be taken in
         another thread too, and does nothing but what it does with the transaction. What it raises, the future does.
+        One that `takes_back` what was done before is done whatever the version has.
         """
         try:
             transaction = self.transaction(version, birth=birth)
         except LazycloudError as problem:
             return _failed(problem)
-        attempt = _Attempt(self.storage, transaction, work)
+        attempt = _Attempt(self.storage, transaction, work, takes_back)
         try:
             attempt.result = work(transaction)
         except Exception as problem:
@@ -144,6 +148,8 @@ class Engine:
             self._commit(group)
 
     def _commit(self, group: Sequence[_Attempt]) -> None:
+        if self.storage.stored.limit:
+            group = self._within_limits(group)
         if not group:
             return
         try:
@@ -162,6 +168,39 @@ class Engine:
                 attempt.future.set_result(attempt.told(result.sequence))
         for branch in {attempt.branch for attempt in group}:
             self.notify(branch)
+        if (stored := self.storage.stored).limit and any(
+            stored.is_worth_a_look(birth) for birth in {attempt.birth for attempt in group}
+        ):
+            self.ask_for_look()
+
+    def _within_limits(self, group: Sequence[_Attempt]) -> list[_Attempt]:
+        """Those that may be committed; the others are told why not."""
+        admitted: list[_Attempt] = []
+        adding: Counter[str] = Counter()  # by those, to what each version has
+        for attempt in group:
+            try:
+                self._demand_within_limit(attempt, adding[attempt.birth])
+            except LazycloudError as problem:
+                attempt.future.set_exception(problem)
+            else:
+                adding[attempt.birth] += attempt.transaction.tree.size
+                admitted.append(attempt)
+        return admitted
+
+    def _demand_within_limit(self, attempt: _Attempt, adding: int) -> None:
+        """Raises OverLimit."""
+        stored = self.storage.stored
+        has = stored.of(attempt.birth) + adding
+        if has + attempt.transaction.tree.size <= stored.most or not attempt.adds:
+            return
+        if stored.refuse(attempt.birth):
+            self.ask_for_look()
+        raise OverLimit(
+            f"The version {attempt.branch[:80]} has {has / 1e6:,.1f} MB of its own, and may have "
+            f"{stored.most / 1e6:,.1f} MB: this would add to it.",
+            "Delete documents, or snapshots: what that gives back can be used some seconds later. "
+            "Who runs the server can allow more: `disk` of [workers], or --version-limit.",
+        )
 
     # Who reads a root, and who waits for another
 
@@ -227,9 +266,14 @@ class _Attempt:
     """A transaction to be committed, a `storage.Wishing`: its changes are right once `holds` has said so."""
 
     def __init__(
-        self, nodes: Nodes, transaction: Transaction, work: Callable[[Transaction], Any] | None
+        self,
+        nodes: Nodes,
+        transaction: Transaction,
+        work: Callable[[Transaction], Any] | None,
+        takes_back: bool = False,
     ) -> None:
         self._nodes = nodes
+        self._takes_back = takes_back
         self.transaction = transaction
         self._work = work
         self.future: Future[Any] = Future()
@@ -252,6 +296,21 @@ class _Attempt:
     @property
     def root(self) -> int:
         return self.transaction.begun.root
+
+    @property
+    def adds(self) -> bool:
+        """Whether there is more with it: deleting writes nodes, too, but ends when all is deleted."""
+        return not self._takes_back and any(
+            value is not None and not self._shrinks(key, value)
+            for key, value in self.transaction.tree.changes
+        )
+
+    def _shrinks(self, key: bytes, value: bytes) -> bool:
+        """Of what is kept of a collection, as where an index is dropped."""
+        if not key.startswith(catalogue.COLLECTIONS[0]) or len(value) > SHRUNK:
+            return False
+        before = tree.get(self._nodes, self.root, key)
+        return before is not None and len(value) < len(before)
 
     @property
     def cuts(self) -> Sequence[tuple[bytes, bytes]]:

@@ -41,6 +41,10 @@ class Busy(LazycloudError):
     """More at once than may be."""
 
 
+class OverLimit(DiskFull):
+    """A version that has as much as it may."""
+
+
 class ReadOnly(LazycloudError):
     """A transaction that was begun to read, or one in the past."""
 

@@ -44,6 +44,7 @@ class Options:
     keep_hours: float = 24.0
     keep_commits: int = 10_000
     keep_free: int = 0  # bytes of the disk
+    version_limit: int = 0  # bytes that each version may have of its own, 0: no limit
 
 
 def run(options: Options, environ: Mapping[str, str]) -> int:
@@ -55,6 +56,7 @@ def run(options: Options, environ: Mapping[str, str]) -> int:
     )
     _allow_many_clients()
     os.umask(0o077)  # what is kept here is this user's
+    storage.stored.limit = options.version_limit
     engine = Engine(storage, _demanding(options))
     engine.open()
     try:

@@ -21,7 +21,7 @@ from lazycloud.versionbase import past, upkeep, verification
 from lazycloud.versionbase.problems import Denied
 from lazycloud.versionbase.protocol import LARGEST_ID, Encoded, Request, demand_fits
 from lazycloud.versionbase.queries import Query
-from lazycloud.versionbase.storage import Branch
+from lazycloud.versionbase.storage import OWNERS, Branch
 from lazycloud.versionbase.streams import Stream
 from lazycloud.versionbase.transactions import Transaction
 from lazycloud.versionbase.verification import Checked
@@ -34,7 +34,6 @@ KEYS = 10_000  # that are read or deleted at once, at most
 SNAPSHOTS = (
     1000  # of a version, beyond which it is given no further one by its own key: they are told at once
 )
-OWNERS = "owner-"  # how the id of a snapshot begins that the owner took
 BACKGROUND = 256 << 10  # bytes of a request whose work is done in another thread: it takes more than a turn
 EACH = 2 << 10  # bytes that each document of it counts besides: with indexes, the least takes a while
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}")
@@ -683,12 +682,21 @@ def size(connection: Connection, asked: Request) -> Stream:
                 yield one.root
 
     def measured() -> Iterator[int]:
-        yield storage.size(mine.root, [] if whole else others())
+        besides = set() if whole else set(others())
+        with storage.holding(besides):
+            yield storage.size(mine.root, besides)
 
     def end() -> None:
         connection.engine.unpin(mine.root)
 
     return Stream(connection.server.behind(measured()), lambda stream: stream.last, end, told=False)
+
+
+@request("bytes", of_owner=True)
+def limit(connection: Connection, asked: Request) -> None:
+    """What each version may have of its own, from now on."""
+    connection.engine.storage.stored.limit = asked.whole("bytes", 0, LARGEST_ID)
+    connection.engine.ask_for_look()
 
 
 @request("window", of_owner=True)

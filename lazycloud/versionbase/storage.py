@@ -17,15 +17,17 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, union_all
+from sqlalchemy import Connection, bindparam, delete, func, insert, literal, null, select, union_all
 
 from lazycloud.errors import Conflict, LazycloudError, NotFound
 from lazycloud.versionbase.database import Database
 from lazycloud.versionbase.nodes import Damaged, Inner, Node, decode, encode, size
 from lazycloud.versionbase.problems import Exists, Gone
 from lazycloud.versionbase.sizes import size_of
+from lazycloud.versionbase.stored import ROW, Look, Stored, writer
 from lazycloud.versionbase.tables import branches, commits, nodes, snapshots
 from lazycloud.versionbase.tree import EMPTY, Change, apply, cut, height
 
@@ -35,6 +37,7 @@ SWEPT = 100  # nodes that are removed in one transaction, at first; more where t
 MARKED = 1000  # rows that are read at once for a collection
 STEP = 0.003  # seconds that a step of a collection takes, about
 GRACE = 30.0  # seconds in which who got a root has to pin it
+OWNERS = "owner-"  # how the id of a snapshot begins that the owner took
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ class Storage:
         self._caching = threading.Lock()
         self._fresh: dict[int, Node] = {}  # made since the last commit, for transactions that are done
         self._making: dict[int, Node] = {}  # for the one that is being done
+        self._makers: list[tuple[int, int]] = []  # of what is fresh, in its order: who made how many
+        self.stored = Stored()
         self._next = 1
         self._known: dict[str, Branch] = {}
         self._publishing = threading.Lock()
@@ -345,6 +350,7 @@ class Storage:
                 return False
             self.database.change(lambda connection: connection.execute(delete(snapshots).where(mine)), _never)
             self._left(gone)
+            self.stored.wrote(writer(self.branch(name).birth), ROW)
             return True
 
     def drop(self, name: str) -> bool:
@@ -428,13 +434,14 @@ class Storage:
             root = cut(self, root, begin, end)
         root = apply(self, root, wish.changes)
         self._fresh |= self._making
+        self._makers.append((writer(now.birth), len(self._making)))
         return replace(now, root=root, sequence=now.sequence + 1) if root != now.root else now
 
     def _write(self, written: Sequence[Branch]) -> None:
         if not written:
             return
         at = time.time()
-        made = [(number, encode(node)) for number, node in self._fresh.items()]
+        made, sizes = self._encoded()
         moved = [_commit_row(branch, at) for branch in written]
 
         def work(connection: Connection) -> None:
@@ -445,7 +452,20 @@ class Storage:
         self.database.change(work, _is(written[-1]))
         for number, node in self._fresh.items():
             self._keep(number, node)
+        for maker, taken in sizes:
+            self.stored.wrote(maker, taken)
         self._publish(*written)
+
+    def _encoded(self) -> tuple[list[tuple[int, int, bytes]], list[tuple[int, int]]]:
+        """Rows of what is fresh; and who has written how many bytes, a commit's row among them."""
+        made: list[tuple[int, int, bytes]] = []
+        sizes: list[tuple[int, int]] = []
+        fresh = iter(self._fresh.items())
+        for maker, many in self._makers:
+            rows = [(number, maker, encode(node)) for number, node in islice(fresh, many)]
+            made += rows
+            sizes.append((maker, sum([len(data) for _, _, data in rows], ROW)))
+        return made, sizes
 
     @contextmanager
     def _changed(self) -> Iterator[None]:
@@ -460,6 +480,7 @@ class Storage:
             finally:
                 self._making.clear()
                 self._fresh.clear()
+                self._makers.clear()
 
     def _publish(self, *moved: Branch) -> None:
         with self._publishing:
@@ -486,6 +507,22 @@ class Storage:
                 return
             birth = row[0]
             yield from self._expire(birth, before, keep)
+
+    def expire_of(self, birth: str, before: float) -> Iterator[int]:
+        """The same of one branch, whatever their number."""
+        yield from self._expire(birth, before, None)
+
+    def has_past(self, birth: str) -> bool:
+        """Whether more is kept of a branch than where it stands."""
+        mine = select(commits.c.sequence).where(commits.c.birth == birth).limit(2)
+        return len(self.database.read(mine).all()) > 1
+
+    def crowded(self) -> list[str]:
+        """Births of the branches that have about as much of their own as they may."""
+        if not self.stored.limit:
+            return []
+        births = self.database.read(select(branches.c.birth)).scalars().all()
+        return [birth for birth in births if self.stored.is_crowded(birth)]
 
     def _expire(self, birth: str, before: float, keep: int | None) -> Iterator[int]:
         of_branch = select(branches.c.name).where(branches.c.birth == birth)
@@ -520,6 +557,8 @@ class Storage:
         older than the moment is below one of these. Newer nodes stay. A reader holds a root that was handed out: at
         that moment it is in a table, or is pinned, or has left the tables less than `grace` ago, which is remembered.
         A crash leaves some nodes to the next collection; numbers are not given again while anybody can know them.
+
+        What each branch has of its own is counted on the way, where there is a limit (`stored`).
         """
         with self.database.beside() as connection:
             with self._changed():
@@ -528,13 +567,37 @@ class Storage:
                 found = {row[0] for row in rows.fetchmany(MARKED)}
                 since = time.monotonic() - grace
                 found |= {root for left, root in self._lately if left > since}.union(pinned(), *self._held)
+                own = self._own_roots()
+                marks = {maker: bytearray(last // 8 + 1) for maker in own}
+                look = self.stored.begin_look(marks) if self.stored.limit else None
             while some := rows.fetchmany(MARKED):
                 found |= {row[0] for row in some}
                 yield 0
         reached = bytearray(last // 8 + 1)
+        for maker, roots in own.items():
+            for root in sorted(roots - {EMPTY}):
+                yield from self._mark(root, marks[maker])
+            _join(reached, marks[maker])
         for root in sorted(found - {EMPTY}):
             yield from self._mark(root, reached)
-        yield from self._sweep(reached, last)
+        yield from self._sweep(reached, last, look)
+        if look is not None:
+            self.stored.end_look(look)
+
+    def _own_roots(self) -> dict[int, set[int]]:
+        """By writer, of branches that may have written about as much as they may. The owner's snapshots are none."""
+        if not self.stored.limit:
+            return {}
+        births = self.database.read(select(branches.c.birth)).scalars().all()
+        own: dict[int, set[int]] = {}
+        for birth in births:
+            if self.stored.may_be_crowded(birth):
+                kept = select(commits.c.root).where(commits.c.birth == birth)
+                taken = select(snapshots.c.root).where(
+                    snapshots.c.birth == birth, snapshots.c.id.not_like(f"{OWNERS}%")
+                )
+                own[writer(birth)] = set(self.database.read(union_all(kept, taken)).scalars())
+        return own
 
     def _left(self, roots: Iterable[int]) -> None:
         """Remember for a while what is in no table any more."""
@@ -561,14 +624,22 @@ class Storage:
                     yield 0
                     since = time.monotonic()
 
-    def _sweep(self, reached: bytearray, last: int) -> Iterator[int]:
+    def _sweep(self, reached: bytearray, last: int, look: Look | None) -> Iterator[int]:
         seen, at_once = 0, SWEPT
+        told: tuple[Any, Any] = (
+            (null(), literal(0)) if look is None else (nodes.c.writer, func.length(nodes.c.data))
+        )
         while seen < last:
-            part = select(nodes.c.number).where(nodes.c.number > seen, nodes.c.number <= last)
-            numbers = self.database.read(part.order_by(nodes.c.number).limit(MARKED)).scalars().all()
-            if not numbers:
+            part = select(nodes.c.number, *told).where(nodes.c.number > seen, nodes.c.number <= last)
+            rows: Sequence[Any] = self.database.read(part.order_by(nodes.c.number).limit(MARKED)).all()
+            if not rows:
                 return
-            gone = [number for number in numbers if not _is_marked(reached, number)]
+            gone = []
+            for number, maker, taken in rows:
+                if not _is_marked(reached, number):
+                    gone.append(number)
+                elif look is not None:
+                    look.add(number, maker, taken)
             while gone:
                 since = time.monotonic()
                 self._remove(gone[:at_once])
@@ -576,7 +647,7 @@ class Storage:
                 yield len(gone[:at_once])
                 gone = gone[at_once:]
                 at_once = max(10, at_once // 2) if took > STEP * 2 else min(MARKED, at_once * 2)
-            seen = numbers[-1]
+            seen = rows[-1][0]
             self.database.settle()
             yield 0
 
@@ -620,6 +691,12 @@ def _never(connection: Connection) -> bool:
     return False
 
 
+def _join(marks: bytearray, others: bytearray) -> None:
+    """Mark what is marked there, too."""
+    both = int.from_bytes(marks) | int.from_bytes(others)
+    marks[:] = both.to_bytes(len(marks))
+
+
 def _is_marked(reached: bytearray, number: int) -> bool:
     return bool(reached[number >> 3] & (1 << (number & 7)))
 
@@ -646,5 +723,5 @@ _ADVICE = "`lazycloud versionbase verify` tells what else is; a backup may have 
 
 # Of each commit and each look at a node: SQLAlchemy would take longer than the database.
 _SELECT_NODE = "SELECT data FROM versionbase_nodes WHERE number = ?"
-_INSERT_NODES = "INSERT INTO versionbase_nodes (number, data) VALUES (?, ?)"
+_INSERT_NODES = "INSERT INTO versionbase_nodes (number, writer, data) VALUES (?, ?, ?)"
 _INSERT_COMMITS = "INSERT INTO versionbase_commits (birth, sequence, root, at) VALUES (?, ?, ?, ?)"

@@ -33,6 +33,9 @@ nodes = Table(
     "versionbase_nodes",
     metadata,
     Column("number", _Number, primary_key=True, autoincrement=False),
+    Column(
+        "writer", BigInteger
+    ),  # the version that made it (`stored.writer`); none: an earlier lazycloud did
     Column("data", LargeBinary, nullable=False),
 )
 

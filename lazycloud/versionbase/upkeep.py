@@ -93,7 +93,7 @@ def build(engine: Engine, version: str, collection: str, index: Index, birth: st
             yield step
             index = step.result()[0]
     except Exists:
-        undo = engine.perform(version, partial(_dropped, collection, index), birth)
+        undo = engine.perform(version, partial(_dropped, collection, index), birth, takes_back=True)
         yield undo
         undo.result()
         raise
@@ -182,12 +182,12 @@ def set_schema(
     try:
         yield from _all_fit(transaction, collection)
     except LazycloudError:
-        undo = engine.perform(version, put_back, birth)
+        undo = engine.perform(version, put_back, birth, takes_back=True)
         yield undo
         undo.result()
         raise
     except GeneratorExit:  # by a deadline, or its client
-        engine.perform(version, put_back, birth)
+        engine.perform(version, put_back, birth, takes_back=True)
         raise
     finally:
         engine.close_transaction(transaction)

@@ -18,7 +18,7 @@ from lazycloud.data.names import PRODUCTION, new_snapshot
 from lazycloud.data.versionbase import Note, Versionbase, notes
 from lazycloud.deployments.hosting import EngineHosting, Hosted
 from lazycloud.errors import StepFailed, TooLarge
-from lazycloud.versionbase.client import ConnectionLost, Database, Denied, Owner, connect
+from lazycloud.versionbase.client import ConnectionLost, Database, Denied, Full, Owner, connect
 from lazycloud.workers.engine import Engine
 from lazycloud.workforce import Limits
 from tests.waiting import PATIENCE, until
@@ -377,6 +377,27 @@ async def test_what_one_versions_data_may_take_is_not_the_limit_of_all(
         assert isinstance(process, Hosted) and process._worker.bound.limits == Limits()
     finally:
         await versionbase.close()
+
+
+async def test_what_a_version_may_have_is_told_to_a_server_that_is_found_again(
+    versionbase: Versionbase, tmp_path: Path, engine: Engine
+) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    url = (await versionbase.environment(PRODUCTION))["VERSIONBASE_URL"]
+    await put(versionbase, PRODUCTION, "a", "x" * 3_000_000)
+    await versionbase.close(keep=True)
+    limits = Limits(disk=2_999_999)
+    found = Versionbase(tmp_path / "apps" / "shop" / "versionbase", EngineHosting(engine, tmp_path, limits))
+    try:
+        await found.adopt()
+        assert found._telling
+        await found._telling
+        async with connect(url) as database:
+            with pytest.raises(Full, match=r"has 3\.\d MB of its own, and may have 2\.0 MB"):
+                await database.collection("posts").insert({})
+            assert await database.collection("posts").delete("a")
+    finally:
+        await found.close()
 
 
 async def test_a_file_is_written_as_long_as_there_is_room(

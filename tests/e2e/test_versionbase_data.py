@@ -10,12 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lazycloud import trees
 from lazycloud.data.versionbase import notes as processes
 from tests.e2e.backed_up import comes_back
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout
 from tests.e2e.server import PATIENCE, UNWALLED, Server
-from tests.e2e.test_versionbase import app, bases, notes
+from tests.e2e.test_versionbase import APP, app, bases, notes
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +76,62 @@ async def _versions(server: Server) -> list[str]:
     owner = keys.beside(folder / "data/store.sqlite").owner
     async with connect(f"ws://production:{owner}@127.0.0.1:{port}/") as database:
         return [one["name"] for one in await database.owner.versions()]
+
+
+INSERT = "self.answer(dict(key=notes.insert(dict(text=text, by=NAME))))"
+FILLING = APP.replace(
+    INSERT,
+    f"""
+        try:
+            if self.path == "/clear":
+                notes.drop()
+            {INSERT}
+        except VersionbaseError as problem:
+            self.answer(dict(kind=problem.kind, said=str(problem)))""",
+)
+
+
+async def test_a_preview_that_fills_its_versionbase_is_refused_and_nobody_else(
+    up: Up, checkout: Checkout, tmp_path: Path
+) -> None:
+    assert FILLING != APP
+    first, other = checkout.commit(app("first")), checkout.commit(app("other"))
+    filler = checkout.commit(app("filler") | {"app.py": FILLING.replace("{name}", "filler")})
+    (home := tmp_path / "home").mkdir()
+    (home / "config.toml").write_text('[workers]\ndisk = "4 MB"\n')
+    server = up(checkout.path, "--production", first, home=home)
+    await server.post("", "kept")
+
+    async def refused() -> bool:
+        answer = await server.post(filler, "x" * 200_000)
+        assert answer.status == 200, answer.text
+        if "kind" in answer.json:
+            assert answer.json["kind"] == "full" and "may have 4.0 MB" in answer.json["said"], answer.json
+        return "kind" in answer.json
+
+    async def has_room() -> bool:
+        return not await refused()
+
+    assert await notes(server, other) == ["kept"]
+    await server.until(refused)
+    await server.post("", "production's")
+    await server.post(other, "another's")
+    assert (await notes(server), await notes(server, other)) == (
+        ["kept", "production's"],
+        ["kept", "another's"],
+    )
+    assert (await notes(server, filler))[0] == "kept"  # it reads
+
+    await server.post(filler, "none", path="/clear")
+    await server.until(has_room)
+    assert (await notes(server)) == ["kept", "production's"]
+
+    await server.until(refused)
+    server.stop()
+    server = up(home=home)
+    await server.until(refused)
+    assert trees.size(home / "apps/shop/versionbase/data") < 40_000_000
+    assert "key" in (await server.post(other, "more")).json
 
 
 async def test_a_control_killed_in_a_migration_leaves_production_as_it_was_or_is_to_be(
