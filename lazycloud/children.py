@@ -1,4 +1,7 @@
-"""The processes that `lazycloud up` starts: each says when it is ready, and is started again when it dies."""
+"""The processes that `lazycloud up` starts: each says when it is ready, and beats while it moves.
+
+One that dies, or moves no more, is started again.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from lazycloud.pulse import Pulse
+
 RESTART_PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0)  # seconds before a child that died is started again
 STEADY = 10.0  # seconds after which a child that dies counts as having been well
 
 
 @dataclass(frozen=True)
 class Started:
-    """`ready` is the reading end of a pipe, to which the process writes one line of JSON."""
+    """`ready` and `pulse` are the reading ends of pipes: for one line of JSON, and for its beats."""
 
     process: subprocess.Popen[bytes]
     ready: int
+    pulse: int
 
 
 class Child:
@@ -45,6 +51,7 @@ class Child:
         self._spawn = spawn
         self._process = process
         self._ready: int | None = None
+        self._pulse: Pulse | None = None  # of what this code started
         self._deaths = 0
         self._began = 0.0
 
@@ -53,8 +60,10 @@ class Child:
         assert self._spawn is not None
         self._began = time.monotonic()
         self.forget_ready()
+        self._forget_pulse()
         started = self._spawn()
         self._process, self._ready = started.process, started.ready
+        self._pulse = Pulse(started.pulse)
         self.pid, self.status = started.process.pid, None
 
     @property
@@ -81,9 +90,19 @@ class Child:
             os.close(self._ready)
             self._ready = None
 
+    def missed(self) -> int:
+        """How many beats it has missed; to be asked once for each."""
+        return self._pulse.missed() if self._pulse else 0
+
+    def _forget_pulse(self) -> None:
+        if self._pulse is not None:
+            self._pulse.close()
+            self._pulse = None
+
     def ended(self, status: int) -> None:
         """It was reaped."""
         self.status = status
+        self._forget_pulse()
         if self._process is not None:
             self._process.returncode = status
 
@@ -99,30 +118,33 @@ class Child:
 
 
 def spawn(
-    module: str, orders: Callable[[int], tuple[Sequence[str], str]], descriptors: Sequence[int]
+    module: str, orders: Callable[[int, int], tuple[Sequence[str], str]], descriptors: Sequence[int]
 ) -> Started:
-    """Start a module of ours. `orders` gives its arguments and its settings, told its end of the ready pipe.
+    """Start a module of ours. `orders` gives arguments and settings, told the pipes that it writes to: ready, pulse.
 
     Settings go through standard input: what is in a command line anybody can read.
     """
-    ready, end = os.pipe()
+    ready, ready_end = os.pipe()
+    pulse, pulse_end = os.pipe()
     try:
-        arguments, settings = orders(end)
+        arguments, settings = orders(ready_end, pulse_end)
         process = subprocess.Popen(
             [*python(), module, *arguments],
-            pass_fds=(*descriptors, end),
+            pass_fds=(*descriptors, ready_end, pulse_end),
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
     except OSError:
         os.close(ready)
+        os.close(pulse)
         raise
     finally:
-        os.close(end)
+        os.close(ready_end)
+        os.close(pulse_end)
     assert process.stdin is not None
     with suppress(BrokenPipeError), process.stdin as pipe:
         pipe.write(settings.encode())
-    return Started(process, ready)
+    return Started(process, ready, pulse)
 
 
 def python() -> list[str]:

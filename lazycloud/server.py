@@ -4,6 +4,7 @@ It opens the listening sockets, which the routers inherit, starts one that dies 
 A child that is replaced drops no connection of the others: the kernel's backlog holds what arrives meanwhile.
 Ctrl-C ends routers, then control with all workers; when the parent itself is killed, its children notice by
 the lifeline (a pipe that it holds open), and workers go on until the next `lazycloud up` finds them.
+A child that runs and does not move (a pulse that has stopped: pulse.py) is killed, and so started again.
 
 SIGHUP, and `lazycloud upgrade`, replace everything by what is installed and configured now: this process by
 itself (handover.py), control while the routers hold what asks for it, then one router after the other. Nothing
@@ -40,12 +41,15 @@ from lazycloud.errors import BadInput, Conflict, LazycloudError
 from lazycloud.handover import CHECK, SIGNALS, Handover, command, signals_wait
 from lazycloud.listeners import Listener, open_listeners, try_listens
 from lazycloud.processes import end_strays, ending_in_words
+from lazycloud.pulse import EVERY
 from lazycloud.router.settings import read_limits
 from lazycloud.walls.groups import Groups
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 ROUTER_GRACE = 35.0  # seconds: a router drains for 30
 CONTROL_GRACE = 60.0  # seconds: every worker has its stop_timeout, all at the same time
+ROUTER_SILENCE = 20  # beats, one a second, after which a router counts as hanging: its visitors wait
+CONTROL_SILENCE = 60  # the same of control, without which what is known is served
 CHECK_GRACE = 60.0  # seconds for newer code to load and look at its settings
 ACCEPT_GRACE = 60.0  # seconds until a new router accepts; else the old one stays
 
@@ -90,12 +94,14 @@ class Server:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._reap()  # those that ended while this process became newer
+        watch = asyncio.create_task(self._watch(), name="watch")
         work = self._replace(self._old) if self._old else self._begin()
         while await self._unless_stopped(work):
             await self._unless_stopped(upgrade.wait())
             upgrade.clear()
             work = self._upgrade()
         _say("\nStopping…")
+        watch.cancel()
         await self._stop()
         return 0
 
@@ -304,9 +310,9 @@ class Server:
         self.config = dataclasses.replace(self.config, listen=listens)
 
     def _spawn_control(self) -> Started:
-        def orders(ready: int) -> tuple[list[str], str]:
+        def orders(ready: int, pulse: int) -> tuple[list[str], str]:
             again = ["again"] if self._began else []
-            return [str(ready), str(self._lifeline), *again], self.config.to_json()
+            return [str(ready), str(self._lifeline), str(pulse), *again], self.config.to_json()
 
         return spawn("lazycloud.control", orders, (self._lifeline,))
 
@@ -340,8 +346,8 @@ class Server:
             "https_port": config.addresses.port or 443,
         }
 
-        def orders(ready: int) -> tuple[list[str], str]:
-            return ["--settings", "-"], json.dumps({**settings, "ready": ready})
+        def orders(ready: int, pulse: int) -> tuple[list[str], str]:
+            return ["--settings", "-"], json.dumps({**settings, "ready": ready, "pulse": pulse})
 
         return spawn("lazycloud.router", orders, (*descriptors, self._lifeline))
 
@@ -376,6 +382,20 @@ class Server:
             asyncio.get_running_loop().call_later(child.pause(), self._start_again, child)
             return
         child.forget_ready()
+
+    async def _watch(self) -> None:
+        """End who hangs; it is started again like one that died."""
+        while True:
+            await asyncio.sleep(EVERY)
+            self._look(self._control, CONTROL_SILENCE)
+            for router in self._routers:
+                self._look(router, ROUTER_SILENCE)
+
+    def _look(self, child: Child, silence: int) -> None:
+        missed = child.missed()
+        if missed and missed % silence == 0 and child.is_alive:
+            _say(f"{child.name} hangs: it has not moved for {missed * EVERY:.0f} s.")
+            child.send(signal.SIGKILL)
 
     async def _stop(self) -> None:
         """Routers first, so that what is answered is answered; then control, which ends every worker."""

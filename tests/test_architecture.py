@@ -42,7 +42,7 @@ MAY_KNOW = {
     "processes": {"errors"},
     "walls": {"errors", "findings", "processes", "workforce"},
     "store": {"errors", "events"},
-    "router": {"certificates", "errors", "hosts"},
+    "router": {"certificates", "errors", "hosts", "pulse"},
     "blobs": {"errors"},
     "build": {"blobs", "errors", "hosts", "processes", "spans", "walls"},
     "workers": {"container", "errors", "findings", "processes", "walls", "workforce"},
@@ -103,6 +103,7 @@ MAY_KNOW = {
         "events",
         "errors",
         "findings",
+        "pulse",
         "trees",
         "versionbase",  # only its client
         "walls",
@@ -110,7 +111,8 @@ MAY_KNOW = {
     }
     | {"router"},  # only router.access, the cookie that control signs and routers check; router.accept
     "announcement": set(),
-    "children": set(),
+    "pulse": set(),
+    "children": {"pulse"},
     "handover": {"children"},
     "listeners": {"config", "errors"},
     "server": {
@@ -122,6 +124,7 @@ MAY_KNOW = {
         "handover",
         "listeners",
         "processes",
+        "pulse",
         "walls",
     }
     | {"router"},  # only router.settings: their limits

@@ -80,6 +80,7 @@ from lazycloud.deployments.snapshots import Snapshots
 from lazycloud.errors import BadInput, LazycloudError
 from lazycloud.events import AppAdded, Asked, EventLog, Output, ServerStarted, ServerStopped
 from lazycloud.hosts import app_name, is_app_name
+from lazycloud.pulse import beat
 from lazycloud.store import Store
 from lazycloud.walls import sandbox
 from lazycloud.walls.groups import Groups
@@ -515,7 +516,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
-async def serve(config: Config, ready: int, lifeline: int, again: bool) -> None:
+async def serve(config: Config, ready: int, lifeline: int, pulse: int, again: bool) -> None:
     """Run until told to stop: with all workers by TERM and INT; workers go on, to be found by the next
     control, after HUP and when the parent is gone."""
     loop = asyncio.get_running_loop()
@@ -529,6 +530,7 @@ async def serve(config: Config, ready: int, lifeline: int, again: bool) -> None:
         loop.add_signal_handler(number, end, False)
     loop.add_signal_handler(signal.SIGHUP, end, True)
     loop.add_reader(lifeline, end, True)
+    beat(pulse)
     control = Control(config, os.environ, again)
     starting = asyncio.create_task(control.start(), name="start")
     waited: set[asyncio.Future[Any]] = {starting, stop}
@@ -564,13 +566,14 @@ def _answer(ready: int, message: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Arguments: the descriptors of the ready pipe and of the lifeline, `again` for a later start.
+    """Arguments: the descriptors of the pipes: ready, lifeline and pulse; `again` for a later start.
 
     The Config comes over standard input: a clone URL may hold a password, and anybody can read command lines.
     """
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    config, ready, lifeline = Config.from_json(sys.stdin.read()), int(sys.argv[1]), int(sys.argv[2])
+    config = Config.from_json(sys.stdin.read())
+    ready, lifeline, pulse = map(int, sys.argv[1:4])
     os.umask(0o077)
-    uvloop.run(serve(config, ready, lifeline, again="again" in sys.argv))
+    uvloop.run(serve(config, ready, lifeline, pulse, again="again" in sys.argv))

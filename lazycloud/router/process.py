@@ -10,6 +10,7 @@ import signal
 import time
 from contextlib import suppress
 
+from lazycloud.pulse import beat
 from lazycloud.router import troubles
 from lazycloud.router.door import Door
 from lazycloud.router.plane import Plane
@@ -44,6 +45,8 @@ async def serve(settings: Settings) -> None:
     if tls is not None:
         tasks.append(asyncio.create_task(tls.watch(settings.tls_look), name="certificates"))
     gc.freeze()
+    if settings.pulse is not None:
+        beat(settings.pulse)
     _tell_ready(settings.ready)
     await _first(stop, leave)
     if not stop.is_set():

@@ -25,6 +25,7 @@ class Settings:
     link: str  # path of control's link unix socket
     lifeline: int | None = None  # reading end of a pipe; its end means that the parent is gone
     ready: int | None = None  # writing end of a pipe that is told, in a line of JSON, when we accept
+    pulse: int | None = None  # the same of a pipe that is told that we move
     public_scheme: str = "http"
     preview_key: bytes = b""  # signs preview cookies; empty: no cookie is valid
     token_sha256: str = ""  # hex; empty: no token is valid
@@ -75,7 +76,7 @@ _READERS: dict[str, Callable[[Any], object]] = {
 
 
 _OF_THE_SERVER = {"held_max", "held_timeout", "drain_timeout"}  # they follow from settings of the server
-_OURS = {"lifeline", "ready", "https_port", "tls_look", "report", "sweep"}
+_OURS = {"lifeline", "ready", "pulse", "https_port", "tls_look", "report", "sweep"}
 _SIZES = {"target_max", "head_max", "body_max", "ahead_max", "write_max", "write_total", "upload_rate"}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(?:([kMGT]?)(i?)B)?", re.IGNORECASE)
 

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
@@ -86,6 +87,18 @@ async def test_a_router_that_is_killed_is_started_again(up: Up, checkout: Checko
     router.kill()
     assert (await server.get()).status == 200  # the listening socket stayed: this waited in its backlog
     assert server.children()["router"].pid != router.pid
+
+
+@pytest.mark.slow
+async def test_a_router_that_hangs_for_good_is_replaced(up: Up, checkout: Checkout) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path, "--routers", "1")
+    await server.get()
+    router = server.children()["router"]
+    router.send_signal(signal.SIGSTOP)
+    assert (await server.get()).status == 200  # it waited in the backlog for the next router
+    assert server.children()["router"].pid != router.pid
+    assert "router 1 hangs: it has not moved for 20 s." in server.output
 
 
 async def test_a_server_whose_terminal_is_gone_still_starts_again_what_dies(
