@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lazycloud.cli.client import Unreachable
-from lazycloud.cli.terminal import age, console, dot, plain, show_json_line, size, table
+from lazycloud.cli.terminal import STATE_STYLES, age, console, dot, plain, show_json_line, size, table
 
 GAP = 2  # between two columns
 AROUND = 4  # lines that are no rows: two of the heading, that of the table, that of what is left out
@@ -42,12 +42,12 @@ def _name(entry: Entry) -> Text:
 
 
 def _what(entry: Entry) -> Text:
-    if entry["production"]:
-        return plain("production", "green")
-    words = ["kept warm"] if entry["version"] == "production" else []
+    state, production = entry.get("state", "ready"), entry["production"]
+    words = ["production"] if production else ["kept warm"] if entry["version"] == "production" else []
     words += ["pinned"] if entry.get("pinned") else []
-    words += [entry["state"]] if entry.get("state", "ready") != "ready" else []
-    return plain(" ".join(words), "red" if entry.get("state") == "failed" else "dim")
+    words += [state] if state != "ready" else []
+    style = STATE_STYLES.get(state, "dim") if production or state == "failed" else "dim"
+    return plain(", ".join(words), style)
 
 
 def _workers(entry: Entry) -> str:
@@ -90,9 +90,9 @@ COLUMNS = (
     Column("", 5, _what),
     Column("workers", 3, _workers),
     Column(">pid", 1, lambda entry: str(entry["pid"] or "")),
-    Column(">memory", 8, lambda entry: size(entry["memory"])),
-    Column(">cpu", 8, lambda entry: f"{entry['cpu'] or 0:.0f} %"),
-    Column(">up", 4, lambda entry: short(time.time() - entry["since"]) if entry["since"] else ""),
+    Column(">memory", 8, lambda entry: size(entry["memory"]) if entry["pid"] else ""),
+    Column(">cpu", 8, lambda entry: f"{entry['cpu'] or 0:.0f} %" if entry["pid"] else ""),
+    Column(">up", 4, lambda entry: short(time.time() - entry["since"]) if entry["pid"] else ""),
     Column(">requests", 7, lambda entry: str(entry["requests"])),
     Column(">errors", 5, _errors),
     Column(">idle", 6, _idle),

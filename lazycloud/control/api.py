@@ -396,11 +396,11 @@ class Api:
         return self._auth.identity(request).name
 
     def _app_shown(self, request: web.Request) -> str:
-        """The app that a listing is asked for, "" for all; raises Forbidden for one of others."""
+        """The app that a listing is asked for, "" for all; raises Forbidden for one of others, and NotFound."""
         asked, identity = request.query.get("app", ""), self._auth.identity(request)
         if asked:
             identity.demand(Role.VIEWER, asked)
-        return asked or identity.app
+        return self._fleet.app(asked).name if asked else identity.app
 
 
 def login_link(config: Config, auth: Auth, holder: Holder | None = None) -> str:

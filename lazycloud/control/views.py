@@ -333,6 +333,8 @@ class Views:
         kept = [await servers.memory(deployment.key.version) for servers in app.servers] if own else []
         first = min(processes, key=lambda one: (not one["name"].startswith("web."), one["name"]))
         last_end = await asyncio.to_thread(self._store.last_of, deployment.id, WorkerEnded.kind)
+        # Until it is ready, the first time or again, all that is old is its workers.
+        since = deployment.ready_at if deployment.state is State.READY else first["since"]
         return {
             "deployment": deployment.id,
             "app": app.name,
@@ -347,7 +349,7 @@ class Views:
             "cpu": round(sum(one["cpu"] for one in processes), 1),
             "restarts": sum(post.restarts for post in deployment.posts.values()),
             "last_end": {"at": last_end.at, **last_end.event.data()} if last_end else None,
-            "idle": max(0.0, time.time() - max(activity.last, deployment.ready_at)),
+            "idle": max(0.0, time.time() - max(activity.last, since)),
             "pinned": await asyncio.to_thread(self._is_pinned, app.name, deployment.key.commit),
             "requests": activity.requests,
             "errors": activity.errors,
@@ -361,7 +363,7 @@ class Views:
                 "failed": activity.failed,
                 "latency": activity.latency,
             },
-            "since": deployment.ready_at,
+            "since": since,
             "address": self.address(app, deployment),
             "production": self._fleet.is_production(deployment),
             "log": str(deployment.log_of("web.1")),

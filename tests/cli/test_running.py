@@ -67,6 +67,13 @@ def test_an_older_server_and_what_has_no_worker_are_shown_too() -> None:
     down = entry(pid=None, processes=[], memory=0, cpu=0, idle=None, state="failed", failure="It broke.")
     assert "failed" in lines([down])[1]
     assert "It broke." in lines([down])[1]
+    assert not re.search(r"\d %|\d k?B|\d (s|min|h|d)\b(?! ago)", lines([down])[1])  # nothing runs
+
+
+def test_production_says_what_it_is_at_unless_it_is_ready() -> None:
+    assert re.search(r"3f2a9c1d0b +production  ", lines([entry(production=True)])[1])
+    assert "production, restarting" in lines([entry(production=True, state="restarting")])[1]
+    assert "production, pinned, failed" in lines([entry(production=True, pinned=True, state="failed")])[1]
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 120, 200])

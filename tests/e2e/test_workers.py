@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sqlite3
+import time
 from pathlib import Path
 
 import psutil
@@ -124,6 +125,29 @@ async def test_ps_lists_what_sleeps_only_when_asked_and_production_always(up: Up
 
 async def down(server: Server) -> bool:
     return (await server.inspect("production"))["state"] in ("failed", "restarting")
+
+
+async def test_ps_of_a_worker_that_is_not_ready_yet_counts_from_its_own_start(
+    up: Up, checkout: Checkout
+) -> None:
+    checkout.commit({"Procfile": "web: sleep 1000\n"})
+    began = time.time()
+    server = up(checkout.path)
+    await server.until(lambda: has_worker(server))
+    (row,) = await server.api("ps")
+    assert row["state"] == "starting"
+    assert began <= row["since"] <= time.time()
+    assert 0 <= row["idle"] <= time.time() - began
+    assert "production, starting" in server.cli("ps")
+
+
+async def has_worker(server: Server) -> bool:
+    return any(row["pid"] for row in await server.api("ps"))
+
+
+def test_a_listing_of_an_app_that_is_not_there_is_refused(shared: Server) -> None:
+    for verb in ("ps", "events"):
+        assert "No app is called “nothere” here." in shared.cli(verb, "--app", "nothere", code=1)
 
 
 async def test_stop_all_stops_previews_and_no_production(up: Up, checkout: Checkout) -> None:
