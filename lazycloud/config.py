@@ -186,9 +186,14 @@ class Config:
     def app_folder(self, app: str) -> Path:
         return self.home / "apps" / app
 
+    @property
+    def scratch(self) -> Path:
+        """What workers have for a moment only: a folder for each deployment."""
+        return self.home / "scratch"
+
     def scratch_folder(self, deployment: str) -> Path:
         """HOME and TMPDIR of a deployment's worker. Short: programs put unix sockets there, 107 bytes at most."""
-        return self.home / "scratch" / hashlib.sha256(deployment.encode()).hexdigest()[:12]
+        return self.scratch / hashlib.sha256(deployment.encode()).hexdigest()[:12]
 
     def scratch_folders(self, deployment: str) -> list[Path]:
         """That one, and the copies of its release that it may change."""

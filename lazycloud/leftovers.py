@@ -12,7 +12,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from lazycloud import store
+from lazycloud import store, trees
 from lazycloud.config import Config
 from lazycloud.data import redis, versionbase
 from lazycloud.deployments.post import record_in, rows_of
@@ -28,7 +28,7 @@ CONTAINER = "container"
 
 
 def end_all(config: Config) -> int:
-    """End all workers of a home, and whatever they started; how many there were.
+    """End all workers of a home, and whatever they started, with their temporary files; how many there were.
 
     Raises Conflict while a server runs there, NotFound for a home that is none.
     """
@@ -37,6 +37,8 @@ def end_all(config: Config) -> int:
     with _locked(config):
         count = asyncio.run(_end(config, stored(config)))
         shutil.rmtree(config.run_folder, ignore_errors=True)
+        for folder in config.scratch.glob("*"):
+            trees.remove(folder)
     return count
 
 

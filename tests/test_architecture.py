@@ -128,7 +128,17 @@ MAY_KNOW = {
         "walls",
     }
     | {"router"},  # only router.settings: their limits
-    "leftovers": {"config", "data", "deployments", "errors", "processes", "store", "walls", "workers"},
+    "leftovers": {
+        "config",
+        "data",
+        "deployments",
+        "errors",
+        "processes",
+        "store",
+        "trees",
+        "walls",
+        "workers",
+    },
     "cli": {
         "announcement",
         "config",

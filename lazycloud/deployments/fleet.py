@@ -677,7 +677,7 @@ class Fleet:
         """What workers that are gone left in their temporary folders."""
         workers = [one for one in self.known() if one.workers]
         live = {folder for one in workers for folder in self._config.scratch_folders(one.id)}
-        for folder in (self._config.home / "scratch").glob("*"):
+        for folder in self._config.scratch.glob("*"):
             if folder not in live:
                 trees.remove(folder)
 

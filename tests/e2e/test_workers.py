@@ -182,6 +182,7 @@ async def test_stop_all_ends_what_a_server_that_is_gone_has_left(
     said = await server.verb("stop", "--all")
     assert re.search(r"Ended [23] workers", said), said  # one may not have been written down yet
     assert server.workers() == []
+    assert list((server.home / "scratch").iterdir()) == []
     server.wait(lambda: not any(map(is_alive, everything)), "end of all that it had started")
     assert stranger.returncode is None
     stranger.kill()
