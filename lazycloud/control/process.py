@@ -516,7 +516,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
-async def serve(config: Config, ready: int, lifeline: int, pulse: int, again: bool) -> None:
+async def serve(config: Config, ready: int, lifeline: int, pulse: int | None, again: bool) -> None:
     """Run until told to stop: with all workers by TERM and INT; workers go on, to be found by the next
     control, after HUP and when the parent is gone."""
     loop = asyncio.get_running_loop()
@@ -530,7 +530,8 @@ async def serve(config: Config, ready: int, lifeline: int, pulse: int, again: bo
         loop.add_signal_handler(number, end, False)
     loop.add_signal_handler(signal.SIGHUP, end, True)
     loop.add_reader(lifeline, end, True)
-    beat(pulse)
+    if pulse is not None:
+        beat(pulse)
     control = Control(config, os.environ, again)
     starting = asyncio.create_task(control.start(), name="start")
     waited: set[asyncio.Future[Any]] = {starting, stop}
@@ -568,12 +569,14 @@ def _answer(ready: int, message: dict[str, Any]) -> None:
 def main() -> None:
     """Arguments: the descriptors of the pipes: ready, lifeline and pulse; `again` for a later start.
 
+    A parent of an earlier lazycloud, which has yet to be upgraded, gives no pulse.
+
     The Config comes over standard input: a clone URL may hold a password, and anybody can read command lines.
     """
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     config = Config.from_json(sys.stdin.read())
-    ready, lifeline, pulse = map(int, sys.argv[1:4])
+    ready, lifeline, *pulses = (int(argument) for argument in sys.argv[1:] if argument != "again")
     os.umask(0o077)
-    uvloop.run(serve(config, ready, lifeline, pulse, again="again" in sys.argv))
+    uvloop.run(serve(config, ready, lifeline, pulses[0] if pulses else None, again="again" in sys.argv))
