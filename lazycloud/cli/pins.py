@@ -11,9 +11,10 @@ from lazycloud.cli.target import Target, targeted
 @click.argument("ref")
 @targeted
 def pin(target: Target, ref: str) -> None:
-    """Keep what is built of a commit, however short the disk gets.
+    """Keep what is built of a commit, however short the disk gets, and its workers awake.
 
-    A branch or tag means the commit that it is at now.
+    They sleep neither for want of visitors nor to make room for others. A branch or tag means the commit that it
+    is at now.
 
     \b
     Example:

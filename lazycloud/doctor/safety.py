@@ -45,7 +45,7 @@ def reach(config: Config) -> Iterator[Finding]:
         advice = "Give certificates (--tls-cert), or put a front before it (--public-url https://…)."
         yield Finding(Weight.UNSAFE, "https", sentence, advice)
     elif not config.is_public:
-        yield Finding(Weight.FINE, "reach", "Only users of this machine reach the server.")
+        yield Finding(Weight.FINE, "reach", "Only users of this machine, and apps here, reach the server.")
 
 
 def backups(config: Config) -> Iterator[Finding]:

@@ -184,6 +184,27 @@ async def test_public_previews_are_public_when_somebody_said_so(up: Up, checkout
     assert (await server.get(first)).json["name"] == "first"
 
 
+async def test_on_a_loopback_address_a_login_keeps_apps_out_of_each_other_s_logs(
+    up: Up, checkout: Checkout
+) -> None:
+    commit = checkout.commit(counter("one"))
+    server = up(checkout.path)
+    await server.get()
+    await server.get(commit)
+    reserved = "/.well-known/lazycloud"
+    for label in ("", commit):
+        assert (await server.get(label, f"{reserved}/log")).status == 200  # whoever reaches it, an app too
+    server.cli("previews", "shop", "login")
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    for label in ("", commit):
+        assert (await server.get(label, f"{reserved}/log")).status == 401
+        assert (await server.post(label, "", f"{reserved}/retry")).status == 401
+        assert (await server.post(label, "", f"{reserved}/cancel")).status == 401
+    assert (await server.get(commit, f"{reserved}/progress", **upgrade)).status == 401
+    assert (await server.get(commit)).status == 401
+    assert (await server.get()).status == 200
+
+
 async def test_what_a_visitor_with_a_login_was_told_is_not_told_to_a_stranger(
     up: Up, checkout: Checkout
 ) -> None:
