@@ -22,6 +22,7 @@ from lazycloud.errors import BadInput, StepFailed
 from lazycloud.findings import Weight
 from lazycloud.processes import CommandFailed, unheard
 from lazycloud.walls.view import View
+from lazycloud.workers import readiness
 from lazycloud.workers.containers.engine import Containers
 from lazycloud.workers.containers.findings import findings, look
 from lazycloud.workers.containers.worker import ContainerWorker
@@ -53,7 +54,9 @@ class Home:
 
     def launch(self, command: str, **options: Any) -> Launch:
         view = View(self.path, (APPS,), (self.path / "data",), scratch=self.path / "scratch")
-        return launch(self.path, command, **{"view": view, "name": "shop.3f2a", **options})
+        return launch(
+            self.path, command, **{"view": view, "name": "shop.3f2a", "stop_timeout": 20, **options}
+        )
 
     async def engine(self, dockerd: Dockerd, **settings: Any) -> Containers:
         containers = Containers(Container(socket=str(dockerd.socket), **settings), self.path, os.environ)
@@ -102,7 +105,7 @@ async def get(worker: ContainerWorker) -> Any:
     return await asyncio.to_thread(ask)
 
 
-async def lines(engine: Containers, launched: Launch, command: str, timeout: float = 30) -> list[str]:
+async def lines(engine: Containers, launched: Launch, command: str, timeout: float = PATIENCE) -> list[str]:
     """What a command wrote."""
     said: list[str] = []
     await engine.run(launched, command, said.append, timeout)
@@ -235,10 +238,11 @@ async def test_all_its_processes_are_asked_to_end_and_have_the_time_to(start: Be
     assert compound.how_it_ended == "was ended by SIGTERM"
 
 
-async def test_one_that_is_not_ready_says_why(start: Begin) -> None:
+async def test_one_that_is_not_ready_says_why(start: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "ELSEWHERE_PATIENCE", 1.0)
     with pytest.raises(NotReady, match="ended with exit status 1 before it was ready"):
         await (await start("crashing.py")).ready()
-    worker = await start("ok.py 0 127.0.0.1", ready_timeout=2)
+    worker = await start("ok.py 0 127.0.0.1")
     with pytest.raises(
         NotReady, match=r"listens on 127.0.0.1:\d+, not on the host it was given in HOST \(0.0.0.0\)"
     ):
@@ -262,7 +266,7 @@ async def test_a_command_is_streamed_and_ends_at_its_timeout_and_when_it_is_canc
     with pytest.raises(CommandFailed, match="did not end within 1 s"):
         await lines(engine, launched, "sleep 600", timeout=1)
     said: list[str] = []
-    task = asyncio.create_task(engine.run(launched, "echo on; sleep 600", said.append, 60))
+    task = asyncio.create_task(engine.run(launched, "echo on; sleep 600", said.append, PATIENCE))
     await until(lambda: said)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -454,15 +458,15 @@ async def test_what_is_built_of_a_dockerfile_ends_at_its_timeout_and_has_the_net
     base_image(dockerd, "base")
     said: list[str] = []
 
-    async def build(dockerfile: str, timeout: float = 60, network: bool = True) -> None:
+    async def build(dockerfile: str, timeout: float = 2 * PATIENCE, network: bool = True) -> None:
         (home.path / "others/Dockerfile").write_text(f"FROM base\n{dockerfile}\n")
         files = ["Dockerfile"]
         await engine.images.build(
             "shop", "key", home.path / "others", files, *files, said.append, timeout, network
         )
 
-    with pytest.raises(StepFailed, match="took longer than 3 s") as caught:
-        await build("RUN echo on; sleep 600", timeout=3)
+    with pytest.raises(StepFailed, match="took longer than 10 s") as caught:
+        await build("RUN echo on; sleep 600", timeout=10)
     assert caught.value.last[-1] == "on"
     task = asyncio.create_task(build("RUN echo once more; sleep 600"))
     await until(lambda: any("once more\n" in text for text in said))
