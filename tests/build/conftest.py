@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.waiting import PATIENCE, accepts, wait
 
 from .gitfolder import GitFolder
@@ -27,9 +27,7 @@ def app(make_git) -> GitFolder:
 @pytest.fixture
 def git_daemon(tmp_path: Path) -> Iterator[str]:
     """The URL of a git daemon that serves tmp_path: a remote with no disk in common, as far as git knows."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["git", "daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1", f"--port={port}"]
     daemon = subprocess.Popen(
         [*command, f"--base-path={tmp_path}", str(tmp_path)],

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests.ports import free_port
 from tests.waiting import PATIENCE, accepts, until
 
 ROOT = Path(__file__).parents[2]
@@ -89,12 +89,6 @@ class Place:
         finally:
             process.terminate()
             await process.wait()
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture

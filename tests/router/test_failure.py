@@ -9,6 +9,7 @@ import struct
 
 import pytest
 
+from tests.ports import free_port
 from tests.waiting import PATIENCE, until
 
 from .stage import Conversation, get, saying, sized, to_worker
@@ -162,8 +163,7 @@ async def test_a_worker_that_stays_dead_is_a_502(router, control) -> None:
 
 
 def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"127.0.0.1:{taken.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 async def test_own_answers_are_pages_json_or_text_and_name_the_request(router, control) -> None:

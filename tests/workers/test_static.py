@@ -2,7 +2,6 @@
 
 import http.client
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.waiting import PATIENCE, accepts, wait
 
 from .conftest import Start
@@ -70,9 +70,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (public / "env.txt").symlink_to(".env")
     (public / "stays.txt").symlink_to("docs/../notes.txt")
     (public / "loop.html").symlink_to("loop.html")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with subprocess.Popen(
         [sys.executable, "-I", "-m", "lazycloud.workers.static", str(public)],
         env={"PORT": str(port), "HOST": "127.0.0.1"},
