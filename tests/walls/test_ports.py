@@ -19,7 +19,7 @@ import json, socket, sys
 def attempt(what, host, port):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, getattr(socket, what.split()[1])) as one:
-        one.settimeout(PATIENCE)
+        one.settimeout(60)
         try: getattr(one, what.split()[0])((host, port))
         except OSError as problem: return problem.strerror
     return "done"
