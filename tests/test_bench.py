@@ -30,7 +30,7 @@ def bench(*arguments: str | Path, command: str = "router") -> subprocess.Complet
 def test_a_figure_is_measured_shown_and_written_down(tmp_path: Path) -> None:
     page, values = tmp_path / "page.md", tmp_path / "values.json"
     page.write_text(PAGE)
-    options = ("--seconds", "0.2", "--rounds", "1", "--case", "same, 32")
+    options = ("--seconds", "0.5", "--rounds", "1", "--case", "same, 32")
     done = bench("--figure", "keepalive", "--peers", "blind", *options, "--json", values, "--markdown", page)
     assert done.returncode == 0, done.stderr
     assert "lazycloud" in done.stdout and "blind" in done.stdout

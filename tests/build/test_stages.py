@@ -15,7 +15,7 @@ from lazycloud.build.environment import build_environment
 from lazycloud.build.repository import Repository
 from lazycloud.build.stages import Release, Stages
 from lazycloud.errors import BadInput, StepFailed
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 from .gitfolder import GitFolder
 
@@ -63,7 +63,7 @@ def ran(release: Release, command: str | None = None) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

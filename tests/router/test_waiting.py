@@ -122,7 +122,7 @@ async def test_over_the_bound_a_request_is_a_503_with_retry_after(start, control
 
 async def test_an_answer_for_some_seconds_is_asked_for_again_after_them(router, control) -> None:
     control.routes["nothing.localhost"] = {"to": "control", "reason": "page"}
-    control.keep = 2
+    control.keep = 2.0
     for _ in range(3):
         assert (await router.get("nothing.localhost")).body == b"control"
     assert len(control.said("ask")) == 1
