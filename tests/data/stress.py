@@ -40,6 +40,7 @@ from lazycloud.data.line import Line, Marks
 from lazycloud.errors import LazycloudError, Unavailable
 from tests.data import faulty_holder
 from tests.data.numbered import Ledger, wrong
+from tests.waiting import PATIENCE, wait
 
 ROUND = 6.0  # seconds of blows
 NAMES = ("database.sqlite", "files/one.db", "files/two.db")
@@ -307,7 +308,7 @@ class Round:
                     self._write(name)
                 if self._chance.random() < 0.5:
                     self._linger(name)
-            self._until(lambda: all(done_of(self.root, name) > 3 for name in self.names))
+            wait(lambda: all(done_of(self.root, name) > 3 for name in self.names))
             self._start(self._fault)
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
@@ -423,7 +424,7 @@ class Round:
         assert self._control.stdin
         self._control.stdin.close()
         try:
-            if self._control.wait(60) and self._control.returncode != -signal.SIGKILL:
+            if self._control.wait(2 * PATIENCE) and self._control.returncode != -signal.SIGKILL:
                 self.counts["control failed"] += 1
         except subprocess.TimeoutExpired:
             self.counts["control hung"] += 1
@@ -460,12 +461,6 @@ class Round:
                 found.append(tuple(json.loads(line)))
         return found
 
-    def _until(self, condition: Callable[[], bool], seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
 
 BAD = ("wrong", "lost", "wrong database", "control failed", "control hung")
 
@@ -481,7 +476,13 @@ def faults(chance: random.Random) -> Iterator[str]:
             yield fault if fault == "none" else f"{fault} {chance.choice((1, 2, 3, 5, 8))}"
 
 
-def stress(minutes: float, seed: int, seconds: float = ROUND) -> Counter[str]:
+def stress(
+    minutes: float,
+    seed: int,
+    seconds: float = ROUND,
+    enough: Callable[[Counter[str]], bool] = lambda total: True,
+) -> Counter[str]:
+    """What came of so many minutes, or of more, till there is enough."""
     chance = random.Random(seed)
     total: Counter[str] = Counter()
     deadline = time.monotonic() + 60 * minutes
@@ -489,7 +490,8 @@ def stress(minutes: float, seed: int, seconds: float = ROUND) -> Counter[str]:
         root = Path(tempfile.mkdtemp(prefix="lazycloud-stress-"))
         one = Round(root, random.Random(chance.randrange(10**9)), fault)
         print(f"round {number}: {one}", flush=True)
-        one.run(min(seconds, max(1.0, deadline - time.monotonic())))
+        left = deadline - time.monotonic()
+        one.run(min(seconds, max(1.0, left)) if left > 0 else seconds)
         total += one.counts
         total["rounds"] += 1
         print(f"  {dict(one.counts)}", flush=True)
@@ -499,7 +501,7 @@ def stress(minutes: float, seed: int, seconds: float = ROUND) -> Counter[str]:
             print(f"  left to look at: {root}", flush=True)
         else:
             shutil.rmtree(root)
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline and enough(total):
             return total
     raise AssertionError
 
