@@ -1763,7 +1763,7 @@ class Owner:
         return await self._last("collect", {}, timeout, [])
 
     async def verify(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """Read all there is: `nodes`, `documents`, and `problems`, the first thousand sentences."""
+        """Read all there is: `nodes`, `entries`, and `problems`, the first thousand sentences."""
         problems: list[Any] = []
         told = await self._last("verify", {}, timeout, problems)
         return {**told, "problems": [found.get("problem") for found in problems]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ import pytest
 from lazycloud.versionbase import client
 from tests.tools import needs
 from tests.versionbase.peer import Frame, Line, Peer, peer
+from tests.versionbase.talking import serving
 from tests.versionbase.test_client import a_transaction, dying, echo, stream_of, with_credits
 from tests.waiting import PATIENCE
 
@@ -109,6 +111,83 @@ async def test_the_past_is_read_only(folder: Path, server: Peer) -> None:
         server.url,
     )
     assert server.frames == []
+
+
+PLACES = {
+    "db": client.Database,
+    "db.owner": client.Owner,
+    "posts": client.Collection,
+    'db.at("s")': client.View,
+    'db.at("s").collection("a")': client.PastReader,
+    "posts.find()": client.Find,
+}
+
+
+async def test_what_the_one_for_python_has_is_there(folder: Path, server: Peer) -> None:
+    wanted = {
+        place: [_camel(name) for name, _ in inspect.getmembers(kind, callable) if not name.startswith("_")]
+        for place, kind in PLACES.items()
+    }
+    script = "\n".join(
+        f'for (const name of {json.dumps(names)}) assert.equal(typeof ({place})[name], "function", name)'
+        for place, names in wanted.items()
+    )
+    await node(folder, script, server.url)
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.title, others))
+
+
+async def test_an_owner_looks_after_versions_of_a_real_server(folder: Path, tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await node(
+            folder,
+            """
+            await posts.insertMany([{ n: 1 }, { n: 2 }], { keys: ["a", "b"] })
+            const { owner } = db
+            await owner.fork("v1")
+            const taken = await owner.snapshot("v1", "before")
+            assert(taken.name === "before" && taken.at instanceof Date)
+            assert.deepEqual(await owner.snapshots("v1"), [taken])
+            assert.deepEqual(await owner.snapshots("production"), [])
+            const other = await connect(undefined, { version: "v1" })
+            await other.collection("posts").delete("a")
+            const now = await owner.export("v1").toList()
+            const then = await owner.export("v1", { collection: "posts", at: taken }).toList()
+            assert.deepEqual([now.length, then.length], [2, 3]) // what the collection has besides comes first
+            assert(await owner.restore("v1", taken) > taken.sequence)
+            assert.equal(await other.collection("posts").count(), 2)
+            await other.close()
+            assert.equal(await owner.dropSnapshot("v1", taken), true)
+            assert.equal(await owner.drop("v1"), true)
+            const told = await owner.verify()
+            assert(told.nodes > 0 && told.entries > 0)
+            assert.deepEqual(told.problems, [])
+            assert.equal(typeof (await owner.collect()), "number")
+            """,
+            f"ws://production:{served.owner}@127.0.0.1:{served.port}/",
+        )
+
+
+async def test_problems_are_told_with_what_comes_last(folder: Path, server: Peer) -> None:
+    async def verify(line: Line, frame: Frame) -> None:
+        await line.part(frame, *({"problem": f"node {n}"} for n in range(999)))
+        await line.part(frame, {"problem": "node 999"}, {"problem": "node 1000"})
+        await line.ok(frame, {"nodes": 5, "entries": 2})
+
+    echo(server, verify=verify)
+    await node(
+        folder,
+        """
+        const { problems, ...told } = await db.owner.verify()
+        assert.deepEqual(told, { nodes: 5, entries: 2 })
+        assert.equal(problems.length, 1000)
+        assert.equal(problems[999], "node 999")
+        """,
+        server.url,
+    )
 
 
 async def test_a_filter_outside_of_the_options_is_shown_its_place(folder: Path, server: Peer) -> None:

@@ -1264,6 +1264,50 @@ class Owner {
   size(version, { snapshot, whole, ...limits } = {}) {
     return this.database.ask("size", { version, snapshot: reference(snapshot), whole }, limits, true)
   }
+  /** Remove what nothing needs any more; how many nodes that were. @param {Limits} limits @returns {Promise<any>} */
+  collect(limits = {}) {
+    return this.last("collect", limits, [])
+  }
+  /** Read all there is: `nodes`, `entries`, and `problems`, the first thousand sentences. @param {Limits} limits @returns {Promise<any>} */
+  async verify(limits = {}) {
+    /** @type {any[]} */
+    const problems = []
+    const told = await this.last("verify", limits, problems)
+    return { ...told, problems: problems.map(({ problem }) => problem) }
+  }
+  /** @param {string} version @param {string} [name] @param {Limits} limits @returns {Promise<Snapshot>} */
+  async snapshot(version, name, limits = {}) {
+    return dated(await this.database.ask("snapshot", { version, name }, limits), "at")
+  }
+  /** @param {string} version @param {Limits} limits @returns {Promise<Snapshot[]>} */
+  async snapshots(version, limits = {}) {
+    const told = await this.database.ask("snapshots", { version }, limits, true)
+    return told.map((/** @type {any} */ snapshot) => dated(snapshot, "at"))
+  }
+  /** Whether it was there. @param {string} version @param {SnapshotLike} snapshot @param {Limits} limits @returns {Promise<boolean>} */
+  dropSnapshot(version, snapshot, limits = {}) {
+    return this.database.ask("drop_snapshot", { version, snapshot: reference(snapshot) }, limits)
+  }
+  /** The sequence of the commit that does so. @param {string} version @param {SnapshotLike} snapshot @param {Limits} limits @returns {Promise<number>} */
+  async restore(version, snapshot, limits = {}) {
+    return (await this.database.ask("restore", { version, snapshot: reference(snapshot) }, limits)).sequence
+  }
+  /** As `Database.export`, of any version. @param {string} version @param {{collection?: string, at?: SnapshotLike} & Limits} options @returns {Results<any>} */
+  export(version, { collection, at, ...limits } = {}) {
+    return new Results(this.database, "export", { version, collection, at: reference(at) }, limits)
+  }
+  /** What comes after all parts; the first thousand items of these are left in `items`. @param {string} doing @param {Limits} limits @param {any[]} items */
+  async last(doing, limits, items) {
+    const until = now() + (limits.timeout ?? LONGEST)
+    const wire = await this.database.link.wire(until, limits.signal)
+    const stream = await wire.stream(doing, {}, until, limits)
+    try {
+      for (let part; (part = await stream.next(until, limits.signal)) !== null; ) items.push(...part.slice(0, 1000 - items.length))
+      return stream.result
+    } finally {
+      stream.close()
+    }
+  }
   /** Put there what `export` gave, bit by bit: how many items. @param {string} version @param {Iterable<any> | AsyncIterable<any>} exported @param {Limits} limits */
   async load(version, exported, limits = {}) {
     let count = 0
