@@ -153,10 +153,12 @@ async def test_a_commit_that_cannot_run_says_why(
     assert (await shared.get()).json["name"] == "good"
 
 
-async def test_a_failure_is_remembered_and_tried_again_only_when_asked(up: Up, checkout: Checkout) -> None:
-    good = checkout.commit(counter("good"))
+async def test_a_failure_is_remembered_and_tried_again_only_when_asked(
+    shared: Server, shared_checkout: Checkout
+) -> None:
+    server, checkout = shared, shared_checkout
+    checkout.git("checkout", "-q", "-B", "failing", "main")
     bad = checkout.commit({**counter("bad"), "lazycloud.toml": '[build]\ncommand = "exit 1"\n'})
-    server = up(checkout.path, "--production", good)
     for _ in range(3):
         assert (await server.get(bad)).status == 502
     seen = server.json("inspect", bad, folder=checkout.path)
@@ -168,10 +170,14 @@ async def test_a_failure_is_remembered_and_tried_again_only_when_asked(up: Up, c
     assert seen["attempt"] == 2
 
 
-async def test_text_of_a_stranger_never_becomes_markup_or_an_option(up: Up, checkout: Checkout) -> None:
+async def test_text_of_a_stranger_never_becomes_markup_or_an_option(
+    shared: Server, shared_checkout: Checkout
+) -> None:
+    server, checkout = shared, shared_checkout
+    checkout.git("checkout", "-q", "-B", "script", "main")
     commit = checkout.commit(counter("one"), "<script>alert(1)</script> --exec=x")
     checkout.git("update-ref", "refs/heads/--upload-pack=touch-x", commit)
-    server = up(checkout.path)
+    await server.told("--upload-pack=touch-x is now at")
     page = await server.get("upload-pack-touch-x", "/<script>", **BROWSER)
     assert page.status in (200, 503)
     assert "<script>alert(1)" not in page.text

@@ -30,6 +30,12 @@ def slow(name: str, gate: Path) -> dict[str, str]:
     return {**counter(name), "app.py": wait + counter(name)["app.py"], "lazycloud.toml": settings}
 
 
+def on_a_branch(checkout: Checkout, name: str, files: dict[str, str]) -> str:
+    """A commit beside what is production."""
+    checkout.git("checkout", "-q", "-b", name, "main")
+    return checkout.commit(files)
+
+
 async def held(server: Server, count: int, label: str) -> list[asyncio.Task[Answer]]:
     """So many requests for a commit that does not start; back when it is being started."""
     asking = [asyncio.create_task(server.get(label, f"/{number}")) for number in range(count)]
@@ -144,16 +150,16 @@ async def first_done(tasks: list[asyncio.Task[Answer]], count: int) -> list[Answ
     return [task.result() for task in tasks if task.done()]
 
 
-async def test_a_robot_starts_no_deploy_and_is_told_to_come_back_later(up: Up, checkout: Checkout) -> None:
-    commit = checkout.commit(counter("one"))
-    good = checkout.commit(counter("two"))
-    server = up(checkout.path, "--production", good)
+async def test_a_robot_starts_no_deploy_and_is_told_to_come_back_later(
+    shared: Server, shared_checkout: Checkout
+) -> None:
+    server, commit = shared, on_a_branch(shared_checkout, "robot", counter("one"))
     for headers in ({"Accept": "*/*"}, BROWSER):
         answer = await server.get(commit, User_Agent=GOOGLEBOT, **headers)
         assert (answer.status, answer.headers["Lazycloud-Answer"]) == (503, "busy")
         assert int(answer.headers["Retry-After"]) >= 60
     assert (await server.inspect(commit))["state"] == "cold"
-    assert await server.named("two")
+    assert await server.named("good")
     assert (await server.get(User_Agent=GOOGLEBOT)).status == 200
 
 
@@ -171,11 +177,11 @@ async def test_a_robot_waits_like_others_for_what_is_being_started_anyway(
 
 
 async def test_neither_a_probe_nor_a_landing_page_nor_a_tab_that_is_left_open_is_activity(
-    up: Up, checkout: Checkout
+    shared: Server, shared_checkout: Checkout
 ) -> None:
-    good = checkout.commit(counter("good"))
-    commit = checkout.commit(counter("one", **{"lazycloud.toml": '[run]\nhealth = "/"\n'}))
-    server = up(checkout.path, "--production", good)
+    server, good = shared, on_a_branch(shared_checkout, "visited", counter("visited"))
+    probed = counter("probed", **{"lazycloud.toml": '[run]\nhealth = "/"\n'})
+    commit = on_a_branch(shared_checkout, "probed", probed)
     assert (await server.get(commit, **BROWSER)).status == 503
     await server.reaches(commit, "ready")  # its health was asked for, and a page was shown
     assert (await server.get(good)).status == 200
@@ -190,7 +196,7 @@ async def test_neither_a_probe_nor_a_landing_page_nor_a_tab_that_is_left_open_is
 
     await server.until(told)
     assert await counts(commit) == (0, False)
-    await server.verb("stop", commit, folder=checkout.path)
+    await server.verb("stop", commit, folder=shared_checkout.path)
     address = f"http://127.0.0.1:{server.port}/.well-known/lazycloud/progress"
     async with (
         aiohttp.ClientSession() as session,

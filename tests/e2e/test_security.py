@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Iterator
 
 import pytest
 
@@ -23,10 +24,17 @@ def cookie(answer: Answer, name: str) -> str:
     return found
 
 
-async def log_in(server: Server) -> str:
-    """By the printed link; the session cookie."""
-    path = server.login.partition(f":{server.port}")[2]
-    answer = await server.get(CONTROL, path)
+async def login_link(server: Server) -> str:
+    """A fresh one, as `lazycloud open --control` prints it; its path and query."""
+    made = await server.post(
+        CONTROL, "{}", "/api/login-link", Authorization=server.authorization, Content_Type="application/json"
+    )
+    return str(made.json["url"]).partition(f":{server.port}")[2]
+
+
+async def log_in(server: Server, path: str = "") -> str:
+    """By a link; the session cookie."""
+    answer = await server.get(CONTROL, path or await login_link(server))
     assert answer.status == 303
     return cookie(answer, "lazycloud_session")
 
@@ -50,9 +58,8 @@ async def test_secrets_are_made_once_and_only_the_owner_can_read_them(up: Up, ch
         assert "preview_key" not in line  # any user of the machine can read a command line
 
 
-async def test_the_api_needs_the_token_or_a_session(up: Up, checkout: Checkout) -> None:
-    checkout.commit(counter("one"))
-    server = up(checkout.path)
+async def test_the_api_needs_the_token_or_a_session(shared: Server) -> None:
+    server = shared
     token = (server.home / "token").read_text().strip()
     assert (await server.get(CONTROL, "/api/apps")).status == 401
     assert (await server.get(CONTROL, "/api/apps", Authorization="Bearer wrong")).status == 401
@@ -64,21 +71,18 @@ async def test_the_api_needs_the_token_or_a_session(up: Up, checkout: Checkout) 
     assert "Traceback" not in out
 
 
-async def test_a_login_link_works_once(up: Up, checkout: Checkout) -> None:
-    checkout.commit(counter("one"))
-    server = up(checkout.path)
-    await log_in(server)
-    again = await server.get(CONTROL, server.login.partition(f":{server.port}")[2])
+async def test_a_login_link_works_once(shared: Server) -> None:
+    printed = shared.login.partition(f":{shared.port}")[2]
+    assert await log_in(shared, printed)
+    again = await shared.get(CONTROL, printed)
     assert again.status == 401
     assert "used before" in again.text
-    fresh = server.cli("open", "--control", "--print").strip()
-    server.login = re.search(r"http\S+", fresh)[0]
-    assert await log_in(server)
+    fresh = re.search(r"http\S+", shared.cli("open", "--control", "--print"))[0]
+    assert await log_in(shared, fresh.partition(f":{shared.port}")[2])
 
 
-async def test_a_write_from_another_origin_is_refused(up: Up, checkout: Checkout) -> None:
-    commit = checkout.commit(counter("one"))
-    server = up(checkout.path)
+async def test_a_write_from_another_origin_is_refused(shared: Server, shared_checkout: Checkout) -> None:
+    server, commit = shared, shared_checkout.git("rev-parse", "HEAD")
     session = await log_in(server)
     path, body = "/api/apps/shop/deploy", f'{{"ref": "{commit}"}}'
     mine = {"Cookie": session, "Content-Type": "application/json"}
@@ -96,26 +100,40 @@ async def test_a_write_from_another_origin_is_refused(up: Up, checkout: Checkout
     assert (await server.get(commit, "/.well-known/lazycloud/progress", **upgrade)).status == 403
 
 
-async def test_what_routers_relay_is_never_taken_for_the_owner_s_socket(up: Up, checkout: Checkout) -> None:
-    commit = checkout.commit(counter("one"))
-    server = up(checkout.path)
+async def test_what_routers_relay_is_never_taken_for_the_owner_s_socket(
+    shared: Server, shared_checkout: Checkout
+) -> None:
+    server, commit = shared, shared_checkout.git("rev-parse", "HEAD")
     for label in ("", commit, "nobody"):
         answer = await server.get(label, "/api/apps", Host=f"{label}.localhost" if label else "localhost")
         assert '"source"' not in answer.text
     assert (await server.get(CONTROL, "/api/apps", Lazycloud_Reason="page")).status == 401
 
 
-@pytest.fixture
-def public(up: Up, checkout: Checkout) -> Server:
+@pytest.fixture(scope="module")
+def public_checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    checkout = Checkout(tmp_path_factory.mktemp("public") / "shop")
     checkout.commit(counter("first"))
     checkout.commit(counter("second"))
-    return up(checkout.path, "--listen", "0.0.0.0:0")
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def public(public_checkout: Checkout) -> Iterator[Server]:
+    """One for all tests, which change nothing of it."""
+    home = public_checkout.path.parent / "home"
+    server = Server(home, public_checkout.path, "--listen", "0.0.0.0:0")
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+    assert not server.inmates(), server.output
 
 
 async def test_on_a_public_address_previews_need_a_login_and_production_does_not(
-    public: Server, checkout: Checkout
+    public: Server, public_checkout: Checkout
 ) -> None:
-    first = checkout.git("rev-parse", "HEAD~1")
+    first = public_checkout.git("rev-parse", "HEAD~1")
     assert (await public.get()).json["name"] == "second"
     assert (await public.get(first)).status == 401
     to_login = await public.get(first, "/deep?q=1", **BROWSER)
@@ -147,9 +165,9 @@ async def test_strangers_learn_nothing_that_production_wrote(up: Up, checkout: C
 
 
 async def test_a_preview_s_cookie_is_worth_nothing_on_another_host(
-    public: Server, checkout: Checkout
+    public: Server, public_checkout: Checkout
 ) -> None:
-    first, second = checkout.git("rev-parse", "HEAD~1"), checkout.git("rev-parse", "HEAD")
+    first, second = (public_checkout.git("rev-parse", ref) for ref in ("HEAD~1", "HEAD"))
     session = await log_in(public)
     target = f"http%3A%2F%2F{first}.localhost%3A{public.port}%2F"
     entry = await public.get(CONTROL, f"/visit?to={target}", Cookie=session)
@@ -162,8 +180,8 @@ async def test_a_preview_s_cookie_is_worth_nothing_on_another_host(
     assert (await public.get(second, "/.well-known/lazycloud/log", Cookie=preview)).status == 401
 
 
-async def test_a_program_shows_the_token_to_see_a_preview(public: Server, checkout: Checkout) -> None:
-    first = checkout.git("rev-parse", "HEAD~1")
+async def test_a_program_shows_the_token_to_see_a_preview(public: Server, public_checkout: Checkout) -> None:
+    first = public_checkout.git("rev-parse", "HEAD~1")
     token = (public.home / "token").read_text().strip()
     assert (await public.get(first, Lazycloud_Token="wrong")).status == 401
     assert (await public.get(first, Lazycloud_Token=token)).json["name"] == "first"
@@ -206,11 +224,11 @@ async def test_on_a_loopback_address_a_login_keeps_apps_out_of_each_other_s_logs
 
 
 async def test_what_a_visitor_with_a_login_was_told_is_not_told_to_a_stranger(
-    up: Up, checkout: Checkout
+    public: Server, public_checkout: Checkout
 ) -> None:
-    checkout.commit(counter("one"))
-    checkout.git("branch", "secret-plan")
-    server = up(checkout.path, "--listen", "0.0.0.0:0")
+    public_checkout.git("branch", "secret-plan")
+    server = public
+    await server.told("secret-plan is now at")
     token = (server.home / "token").read_text().strip()
     assert (await server.get("secret-plam")).status == 401
     told = await server.get("secret-plam", **{"Lazycloud-Token": token})
