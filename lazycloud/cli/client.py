@@ -20,7 +20,7 @@ from lazycloud.errors import BadInput, LazycloudError
 
 ANSWER_SECONDS = 30.0
 SILENCE_SECONDS = 60.0  # a stream this quiet may have lost its server: it is asked for again
-AWAY_SECONDS = 15.0  # control starts in two, and in more on a busy machine
+AWAY_SECONDS = 60.0  # control starts in two, and on a very busy machine in many more
 RECONNECTS = 6  # without any news in between; with the pauses between them some twelve seconds
 READ_SIZE = 65536
 MISUSE = (400, 422)
