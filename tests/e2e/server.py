@@ -118,7 +118,8 @@ class Server:
 
     async def named(self, name: str, label: str = "") -> bool:
         """Whether the `counter` app of that name answers there."""
-        return (await self.get(label)).json["name"] == name
+        answer = await self.get(label)
+        return answer.status == 200 and answer.json["name"] == name
 
     def children(self) -> dict[str, psutil.Process]:
         """control and router, by name."""

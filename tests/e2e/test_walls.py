@@ -120,12 +120,16 @@ async def test_daemons_of_an_app_end_with_it(up: Up, checkout: Checkout) -> None
         return [one for one in server.workers() if "987" in one.cmdline()]
 
     server.wait(daemons, "daemon")
-    worker = server.json("ps", folder=checkout.path)[0]["processes"][0]["pid"]
+
+    def worker() -> int | None:
+        """None while there is none."""
+        processes = server.json("ps", folder=checkout.path)[0]["processes"]
+        return processes[0]["pid"] if processes else None
+
+    before = worker()
     app = next(one for one in server.workers() if "app.py" in one.cmdline())
     app.kill()
-    server.wait(
-        lambda: server.json("ps", folder=checkout.path)[0]["processes"][0]["pid"] != worker, "new worker"
-    )
+    server.wait(lambda: worker() not in (None, before), "new worker")
     server.wait(lambda: len(daemons()) == 1, "end of the daemon of the first")
 
 
