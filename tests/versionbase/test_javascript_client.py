@@ -162,6 +162,7 @@ async def test_an_owner_looks_after_versions_of_a_real_server(folder: Path, tmp_
             await other.close()
             assert.equal(await owner.dropSnapshot("v1", taken), true)
             assert.equal(await owner.drop("v1"), true)
+            await owner.limit(5_000_000)
             const told = await owner.verify()
             assert(told.nodes > 0 && told.entries > 0)
             assert.deepEqual(told.problems, [])

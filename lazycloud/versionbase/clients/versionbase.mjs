@@ -1264,6 +1264,10 @@ class Owner {
   size(version, { snapshot, whole, ...limits } = {}) {
     return this.database.ask("size", { version, snapshot: reference(snapshot), whole }, limits, true)
   }
+  /** Let each version have so many bytes of its own from now on, until the server stops; 0 is no limit. @param {number} size @param {Limits} limits @returns {Promise<any>} */
+  limit(size, limits = {}) {
+    return this.database.ask("limit", { bytes: size }, limits)
+  }
   /** Remove what nothing needs any more; how many nodes that were. @param {Limits} limits @returns {Promise<any>} */
   collect(limits = {}) {
     return this.last("collect", limits, [])
