@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from lazycloud.data.postgres.server import Login, Server, disk_full
-from lazycloud.errors import StepFailed
+from lazycloud.errors import DiskFull, StepFailed
 from lazycloud.processes import come_after_others, signal_group
 
 PACKAGES = Path("/usr/lib/postgresql")  # where Debian's packages have each version
@@ -30,6 +30,9 @@ LOCKED = "--lock-wait-timeout=60s"
 WHAT = ("--no-owner", "--no-tablespaces", "--no-subscriptions", "--no-security-labels")
 NEVER_MIND = re.compile("must be owner of extension")  # COMMENT ON EXTENSION, which the server's owner made
 LAST_LINES = 12
+ROOM = (
+    1_000_000  # bytes that are free after a dump: pg_dump says nothing when the very last ones found no room
+)
 NICENESS = 10  # whoever writes meanwhile comes first
 UNFLUSHED = "-c synchronous_commit=off"  # a copy counts with a later commit, which flushes all of it
 
@@ -104,6 +107,14 @@ async def dump(programs: Programs, server: Server, source: Login, place: Path) -
         async with _dumping(programs, server, source, file.fileno(), 6) as dumping, asyncio.timeout(TIMEOUT):
             await dumping.wait()
     dumping.demand(server)
+    if shutil.disk_usage(place.parent).free < ROOM:
+        raise _no_room()
+
+
+def _no_room() -> DiskFull:
+    return DiskFull(
+        "The disk has no room for a dump of what is in Postgres.", "`lazycloud disk` tells where it went."
+    )
 
 
 async def restore(programs: Programs, server: Server, target: Login, place: Path) -> None:
@@ -138,6 +149,8 @@ class _Running:
         if status == 0 or (status == 1 and self._errors == self._forgiven > 0):
             return
         said = "\n".join(self.said)
+        if "output file: No space left on device" in said:
+            raise _no_room()
         if "No space left on device" in said:
             raise disk_full(server.where)
         problem = next((line for line in self.said if "error: " in line), "it says nothing")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -13,7 +15,7 @@ from lazycloud.data.postgres import programs
 from lazycloud.data.postgres.findings import findings
 from lazycloud.data.postgres.provider import Postgres as Provider
 from lazycloud.data.postgres.server import Server
-from lazycloud.errors import BadInput, StepFailed
+from lazycloud.errors import BadInput, DiskFull, StepFailed
 from lazycloud.findings import Weight
 from tests.data.postgres.conftest import ONE, SHOP, run
 from tests.postgres import ADMIN, IN_URL, PASSWORD, SUPERUSER, Postgres
@@ -105,6 +107,22 @@ async def test_a_full_disk_of_the_server_is_told_of(
     )
     with pytest.raises(StepFailed, match=r"The disk of the Postgres server .* is full"):
         await provider.fork(ONE, PRODUCTION)
+
+
+async def test_a_full_disk_of_ours_is_told_of(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await provider.fork(PRODUCTION, None)
+    large = "CREATE TABLE large AS SELECT md5(i::text) FROM generate_series(1, 20000) i"
+    await run(provider, PRODUCTION, *SHOP, large)
+    opening, said = os.open, "no room for a dump of what is in Postgres"
+    with monkeypatch.context() as patch:
+        patch.setattr(programs.os, "open", lambda place, *words: opening("/dev/full", os.O_WRONLY))
+        with pytest.raises(DiskFull, match=said):
+            await provider.unfold(PRODUCTION, None, tmp_path / "dump")
+    monkeypatch.setattr(programs.shutil, "disk_usage", lambda place: SimpleNamespace(free=4096))
+    with pytest.raises(DiskFull, match=said):  # of which pg_dump says nothing
+        await provider.unfold(PRODUCTION, None, tmp_path / "dump")
 
 
 def test_the_doctor_tells_how_the_server_is(postgres: Postgres) -> None:
