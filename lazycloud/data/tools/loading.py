@@ -29,7 +29,7 @@ OPTIONS = (
 # A whole statement that says whose something is, or who may do what with it, as pg_dump writes them.
 _WHOSE = re.compile(
     rb"(?:GRANT|REVOKE|ALTER\s+DEFAULT\s+PRIVILEGES)\b"
-    rb"|ALTER\s[^';]*\sOWNER\s+TO\s+(?:\"(?:[^\"]|\"\")+\"|[\w$\x80-\xff]+)\s*;\Z",
+    rb"|ALTER\s(?:[^'\";]|\"[^\"]*\")*\sOWNER\s+TO\s+(?:\"(?:[^\"]|\"\")+\"|[\w$\x80-\xff]+)\s*;\Z",
     re.IGNORECASE,
 )
 _SETTING = re.compile(rb"SET\s+([\w.]+)\s*(?:=|\sTO\s)", re.IGNORECASE)
