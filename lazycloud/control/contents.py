@@ -162,6 +162,7 @@ class Contents:
         self, request: web.Request, app: App, version: str, kind: str, who: str
     ) -> tuple[Replaced, tools.Imported]:
         """What pg_dump writes becomes what a version has in Postgres. All else stays, unless a tar brings files."""
+        _demand_kind(version, kind, in_postgres=True)
         with _aside(app) as folder:
             file = folder / "data"
             size = await self._receive(request, file)

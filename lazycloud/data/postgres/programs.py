@@ -149,7 +149,7 @@ class _Running:
         if status == 0 or (status == 1 and self._errors == self._forgiven > 0):
             return
         said = "\n".join(self.said)
-        if "output file: No space left on device" in said:
+        if re.search("(output|archive) file: No space left on device", said):
             raise _no_room()
         if "No space left on device" in said:
             raise disk_full(server.where)

@@ -16,7 +16,7 @@ from lazycloud.errors import BadInput
 
 LONGEST = 200_000_000  # bytes of one statement, or of a row of COPY
 PIECE = 1 << 18
-_BLANK = re.compile(rb"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*", re.DOTALL)
+_BLANK = re.compile(rb"(?:\s++|--[^\n]*+(?:\n|\Z)|/\*.*?\*/)*+", re.DOTALL)
 _COMMAND = re.compile(rb"\\([^\s\\]*)")
 _EDGE = re.compile(rb"\\(?:un)?restrict[ \t][^\n]*\n")
 _TAG = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$")

@@ -36,6 +36,7 @@ MORE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sql", "dump"])
 async def test_what_goes_out_comes_in_as_it_was(
     provider: Provider, postgres: Postgres, tmp_path: Path, kind: str
@@ -104,12 +105,12 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-async def test_hostile_sql_gets_nowhere(provider: Provider, tmp_path: Path) -> None:
+async def test_hostile_sql_gets_nowhere(either: Provider, tmp_path: Path) -> None:
     """Each is refused, on its line; by the server, or, where it is for psql, before it would get there."""
     for name in (ONE, OTHER):
-        await provider.fork(name, None)
-    login = await provider.environment(ONE)
-    touched, other = tmp_path / "touched", (await provider.environment(OTHER))["PGDATABASE"]
+        await either.fork(name, None)
+    login = await either.environment(ONE)
+    touched, other = tmp_path / "touched", (await either.environment(OTHER))["PGDATABASE"]
     names = {"touched": touched, "other": other, "own": login["PGDATABASE"], "admin": "lazycloud"}
     file = tmp_path / "sent"
     for statement, said in HOSTILE:
@@ -124,7 +125,7 @@ async def test_hostile_sql_gets_nowhere(provider: Provider, tmp_path: Path) -> N
         assert failed.value.sentence.startswith("Line 3 of the SQL "), statement
         assert re.search(said, failed.value.sentence), statement
     assert not touched.exists()
-    assert await rows(provider, ONE, "SELECT 1") == await rows(provider, OTHER, "SELECT 1") == [1]
+    assert await rows(either, ONE, "SELECT 1") == await rows(either, OTHER, "SELECT 1") == [1]
 
 
 @pytest.mark.parametrize(
