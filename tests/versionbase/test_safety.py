@@ -172,6 +172,7 @@ def test_what_became_of_a_change_is_looked_up_when_its_connection_is_lost(
 def test_what_is_not_known_is_said_and_found_out_later(
     storage: Storage, postgres: Postgres, is_taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    patience = database.PATIENCE
     monkeypatch.setattr(database, "PATIENCE", 0.3)
     change = storage.database.change
 
@@ -195,6 +196,7 @@ def test_what_is_not_known_is_said_and_found_out_later(
         assert content(storage) == {b"a": b"1"}  # as far as anybody knows
     finally:
         postgres.start()
+    monkeypatch.setattr(database, "PATIENCE", patience)
     assert put(storage, {b"c": b"3"}).sequence == (3 if is_taken else 2)
     assert content(storage) == {b"a": b"1", b"c": b"3", **({b"b": b"2"} if is_taken else {})}
     assert sound(storage)
