@@ -119,6 +119,12 @@ class Server:
         else:
             self._server = await asyncio.start_unix_server(self._connected, path, limit=1 << 20)
 
+    def takes(self, size: int) -> None:
+        """Bytes that the kernel keeps for it on each connection to come; if not said, it may be 32 MB."""
+        for listening in self._server.sockets:
+            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
     async def stop(self) -> None:
         self._server.close()
         for each in self.connections:
