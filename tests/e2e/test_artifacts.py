@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout
+from tests.e2e.server import Server
 
 PROGRAMS = ("sh", "git", "node", "nice", "env")  # no npm, no compiler; Python is the server's own
 NO_NETWORK = {
@@ -100,10 +101,10 @@ async def _has(store: Path, count: int) -> bool:
 
 
 async def test_a_server_without_a_store_says_how_to_have_one(
-    up: Up, checkout: Checkout, tmp_path: Path
+    shared: Server, shared_checkout: Checkout
 ) -> None:
-    commit = checkout.commit({"index.html": "hello"})
-    server = up(checkout.path)
+    server, checkout = shared, shared_checkout
+    commit = checkout.git("rev-parse", "HEAD")
     for words in (["ls"], ["push", commit], ["pull", commit], ["verify"]):
         said = await server.verb("artifacts", *words, folder=checkout.path, code=None)
         assert "no artifact store" in said or "could be packed" in said

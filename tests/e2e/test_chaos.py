@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-import sqlite3
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.dockerd import Dockerd
 from tests.e2e.chaos import BLOWS, ENGINE, WISHES, chaos, schedule
-from tests.e2e.conftest import Up
-from tests.e2e.repository import Checkout, counter
 from tests.tools import needs
 
 SEED = int(os.environ.get("LAZYCLOUD_CHAOS_SEED", "5"))
@@ -40,25 +34,3 @@ async def test_no_answer_is_wrong_and_nothing_is_lost_or_left_whatever_dies_or_h
 async def test_the_same_holds_in_containers_whose_engine_dies(tmp_path: Path, dockerd: Dockerd) -> None:
     wrongs = await chaos(tmp_path, ENGINE_SEED, 12, print, dockerd)
     assert not wrongs, "\n".join(wrongs)
-
-
-async def test_what_ended_while_control_was_away_is_stored_as_ended(up: Up, checkout: Checkout) -> None:
-    commit = checkout.commit(counter("preview"))
-    checkout.commit(counter("production"))
-    server = up(checkout.path)
-    assert (await server.get(commit)).json["name"] == "preview"
-    (row,) = [one for one in await server.api("ps") if one["commit"]["id"] == commit]
-    control = server.children()["control"]
-    control.suspend()
-    psutil.Process(row["pid"]).kill()
-    control.kill()
-
-    def stored() -> tuple[str, str]:
-        with contextlib.closing(sqlite3.connect(server.home / "state.sqlite")) as database:
-            query = "SELECT state, worker FROM deployments WHERE id = ?"
-            return database.execute(query, (row["deployment"],)).fetchone()
-
-    assert str(row["pid"]) in stored()[1]
-    await asyncio.to_thread(server.wait, lambda: stored()[0] == "stopped", "row of one that is stopped")
-    assert str(row["pid"]) not in stored()[1]
-    assert (await server.get(commit)).json["name"] == "preview"

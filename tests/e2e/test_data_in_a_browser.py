@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import BROWSER
+from tests.e2e.server import BROWSER, Server
 from tests.e2e.test_browser import browser, page  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.browser
@@ -61,9 +61,8 @@ async def test_a_snapshot_is_taken_forked_and_restored_on_the_page(
     await expect(page.locator("#chosen .snapshot").first).to_contain_text("before a restore")
 
 
-async def test_the_pages_are_for_who_may_see_that_app(up: Up, checkout: Checkout) -> None:
-    checkout.commit(counter("first"))
-    server = up(checkout.path)
+async def test_the_pages_are_for_who_may_see_that_app(shared: Server) -> None:
+    server = shared
     for what in ("data", "documents"):
         asked = await server.get("lazycloud", f"/apps/shop/{what}", **BROWSER)
         assert asked.headers["Lazycloud-Answer"] == "login"

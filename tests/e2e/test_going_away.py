@@ -79,16 +79,6 @@ def ps(server: Server) -> list[dict]:
     return json.loads(said) if said.startswith("[") else []
 
 
-async def test_a_router_that_is_killed_is_started_again(up: Up, checkout: Checkout) -> None:
-    checkout.commit(counter("one"))
-    server = up(checkout.path)
-    await server.get()
-    router = server.children()["router"]
-    router.kill()
-    assert (await server.get()).status == 200  # the listening socket stayed: this waited in its backlog
-    assert server.children()["router"].pid != router.pid
-
-
 @pytest.mark.slow
 async def test_a_router_that_hangs_for_good_is_replaced(up: Up, checkout: Checkout) -> None:
     checkout.commit(counter("one"))
@@ -101,17 +91,18 @@ async def test_a_router_that_hangs_for_good_is_replaced(up: Up, checkout: Checko
     assert "router 1 hangs: it has not moved for 20 s." in server.output
 
 
-async def test_a_server_whose_terminal_is_gone_still_starts_again_what_dies(
+async def test_a_router_that_is_killed_is_started_again_also_when_the_terminal_is_gone(
     up: Up, checkout: Checkout
 ) -> None:
     checkout.commit(counter("one"))
     server = up(checkout.path)
     await server.get()
-    server.hang_up()
-    router = server.children()["router"]
-    router.kill()
-    assert (await server.get()).status == 200
-    assert server.children()["router"].pid != router.pid
+    for leaves in (lambda: None, server.hang_up):
+        leaves()
+        router = server.children()["router"]
+        router.kill()
+        assert (await server.get()).status == 200  # the listening socket stayed: this waited in its backlog
+        assert server.children()["router"].pid != router.pid
 
 
 async def test_workers_outlive_a_parent_that_is_killed_and_the_next_server_finds_them(
@@ -131,19 +122,13 @@ async def test_workers_outlive_a_parent_that_is_killed_and_the_next_server_finds
     assert [row["pid"] for row in ps(again)] == [pid]
 
 
-async def test_two_servers_cannot_share_a_home(up: Up, checkout: Checkout) -> None:
-    checkout.commit(counter("one"))
-    server = up(checkout.path)
-    said = server.cli("up", str(checkout.path), "--listen", "localhost:0", code=1)
-    assert f"(process {server.process.pid})" in said
-
-
-async def test_a_port_in_use_is_said_with_what_to_do(up: Up, checkout: Checkout, tmp_path: Path) -> None:
-    checkout.commit(counter("one"))
-    server = up(checkout.path)
+async def test_a_port_in_use_is_said_with_what_to_do(
+    shared: Server, shared_checkout: Checkout, tmp_path: Path
+) -> None:
+    server = shared
     said = server.cli(
         "up",
-        str(checkout.path),
+        str(shared_checkout.path),
         "--listen",
         f"localhost:{server.port}",
         "--home",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,7 @@ async def test_production_whose_only_worker_is_killed_is_there_again_and_says_so
     assert (await server.get()).status == 200
     row = await row_of(server, production=True)
     assert row["restarts"] == 1 and "SIGKILL" in row["last_end"]["how"]
+    assert await process(server) != killed.pid
 
 
 async def test_a_preview_that_crashes_again_and_again_is_left_alone_and_says_why(
@@ -245,12 +248,21 @@ async def test_requests_wait_for_production_while_its_background_process_runs_on
     assert after["clock.1"] == before["clock.1"] and after["web.1"] != before["web.1"]
 
 
-async def test_what_ended_while_control_was_away_is_said(up: Up, checkout: Checkout) -> None:
+async def test_what_ended_while_control_was_away_is_said_and_stored(up: Up, checkout: Checkout) -> None:
     preview = checkout.commit(counter("preview"))
     checkout.commit(counter("production"))
     server = up(checkout.path)
     await server.get(preview)
-    pid = (await row_of(server, version=preview))["processes"][0]["pid"]
+    row = await row_of(server, version=preview)
+    pid = row["processes"][0]["pid"]
+
+    def stored() -> tuple[str, str]:
+        """State and workers."""
+        with contextlib.closing(sqlite3.connect(server.home / "state.sqlite")) as database:
+            query = "SELECT state, worker FROM deployments WHERE id = ?"
+            return database.execute(query, (row["deployment"],)).fetchone()
+
+    assert str(pid) in stored()[1]
     control = server.children()["control"]
     control.suspend()
     psutil.Process(pid).kill()
@@ -258,12 +270,13 @@ async def test_what_ended_while_control_was_away_is_said(up: Up, checkout: Check
 
     async def is_said() -> bool:
         try:
-            row = await server.inspect(preview)
+            now = await server.inspect(preview)
         except (ValueError, KeyError):
             return False
-        return row["state"] == "stopped"
+        return now["state"] == "stopped"
 
     await server.until(is_said)
+    assert stored()[0] == "stopped" and str(pid) not in stored()[1]
     told = [one["sentence"] for one in await events(server, "worker_ended")]
     assert any("ended while lazycloud was away" in sentence for sentence in told)
     assert (await server.get(preview)).status == 200

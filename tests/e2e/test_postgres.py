@@ -120,12 +120,13 @@ async def test_previews_write_while_production_writes(tidy: Postgres, up: Up, ch
     )
 
 
-async def test_a_commit_that_wants_postgres_fails_where_there_is_none(up: Up, checkout: Checkout) -> None:
-    checkout.commit(counter("first"))
-    server = up(checkout.path)
-    assert await server.named("first")
-    commit = checkout.commit(counter("second", **{"lazycloud.toml": IN_POSTGRES}))
-    answer = await server.get(commit[:10])
+async def test_a_commit_that_wants_postgres_fails_where_there_is_none(
+    shared: Server, shared_checkout: Checkout
+) -> None:
+    assert await shared.named("good")
+    shared_checkout.git("checkout", "-q", "-b", "postgres")
+    commit = shared_checkout.commit(counter("second", **{"lazycloud.toml": IN_POSTGRES}))
+    answer = await shared.get(commit[:10])
     assert answer.status == 502
     assert "The commit asks for Postgres" in answer.text and "LAZYCLOUD_POSTGRES_URL" in answer.text
 

@@ -7,12 +7,11 @@ from collections import Counter
 from functools import partial
 
 import aiohttp
-import psutil
 import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import PATIENCE, Server
+from tests.e2e.server import Server
 
 MIGRATION = 'import os, sqlite3\ndb = sqlite3.connect(os.environ["DATABASE_URL"][10:])\n'
 WITH_RELEASE = {"Procfile": "web: python app.py\nrelease: python migrate.py\n"}
@@ -162,19 +161,6 @@ async def test_a_followed_branch_promotes_itself(up: Up, checkout: Checkout) -> 
     checkout.commit(counter("two"))
     await server.until(partial(server.named, "two"))
     assert "following main" in server.json("releases", "--app", "shop")[0]["who"]
-
-
-async def test_production_that_dies_is_started_again_by_itself(up: Up, checkout: Checkout) -> None:
-    checkout.commit(counter("one"))
-    server = up(checkout.path)
-    await server.get()
-    (row,) = await server.api("ps")
-    worker = psutil.Process(row["pid"])
-    worker.kill()
-    await asyncio.to_thread(worker.wait, PATIENCE)  # until then it may take a connection, only to reset it
-    assert (await server.get()).json["name"] == "one"
-    (again,) = await server.api("ps")
-    assert again["pid"] != row["pid"]
 
 
 async def test_production_cannot_be_stopped_by_mistake(up: Up, checkout: Checkout) -> None:
