@@ -23,6 +23,9 @@ import psutil
 PATIENCE = float(os.environ.get("LAZYCLOUD_TEST_PATIENCE", "120"))
 """Seconds in which whatever must come has come, on a machine that does much else; pytest's `timeout` is longer."""
 
+HELD = 900.0  # seconds, longer than a server holds anybody: it has an answer before
+INSTALLING = {"LAZYCLOUD_HOLD_TIMEOUT": "800"}
+"""For apps with many packages: builds are kind to all else, and take minutes on a machine that does much else."""
 UNWALLED = {"LAZYCLOUD_ISOLATION": "none"}
 """For apps and builds that look at files of the test's own: walls hide them."""
 
@@ -244,7 +247,7 @@ class Server:
     ) -> Answer:
         names = {name.replace("_", "-"): value for name, value in (headers or {}).items()}
         names.setdefault("Host", self.host(label))
-        timeout = aiohttp.ClientTimeout(total=PATIENCE * 3)  # longer than the server holds anybody
+        timeout = aiohttp.ClientTimeout(total=HELD)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.request(

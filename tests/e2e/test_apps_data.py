@@ -16,12 +16,12 @@ import aiohttp
 import pytest
 
 from tests.e2e.repository import Checkout
-from tests.e2e.server import PATIENCE, Server
+from tests.e2e.server import INSTALLING, PATIENCE, Server
 
 NOTES = Path(__file__).parents[1] / "apps" / "notes"
 APPS = ("sqlite3", "alembic", "django", "aiosqlite", "node")
-INSTALLED = 4 * PATIENCE  # seconds for all packages to be there
-pytestmark = [pytest.mark.slow, pytest.mark.registry]
+INSTALLED = 8 * PATIENCE  # seconds for all packages to be there
+pytestmark = [pytest.mark.slow, pytest.mark.registry, pytest.mark.timeout(1800)]
 
 
 def steps(app: str) -> list[dict[str, str]]:
@@ -43,7 +43,8 @@ class Cloud:
     def __init__(self, folder: Path) -> None:
         self.checkouts = {app: Checkout(folder / app) for app in APPS}
         self.first = {app: checkout.commit(steps(app)[0]) for app, checkout in self.checkouts.items()}
-        self.server = Server(folder / "home", *(f"{app}={folder / app}" for app in APPS))
+        sources = (f"{app}={folder / app}" for app in APPS)
+        self.server = Server(folder / "home", *sources, environment=INSTALLING)
         self.second: dict[str, str] = {}
 
     def change(self) -> None:

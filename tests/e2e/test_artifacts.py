@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout
-from tests.e2e.server import Server
+from tests.e2e.server import INSTALLING, Server
 
 PROGRAMS = ("sh", "git", "node", "nice", "env")  # no npm, no compiler; Python is the server's own
 NO_NETWORK = {
@@ -60,7 +60,7 @@ async def test_a_server_without_network_and_tools_serves_what_another_built(
     up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
     commit, store = checkout.commit(FILES), tmp_path / "store"
-    there = up(checkout.path, home=configured(tmp_path / "there", store))
+    there = up(checkout.path, home=configured(tmp_path / "there", store), **INSTALLING)
     answer = (await there.get(commit[:10])).json
     assert (answer["node"], answer["built"].split()[0]) == ("120000", "60000")
     await there.until(lambda: _has(store, 3))

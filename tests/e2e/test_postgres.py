@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import Server
+from tests.e2e.server import INSTALLING, Server
 from tests.postgres import Postgres
 
 IN_POSTGRES = '[data]\ndatabase = "postgres"\n'
@@ -84,7 +84,7 @@ async def notes_of(server: Server, label: str = "") -> list[str]:
 @pytest.mark.slow
 async def test_previews_write_while_production_writes(tidy: Postgres, up: Up, checkout: Checkout) -> None:
     checkout.commit(notes("first"))
-    server = up(checkout.path, LAZYCLOUD_POSTGRES_URL=tidy.url())
+    server = up(checkout.path, LAZYCLOUD_POSTGRES_URL=tidy.url(), **INSTALLING)
     await server.post("", "of production")
     one, other = checkout.commit(notes("one")), checkout.commit(notes("other"))
     assert await notes_of(server, one[:10]) == await notes_of(server, other[:10]) == ["of production"]

@@ -21,11 +21,13 @@ import uv
 from websockets.asyncio.client import connect
 
 from tests.e2e.repository import Checkout, counter
-from tests.e2e.server import PATIENCE, Answer, Server
+from tests.e2e.server import INSTALLING, PATIENCE, Answer, Server
+
+pytestmark = pytest.mark.timeout(1800)
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UPLOAD = 20_000_000
-INSTALLED = 4 * PATIENCE  # seconds for all packages of production to be there
+INSTALLED = 8 * PATIENCE  # seconds for all packages of production to be there
 FASTAPI = "fastapi>=0.115,<1\nuvicorn>=0.34,<1\nwebsockets>=15\n"
 BUILT = {
     "package.json": json.dumps({"scripts": {"build": "node build.js $COMMIT_ID"}}),
@@ -92,7 +94,7 @@ class Cloud:
         self.checkouts["vendored"] = Checkout(folder / "vendored")
         self._ids["vendored", "submodule"] = commit_with_submodule(self.checkouts["vendored"], folder)
         sources = (f"{name}={checkout.path}" for name, checkout in self.checkouts.items())
-        self.server = Server(folder / "home", *sources)
+        self.server = Server(folder / "home", *sources, environment=INSTALLING)
 
     def id(self, app: str, message: str) -> str:
         return self._ids[app, message]

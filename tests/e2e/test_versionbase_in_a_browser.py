@@ -21,7 +21,7 @@ from playwright.async_api import Page, expect
 from lazycloud.versionbase.client import connect
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout
-from tests.e2e.server import PATIENCE
+from tests.e2e.server import INSTALLING, PATIENCE
 from tests.e2e.test_browser import browser, page  # noqa: F401 - fixtures
 from tests.ports import free_port
 
@@ -163,7 +163,8 @@ async def test_commits_side_by_side_have_each_its_data_and_a_page_shows_what_is_
 ) -> None:
     first = commit(checkout, "Keep a list", "1-list")
     second = commit(checkout, "Give tasks a priority", "2-priority")
-    server = up(checkout.path, "--production", first)
+    server = up(checkout.path, "--production", first, **INSTALLING)
+    assert (await server.get()).status == 200  # what follows is about pages, and waits for no install
     production, preview = (f"http://{server.host(label)}/" for label in ("", second[:10]))
     await open_list(page, production)
     await add(page, "Water the roses", "Sow the beans")
