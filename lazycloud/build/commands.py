@@ -7,12 +7,15 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from lazycloud.build.disk import disk_full, says_full
 from lazycloud.build.limits import Limits, Watch
 from lazycloud.errors import StepFailed
 from lazycloud.processes import CommandFailed, Output, ending_in_words, run
+from lazycloud.walls.fence import Fence, words
+from lazycloud.walls.groups import Group
 from lazycloud.walls.view import View
 
 NICENESS = 19  # workers that serve come first; the kernel makes it the lowest priority for the disk as well
@@ -44,10 +47,11 @@ async def run_tool(
     what it sees behind them, `limits` say.
     """
     name = command if isinstance(command, str) else f"{Path(command[0]).name} {command[1]}"
-    async with _watched(environment, limits) as (variables, watch):
+    async with _watched(environment, limits) as (variables, watch), _fenced(limits) as fence:
         before, variables = await asyncio.to_thread(_walled, limits, folder, variables, watch.private)
         try:
             seconds, begin, walled = limits.seconds, watch.begin, bool(before)
+            before = (*fence, *before)
             await run(command, folder, variables, output, seconds, NICENESS, before, begin, walled)
         except CommandFailed as failure:
             if watch.problem:
@@ -88,6 +92,39 @@ def _walled(
     )
     enclosed = limits.walls.enclose(view, folder, variables)
     return enclosed.words, enclosed.environment
+
+
+@asynccontextmanager
+async def _fenced(limits: Limits) -> AsyncIterator[Sequence[str]]:
+    """Words that keep a command with walls and a network from workers' ports, where that can be.
+
+    Raises StepFailed.
+    """
+    fence = limits.fence if limits.walls and limits.network else None
+    if fence is None:
+        yield ()
+        return
+    making = asyncio.ensure_future(asyncio.to_thread(fence.make, "build"))
+    try:
+        group = await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(partial(_not_wanted, fence))
+        raise
+    except OSError as problem:
+        raise StepFailed(
+            f"No control group could be made for it: {problem.strerror}.",
+            "`lazycloud doctor` says what this machine allows.",
+        ) from problem
+    try:
+        yield words(group) if group else ()
+    finally:
+        if group:
+            await asyncio.shield(asyncio.to_thread(fence.end, group))
+
+
+def _not_wanted(fence: Fence, making: asyncio.Future[Group | None]) -> None:
+    if not making.cancelled() and not making.exception() and (group := making.result()):
+        fence.drop(group)
 
 
 @asynccontextmanager

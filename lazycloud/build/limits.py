@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lazycloud.errors import StepFailed
 from lazycloud.processes import end_strays, kill_session, kin
+from lazycloud.walls.fence import Fence
 from lazycloud.walls.sandbox import Sandbox
 from lazycloud.walls.space import BLOCK, all_but_full
 
@@ -32,7 +33,8 @@ class Limits:
     `makes` is the folder that it works for: what that grows by counts as written. `homes` is where each command
     gets a HOME and a TMPDIR of its own, removed when it has ended; None leaves those of its environment.
     With `walls` it sees of the server no more than `read` and, writable, `makes` and `write`; without `network`
-    it then has none, nor the settings that packages are installed with.
+    it then has none, nor the settings that packages are installed with. With one, `fence` keeps it from the ports of
+    workers.
     """
 
     seconds: float = float("inf")
@@ -44,6 +46,7 @@ class Limits:
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
     network: bool = True
+    fence: Fence | None = None
 
     def of(self, seconds: float, makes: Path) -> Limits:
         """For a command with a time limit of its own."""

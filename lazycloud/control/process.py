@@ -83,6 +83,7 @@ from lazycloud.hosts import app_name, is_app_name
 from lazycloud.pulse import beat
 from lazycloud.store import Store
 from lazycloud.walls import sandbox
+from lazycloud.walls.fence import Fence
 from lazycloud.walls.groups import Groups
 from lazycloud.walls.ports import Wall
 from lazycloud.walls.sandbox import Enclosed, Sandbox
@@ -134,9 +135,12 @@ class Control:
         self._closing.callback(lambda: self.events.append(ServerStopped(leaves=self._keep_workers)))
         self._keep_workers = True  # until the start is complete: a start that fails stops nobody's worker
         self._walls = await self._make_walls()
+        self._fence = Fence(Groups(config.home), _port_wall(config)) if self._walls else None
         engine, self._images = await open_engine(config, self._walls, self._environ)
         self._hosting = hosting(engine, config.home, config.workers.limits)
         self._closing.push_async_callback(engine.close)
+        if self._fence:
+            self._closing.push_async_callback(asyncio.to_thread, self._fence.close)
         self.fleet = Fleet(config, self.events, self._store, engine, self._environ.get("TZ", ""))
         scratch = config.cache_folder / "artifacts"
         self.depot = Depot(read_place(config.artifacts, config.artifact_key_file, scratch))
@@ -415,7 +419,8 @@ class Control:
 
     def _limits(self) -> Limits:
         config = self.config
-        return Limits(config.build_time or float("inf"), config.build_memory, config.build_disk)
+        seconds = config.build_time or float("inf")
+        return Limits(seconds, config.build_memory, config.build_disk, fence=self._fence)
 
     def _domain(self, name: str) -> str:
         """The app that was served first has the server's domain, the others a name under it."""
@@ -433,6 +438,10 @@ class Control:
         return next(name for name in names if name not in taken)
 
 
+def _port_wall(config: Config) -> Wall:
+    return Wall(RANGE, tuple(listen.port for listen in config.listen if listen.port))
+
+
 async def open_engine(
     config: Config, walls: Sandbox | None, environ: Mapping[str, str]
 ) -> tuple[Engine, Images | None]:
@@ -441,8 +450,7 @@ async def open_engine(
     Raises BadInput if it cannot be had.
     """
     if config.isolation != "container":
-        kept = tuple(listen.port for listen in config.listen if listen.port)
-        bounds = Bounds(Groups(config.home), Wall(RANGE, kept), config.workers.limits)
+        bounds = Bounds(Groups(config.home), _port_wall(config), config.workers.limits)
         return (Sandboxed(walls, bounds) if walls else Processes(bounds)), None
     from lazycloud.workers.containers.engine import Containers  # takes a tenth of a second, and few need it
 

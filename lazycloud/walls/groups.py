@@ -236,13 +236,34 @@ class Groups:
         self._sweep()
         if not self.bases:
             return None
+        group = self._made(name, self.bases)
+        try:
+            group._limit(limits)
+        except BaseException:
+            self.drop(group)
+            raise
+        return group
+
+    def make_uncounted(self, name: str) -> Group | None:
+        """One in the v2 hierarchy only, without limits, for programs to be attached to; None where there is none.
+
+        Raises OSError. Where it counts, the processor comes to it last.
+        """
+        self._sweep()
+        if self.unified is None:
+            return None
+        group = self._made(name, {UNIFIED: self.unified})
+        with contextlib.suppress(OSError):  # what has no weight of its own has that of its processes
+            (self.unified / group.name / "cpu.weight").write_text("1")
+        return group
+
+    def _made(self, name: str, bases: Mapping[str, Path]) -> Group:
         self._remember()
         shown = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40]
-        group = self._at(f"{shown}-{secrets.token_hex(4)}", self.bases)
+        group = self._at(f"{shown}-{secrets.token_hex(4)}", bases)
         try:
             for folder in group.folders:
                 folder.mkdir(parents=True)
-            group._limit(limits)
         except BaseException:
             self.drop(group)
             raise

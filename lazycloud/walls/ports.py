@@ -36,6 +36,10 @@ LOOPBACK6 = bytes(15) + b"\1"
 MAPPED = struct.unpack("=I", b"\0\0\xff\xff")[0]  # the third word of ::ffff:0:0/96, addresses of IPv4 in IPv6
 
 
+NO_RIGHT = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+"""Errors of `attach` where the kernel allows no wall."""
+
+
 @dataclass(frozen=True)
 class Wall:
     """`workers`: the ports of workers; `kept`: those on which the server itself listens."""

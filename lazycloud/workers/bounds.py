@@ -6,19 +6,16 @@ Where there can be no groups, only the watch is left, and the limits of single p
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lazycloud.errors import StepFailed
 from lazycloud.walls.groups import Group, Groups, entering
-from lazycloud.walls.ports import Wall
+from lazycloud.walls.ports import NO_RIGHT, Wall
 from lazycloud.workforce import Limits
 
 log = logging.getLogger(__name__)
-
-NO_RIGHT = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
 
 @dataclass(frozen=True)

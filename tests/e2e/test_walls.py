@@ -9,6 +9,8 @@ import psutil
 import pytest
 
 from lazycloud.walls import sandbox
+from lazycloud.walls.groups import Groups
+from lazycloud.walls.ports import missing
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
 
@@ -32,6 +34,19 @@ try:
         file.write("changed")
 except OSError as problem:
     NAME = type(problem).__name__
+"""
+
+
+STEALING = """
+import socket
+def attempt(what, does, port):
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try: getattr(one, does)(("127.0.0.1", port))
+        except OSError as problem: print(what, problem.strerror, sep=": ")
+        else: print(what, "done", sep=": ")
+attempt("worker", "connect", {worker})
+attempt("server", "bind", {server})
 """
 
 
@@ -86,6 +101,28 @@ async def test_a_build_that_misses_the_network_is_told_how_to_have_it(up: Up, ch
     server = up(checkout.path, "--production", good, LAZYCLOUD_ISOLATION="sandbox")
     assert (await server.get(bad)).status == 502
     assert "`network = true` under [build]" in (await server.inspect(bad))["failure"]["advice"]
+
+
+@walled
+async def test_a_build_with_a_network_reaches_no_worker_and_takes_no_visitor(
+    up: Up, checkout: Checkout
+) -> None:
+    good = checkout.commit(counter("good"))
+    server = up(checkout.path, "--production", good, LAZYCLOUD_ISOLATION="sandbox")
+    if why := missing(Groups(server.home)):
+        pytest.skip(f"no wall between ports: {why}")
+    assert (await server.get()).json["name"] == "good"
+    (row,) = await server.api("ps")
+    worker = int(row["listens"].rpartition(":")[2])
+    assert row["listens"].startswith("127.0.0.1:")
+    build = "[build]\nnetwork = true\ncommand = 'python steal.py'\n"
+    steal = STEALING.format(worker=worker, server=server.port)
+    bad = checkout.commit(counter("bad", **{"steal.py": steal, "lazycloud.toml": build}))
+    assert (await server.get(bad)).json["name"] == "bad"
+    said = server.cli("logs", bad, folder=checkout.path)
+    assert "worker: Operation not permitted" in said
+    assert "server: Operation not permitted" in said
+    assert not list(Groups(server.home).unified.glob("build-*"))
 
 
 @walled

@@ -1,0 +1,60 @@
+"""A fence around commands of builds that may use the network: what is behind it reaches no worker, and listens on no
+port of theirs or of lazycloud's own.
+
+It is the wall between workers' ports around a control group that counts nothing: builds have limits of their own.
+Where the kernel allows none (ports.py says when), there is none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from lazycloud.walls.groups import Group, Groups, entering
+from lazycloud.walls.ports import NO_RIGHT, Wall
+from lazycloud.workforce import Limits
+
+UNLIMITED = Limits(processes=0, files=0)
+
+log = logging.getLogger(__name__)
+
+
+class Fence:
+    """Of one server. Thread-safe."""
+
+    def __init__(self, groups: Groups, wall: Wall) -> None:
+        self._groups = groups
+        self._wall: Wall | None = wall
+
+    def make(self, name: str) -> Group | None:
+        """A group behind it, None where there is none. Blocks for some milliseconds; raises OSError."""
+        wall = self._wall
+        group = self._groups.make_uncounted(name) if wall else None
+        if wall is None or group is None:
+            return None
+        try:
+            wall.attach(group, 0)
+        except OSError as problem:
+            self._groups.drop(group)
+            if problem.errno not in NO_RIGHT:
+                raise
+            log.warning("Builds are not kept from workers' ports: %s.", problem.strerror)
+            self._wall = group = None
+        return group
+
+    def end(self, group: Group) -> None:
+        """Nothing that ran in it goes on. Blocks, for 5 s at most."""
+        if not group.end():
+            self._groups.drop(group)
+
+    def drop(self, group: Group) -> None:
+        """One in which nothing has run."""
+        self._groups.drop(group)
+
+    def close(self) -> None:
+        self._groups.close()
+
+
+def words(group: Group) -> Sequence[str]:
+    """Before a command that is to run in the group."""
+    return entering(group, UNLIMITED)
