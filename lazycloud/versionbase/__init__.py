@@ -18,8 +18,8 @@ engine, transactions, queries
     reads of one moment, plans, and commits in groups
 past, upkeep
     history, differences, watches; indexes and schemas that take many transactions
-server, connection, requests, protocol
-    who may, what may be asked for, and how it is said
+server, connection, intake, requests, protocol
+    who may, how much of it at once, what may be asked for, and how it is said
 process
     the server as a program
 client

@@ -15,11 +15,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from lazycloud.errors import LazycloudError
 from lazycloud.versionbase import protocol, requests
+from lazycloud.versionbase.intake import Socket
 from lazycloud.versionbase.outbox import Outbox
 from lazycloud.versionbase.problems import Busy, Cancelled, Gone, Late, OverLimit, kind
 from lazycloud.versionbase.protocol import GOING, MALFORMED, REPLACED, Encoding, Malformed, Request
@@ -77,7 +77,7 @@ class Running:
 
 class Connection:
     def __init__(
-        self, server: Server, socket: ServerConnection, encoding: Encoding, branch: Branch, is_owner: bool
+        self, server: Server, socket: Socket, encoding: Encoding, branch: Branch, is_owner: bool
     ) -> None:
         self.server = server
         self.engine = server.engine
@@ -88,6 +88,7 @@ class Connection:
         self.outbox = Outbox(socket, encoding.is_text)
         self.requests = 0
         self._socket = socket
+        self._intake = server.intake
         self._transactions: dict[int, Opened] = {}
         self._begun = 0
         self._running: dict[int, Running] = {}
@@ -159,13 +160,22 @@ class Connection:
             data = await self._socket.recv()
             if self._is_leaving:
                 continue
-            if len(data) > LARGE:
-                frame = await asyncio.to_thread(self.encoding.read, data)
-                if self._is_leaving:
-                    continue
-            else:
-                frame = self.encoding.read(data)
-            await self._take(protocol.identified(frame), len(data))
+            if self._intake.is_full(self.version):
+                await self._room()
+            size = len(data)
+            self._intake.add(self.version, size)
+            try:
+                self._socket.is_taken()
+                if size > LARGE:
+                    frame = await asyncio.to_thread(self.encoding.read, data)
+                    if self._is_leaving:
+                        continue
+                else:
+                    frame = self.encoding.read(data)
+                await self._take(protocol.identified(frame), size)
+            finally:
+                self._intake.add(self.version, -size)
+            del data, frame
             if self._laden >= AT_ONCE or self._bytes > BYTES_AT_ONCE:
                 await self._relief()
             if not self.outbox.has_room:
@@ -173,6 +183,14 @@ class Connection:
             if time.perf_counter() - since > TURN:
                 await asyncio.sleep(0)
                 since = time.perf_counter()
+
+    async def _room(self) -> None:
+        """Wait until this version, or all of them, have less under way."""
+        self._socket.hold("room")
+        try:
+            await self._intake.room(self.version)
+        finally:
+            self._socket.go_on("room")
 
     async def _relief(self) -> None:
         while self._laden >= AT_ONCE or (self._bytes > BYTES_AT_ONCE and self._laden):
@@ -277,6 +295,7 @@ class Connection:
         running.waits_for_us = True
         self._laden += 1
         self._bytes += running.size
+        self._intake.add(self.version, running.size)
 
     def _start(
         self,
@@ -314,7 +333,9 @@ class Connection:
             return
         running.waits_for_us = for_us
         self._laden += 1 if for_us else -1
-        self._bytes += running.size if for_us else -running.size
+        size = running.size if for_us else -running.size
+        self._bytes += size
+        self._intake.add(self.version, size)
         if self._relieved is not None and not self._relieved.done():
             self._relieved.set_result(None)
 

@@ -34,6 +34,7 @@ from lazycloud.versionbase import protocol
 from lazycloud.versionbase.building import Building
 from lazycloud.versionbase.connection import AT_ONCE, TRANSACTIONS, Connection
 from lazycloud.versionbase.engine import Engine
+from lazycloud.versionbase.intake import Intake, Socket
 from lazycloud.versionbase.keys import Keys
 from lazycloud.versionbase.outbox import AGAIN, ROOM
 from lazycloud.versionbase.problems import Busy, Denied, Exists, Gone
@@ -77,7 +78,8 @@ class Server:
         self._greeting_time = greeting_time
         self._standstill = standstill
         self._connections: set[Connection] = set()
-        self._sockets: set[ServerConnection] = set()
+        self._sockets: set[Socket] = set()
+        self.intake = Intake()
         self._wrong: Counter[str] = Counter()  # keys that are being answered, by address
         self._settled: deque[Callable[[], None]] = deque()
         self._is_settling = False
@@ -127,6 +129,7 @@ class Server:
             max_size=GREETING,
             max_queue=(4, 1),
             write_limit=(ROOM, AGAIN),
+            create_connection=Socket,
             logger=_quiet(),
             backlog=1024,
             **where,
@@ -162,6 +165,7 @@ class Server:
     # Clients
 
     async def _serve(self, socket: ServerConnection) -> None:
+        assert isinstance(socket, Socket)
         self._sockets.add(socket)
         try:
             await self._serve_client(await self._greet(socket, ENCODINGS[str(socket.subprotocol)]))
@@ -180,7 +184,7 @@ class Server:
             self._connections.discard(connection)
             self._requests += connection.requests
 
-    async def _greet(self, socket: ServerConnection, encoding: Encoding) -> Connection:
+    async def _greet(self, socket: Socket, encoding: Encoding) -> Connection:
         """Raises Malformed for what is no hello, or none in time."""
         try:
             async with asyncio.timeout(self._greeting_time):
@@ -202,6 +206,7 @@ class Server:
             await socket.send(protocol.error(encoding, hello.id, busy), text=encoding.is_text)
             raise Malformed(DENIED, "too many connections")
         socket.protocol.max_message_size = FRAME
+        socket.let_in(branch.name, self.intake)
         connection = Connection(self, socket, encoding, branch, is_owner)
         connection.outbox.put(protocol.ok(encoding, hello.id, self._welcome(branch)))
         return connection
@@ -261,6 +266,14 @@ class Server:
                         "A client of %s took nothing for %g s: closed.", connection.version, self._standstill
                     )
                     connection.abandon()
+            for socket in list(self._sockets):
+                if socket.standstill(now) > self._standstill:
+                    log.error(
+                        "A client of %s sent nothing more of a frame for %g s, for which others waited: closed.",
+                        socket.version,
+                        self._standstill,
+                    )
+                    socket.transport.abort()
 
     # What connections need
 
