@@ -16,7 +16,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -113,19 +113,25 @@ class Database:
         raise AssertionError
 
     def find(self, statement: str, *arguments: object) -> Any:
-        """The one row of a query in the driver's words, None if there is none. Past SQLAlchemy, which takes longer
-        than SQLite does. Raises LazycloudError.
+        """The one row of a query in the driver's words, None if there is none. As `find_all`."""
+        rows = self.find_all(statement, arguments)
+        return rows[0] if rows else None
+
+    def find_all(self, statement: str, arguments: Sequence[object]) -> Sequence[Any]:
+        """The rows of a query in the driver's words. Past SQLAlchemy, which takes longer than SQLite does.
+
+        Raises LazycloudError.
         """
         try:
             cursor = getattr(self._own, "cursor", None)
             if cursor is None:
                 cursor = self._own.cursor = self._reader().connection.cursor()
             cursor.execute(statement, arguments)
-            rows = cursor.fetchall()  # all: a query that is not over keeps SQLite's log from being emptied
+            rows: Sequence[Any] = cursor.fetchall()  # what is not over keeps SQLite's log from being emptied
         except (SQLAlchemyError, self._error):
             self._forget_reader()
-            rows = self.read(statement, arguments).all()
-        return rows[0] if rows else None
+            rows = self.read(statement, tuple(arguments)).all()
+        return rows
 
     @contextmanager
     def beside(self) -> Iterator[Connection]:

@@ -8,6 +8,7 @@ child's is not looked at) and how many entries are below it. Encoded as MessageP
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -46,6 +47,9 @@ class Nodes(Protocol):
 
     def read(self, number: int) -> Node:
         """Raises Damaged for one that is not there (it was collected, or the database lost it) or cannot be read."""
+
+    def fetch(self, numbers: Sequence[int]) -> int:
+        """Have ready what will be read soon; how many had to be fetched. What cannot be is left to `read`."""
 
     def make(self, node: Node) -> int: ...
 

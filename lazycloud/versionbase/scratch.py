@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lazycloud.versionbase import tree
 from lazycloud.versionbase.catalogue import Span
@@ -160,6 +160,9 @@ class _Own:
 
     def read(self, number: int) -> Node:
         return self._made[number] if number < 0 else self._nodes.read(number)
+
+    def fetch(self, numbers: Sequence[int]) -> int:
+        return self._nodes.fetch([number for number in numbers if number > 0])
 
     def make(self, node: Node) -> int:
         self._last -= 1

@@ -22,6 +22,7 @@ from lazycloud.versionbase.nodes import (
 )
 
 EMPTY = 0
+AHEAD = 256  # nodes of one level that are fetched before they are looked at
 
 Change = tuple[bytes, bytes | None]
 """A key and its new value, None to remove it."""
@@ -97,7 +98,9 @@ def differences(
     while not (ours.is_over and theirs.is_over):
         if ours.skip_shared(theirs):
             continue
-        if ours.is_to_open_before(theirs):
+        if ours.is_beside(theirs):
+            ours.open_beside(theirs)
+        elif ours.is_to_open_before(theirs):
             ours.open()
         elif theirs.is_to_open_before(ours):
             theirs.open()
@@ -154,11 +157,48 @@ class _Frontier:
             return self.key < other.key
         return self._pending[-1][2] >= other._pending[-1][2]
 
-    def open(self) -> None:
+    def is_beside(self, other: _Frontier) -> bool:
+        """Whether nodes of the same height and place are next in both."""
+        if self._leaf is not None or other._leaf is not None or not (self._pending and other._pending):
+            return False
+        ours, theirs = self._pending[-1], other._pending[-1]
+        return ours[2] == theirs[2] and ours[0] == theirs[0]
+
+    def open_beside(self, other: _Frontier) -> None:
+        """Both nodes that are next, without what they share: that is the same in both trees, wherever it lies."""
+        (_, ours, height), (_, theirs, _) = self._pending[-1], other._pending[-1]
+        shared: frozenset[int] = frozenset()
+        if height:
+            one, two = self._below(ours), other._below(theirs)
+            shared = frozenset(one).intersection(two)
+            self._look_ahead(
+                other, [*shared.symmetric_difference(one)], [*shared.symmetric_difference(two)], height
+            )
+        self.open(shared)
+        other.open(shared)
+
+    def _look_ahead(self, other: _Frontier, ours: list[int], theirs: list[int], height: int) -> None:
+        """Have what differs fetched, level by level, while it is few and not in memory: all of it will be opened."""
+        while (
+            len(ours) + len(theirs) <= AHEAD and self._nodes.fetch(ours + theirs) and (height := height - 1)
+        ):
+            one = {child for number in ours for child in self._below(number)}
+            two = {child for number in theirs for child in other._below(number)}
+            ours, theirs = [*one - two], [*two - one]
+
+    def _below(self, number: int) -> list[int]:
+        """The children of an inner node that may have something of what is looked at."""
+        node = self._nodes.read(number)
+        assert isinstance(node, Inner)
+        first, last = _places(node, self._begin, self._end)
+        return node.children[first : last + 1]
+
+    def open(self, besides: frozenset[int] = frozenset()) -> None:
+        """The next node, without some of its children."""
         low, number, height = self._pending.pop()
         node = self._nodes.read(number)
         if isinstance(node, Leaf):
-            self._at = bisect_left(node.keys, self._begin)
+            self._at = bisect_left(node.keys, self._begin) if self._begin else 0
             self._last = len(node.keys) if self._end is None else bisect_left(node.keys, self._end)
             self._leaf = node if self._at < self._last else None
             return
@@ -166,10 +206,13 @@ class _Frontier:
         self._pending += [
             (node.keys[place] if place else low, node.children[place], height - 1)
             for place in range(last, first - 1, -1)
+            if node.children[place] not in besides
         ]
 
     def skip_shared(self, other: _Frontier) -> bool:
-        """The nodes that are next in both; whether there was one. Most of what is seen: so it is one loop."""
+        """The nodes, or entries, that are next in both; whether there was any. It is most of what is seen."""
+        if self._leaf is not None and other._leaf is not None:
+            return self._skip_entries(self._leaf, other, other._leaf)
         ours, theirs, is_any = self._pending, other._pending, False
         if self._leaf is None and other._leaf is None:
             while ours and theirs and ours[-1][1] == theirs[-1][1]:
@@ -178,12 +221,30 @@ class _Frontier:
                 is_any = True
         return is_any
 
+    def _skip_entries(self, leaf: Leaf, other: _Frontier, others: Leaf) -> bool:
+        count = 0
+        most = min(self._last - self._at, other._last - other._at)
+        keys, values = leaf.keys, leaf.values
+        at, there = self._at, other._at
+        while (
+            count < most
+            and keys[at + count] == others.keys[there + count]
+            and values[at + count] == others.values[there + count]
+        ):
+            count += 1
+        self._pass(count)
+        other._pass(count)
+        return count > 0
+
+    def _pass(self, count: int) -> None:
+        self._at += count
+        if self._at == self._last:
+            self._leaf = None
+
     def take(self) -> tuple[bytes, bytes]:
         assert self._leaf is not None
         entry = self._leaf.keys[self._at], self._leaf.values[self._at]
-        self._at += 1
-        if self._at == self._last:
-            self._leaf = None
+        self._pass(1)
         return entry
 
 

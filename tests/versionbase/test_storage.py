@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, func, insert, select, update
@@ -17,7 +18,7 @@ from lazycloud.versionbase.database import Database
 from lazycloud.versionbase.nodes import Damaged
 from lazycloud.versionbase.problems import Exists
 from lazycloud.versionbase.storage import Branch, Storage, Wish
-from lazycloud.versionbase.tree import Change, get, scan
+from lazycloud.versionbase.tree import Change, differences, get, scan
 from tests.versionbase.looking import oldest, reach
 
 
@@ -75,6 +76,45 @@ def test_forks_and_snapshots_copy_nothing(storage: Storage) -> None:
     assert content(storage, "def") == content(storage, "production", "s1")
     assert storage.restore("production", "s1").sequence == 3
     assert content(storage, "production") == content(storage, "def")
+
+
+def test_what_differs_is_fetched_by_few_queries(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.begin("production")
+    put(storage, "production", *((b"%05d" % number, b"x" * 100) for number in range(50_000)))
+    storage.fork("abc", "production")
+    put(storage, "abc", *((b"%05d" % number, b"mine") for number in range(0, 50_000, 1000)))
+    asked: list[int] = []
+    find_all = storage.database.find_all
+
+    def counted(statement: str, arguments: Sequence[object]) -> Sequence[Any]:
+        asked.append(len(arguments))
+        return find_all(statement, arguments)
+
+    monkeypatch.setattr(storage.database, "find_all", counted)
+    roots = storage.branch("production").root, storage.branch("abc").root
+    for name, most in (("none of it in memory", 20), ("all of it", 0)):
+        asked.clear()
+        if most:
+            storage._cache.clear()
+        assert len(list(differences(storage, *roots))) == 50
+        assert len(asked) <= most, name
+
+
+def test_what_is_fetched_ahead_and_is_damaged_is_told_when_it_is_read(storage: Storage) -> None:
+    storage.begin("production")
+    put(storage, "production", (b"a", b"1"))
+    root = storage.branch("production").root
+    storage.close()
+    storage.open()
+    storage._cache.clear()
+    storage.database.change(
+        lambda connection: connection.execute(update(tables.nodes).values(data=b"12345")), lambda _: True
+    )
+    assert storage.fetch([root, root + 7]) == 2
+    with pytest.raises(Damaged, match="checksum"):
+        storage.read(root)
+    with pytest.raises(Damaged, match="is not there"):
+        storage.read(root + 7)
 
 
 def test_transactions_of_one_write_see_each_other_and_one_that_does_not_hold_changes_nothing(

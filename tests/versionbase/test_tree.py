@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -26,11 +27,16 @@ class Memory:
         self.stored: dict[int, bytes] = {}
         self.fresh: set[int] = set()
         self.reads = 0
+        self.forgets = False  # whatever is fetched is not in memory
         self.next = 1
 
     def read(self, number: int) -> Node:
         self.reads += 1
         return decode(self.stored[number])
+
+    def fetch(self, numbers: Sequence[int]) -> int:
+        assert all(number in self.stored for number in numbers)
+        return len(numbers) if self.forgets else 0
 
     def make(self, node: Node) -> int:
         number, self.next = self.next, self.next + 1
@@ -100,9 +106,10 @@ def test_every_root_tells_what_it_told(steps: list[dict[bytes, bytes | None]]) -
             for key in was.keys() | model
             if was.get(key) != model.get(key)
         }
-        told = list(differences(nodes, one, root))
-        assert {key: (a, b) for key, a, b in told} == different
-        assert [key for key, _, _ in told] == sorted(different)
+        for nodes.forgets in (False, True):
+            told = list(differences(nodes, one, root))
+            assert {key: (a, b) for key, a, b in told} == different
+            assert [key for key, _, _ in told] == sorted(different)
 
 
 @settings(max_examples=100, deadline=None)
@@ -142,6 +149,7 @@ def test_a_range_is_cut_counted_and_compared(
         sound(nodes, root)
         model = {key: value for key, value in {**model, **changes}.items() if value is not None}
         assert count(nodes, root) == len(model)
+        nodes.forgets = not nodes.forgets
         told = list(differences(nodes, before, root, begin, end))
         assert [key for key, _, _ in told] == sorted(
             key
