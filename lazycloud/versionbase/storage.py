@@ -466,8 +466,8 @@ class Storage:
             connection.exec_driver_sql(self._insert_commits, moved)
 
         self.database.change(work, _is(written[-1]))
-        for number, node in self._fresh.items():
-            self._keep(number, node, size(node))
+        for (number, _, data), node in zip(made, self._fresh.values(), strict=True):
+            self._keep(number, node, len(data))
         for maker, taken in sizes:
             self.stored.wrote(maker, taken)
         self._publish(*written)

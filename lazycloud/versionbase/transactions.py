@@ -175,7 +175,7 @@ class Transaction:
         """With entries of documents that are there. Raises Exists where a unique one has another's already."""
         with self._writing():
             for key, document in entries:
-                self._add_entry(collection, index, key, document)
+                self._add_entry(collection, index, *catalogue.entry(collection.name, index, document, key))
             self._save(collection.with_index(index))
 
     def save_schema(self, collection: Collection, schema: bytes | None) -> None:
@@ -186,9 +186,8 @@ class Transaction:
         self._collections[collection.name] = collection
         self.tree.put(catalogue.collection_key(collection.name), catalogue.encode_collection(collection))
 
-    def _add_entry(self, collection: Collection, index: Index, key: str, document: Document) -> None:
+    def _add_entry(self, collection: Collection, index: Index, place: bytes, data: bytes) -> None:
         """Of a document that is there. Raises Exists where a unique index has another one's already."""
-        place, data = catalogue.entry(collection.name, index, document, key)
         other = self.tree.get(place) if index.unique else None
         if other is not None and other != data:
             raise Exists(
@@ -229,8 +228,8 @@ class Transaction:
                 continue
             if old is not None and (not index.unique or self.tree.get(old[0]) == old[1]):
                 self.tree.put(old[0], None)  # while it is built, a unique one may have another's there
-            if document is not None:
-                self._add_entry(of, index, key, document)
+            if new is not None:
+                self._add_entry(of, index, *new)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

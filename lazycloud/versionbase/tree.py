@@ -386,20 +386,26 @@ def _key(change: Change) -> bytes:
 
 
 def _changed_leaf(nodes: Nodes, leaf: Leaf, changes: Sequence[Change]) -> list[_Entry] | None:
-    merged: list[tuple[bytes, bytes]] = []
+    merged = Leaf([], [])
+    keys, values = merged.keys, merged.values
     at, is_same = 0, True
     for key, value in changes:
         place = bisect_left(leaf.keys, key, at)
-        merged += zip(leaf.keys[at:place], leaf.values[at:place], strict=True)
+        keys += leaf.keys[at:place]
+        values += leaf.values[at:place]
         is_there = place < len(leaf.keys) and leaf.keys[place] == key
         at = place + is_there
         is_same &= (leaf.values[place] if is_there else None) == value
         if value is not None:
-            merged.append((key, value))
+            keys.append(key)
+            values.append(value)
     if is_same:
         return None
-    merged += zip(leaf.keys[at:], leaf.values[at:], strict=True)
-    return _leaves(nodes, merged)
+    keys += leaf.keys[at:]
+    values += leaf.values[at:]
+    if keys and size(merged) <= SIZE:  # as most are
+        return [(keys[0], nodes.make(merged), len(keys))]
+    return _leaves(nodes, list(zip(keys, values, strict=True)))
 
 
 def _pack(nodes: Nodes, before: list[tuple[bytes, bytes]], changes: Sequence[Change]) -> list[_Entry]:
