@@ -20,7 +20,9 @@ from typing import Any
 import aiohttp
 import psutil
 
-PATIENCE = float(os.environ.get("LAZYCLOUD_TEST_PATIENCE", "120"))
+from tests import waiting
+
+PATIENCE = 2 * waiting.PATIENCE
 """Seconds in which whatever must come has come, on a machine that does much else; pytest's `timeout` is longer."""
 
 HELD = 900.0  # seconds, longer than a server holds anybody: it has an answer before
