@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uv
 
+from lazycloud.build import limits
 from lazycloud.build.environment import build_environment
 from lazycloud.build.repository import Repository
 from lazycloud.build.stages import Release, Stages
@@ -231,7 +232,10 @@ async def test_a_tree_that_leads_out_leaves_nothing(app: GitFolder, bench: Bench
     assert bench.made("releases") == []
 
 
-async def test_a_full_disk_is_said_and_leaves_nothing(app: GitFolder, small_disk: Path) -> None:
+async def test_a_full_disk_is_said_and_leaves_nothing(
+    app: GitFolder, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "all_but_full", lambda *_: False)  # the watch sees it first on a busy machine
     bench = Bench(app, small_disk)
     app.commit({"index.html": "", "large": os.urandom(4 << 20)})
     with pytest.raises(StepFailed, match=r"is full \(\d MB free\)"):
