@@ -313,12 +313,8 @@ async def _drain(process: asyncio.subprocess.Process, pipe: BinaryIO, tail: Tail
 
     What `tail` raises is raised here: output that cannot be kept (a full disk) fails the command.
     """
-    stream = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(stream), pipe
-    )
     ended = asyncio.create_task(process.wait(), name=f"wait for {process.pid}")
-    reading = asyncio.create_task(_read(stream, tail), name=f"output of {process.pid}")
+    reading = asyncio.create_task(_read(pipe, tail), name=f"output of {process.pid}")
     try:
         await asyncio.wait({ended, reading}, return_when=asyncio.FIRST_COMPLETED)
         done, _ = await asyncio.wait({reading}, timeout=1)
@@ -326,15 +322,30 @@ async def _drain(process: asyncio.subprocess.Process, pipe: BinaryIO, tail: Tail
         ended.cancel()
         reading.cancel()
         await asyncio.gather(ended, reading, return_exceptions=True)
-        transport.close()
+        pipe.close()
         tail.end()
     if done:
         reading.result()
 
 
-async def _read(stream: asyncio.StreamReader, tail: Tail) -> None:
-    while chunk := await stream.read(READ_SIZE):
-        tail.feed(chunk)
+async def _read(pipe: BinaryIO, tail: Tail) -> None:
+    """To its end. No transport does it: uvloop's closes the pipe twice, and the second time it may be another
+    thread's file, which was given the same number meanwhile.
+    """
+    loop, some = asyncio.get_running_loop(), asyncio.Event()
+    os.set_blocking(pipe.fileno(), False)
+    loop.add_reader(pipe.fileno(), some.set)
+    try:
+        while True:
+            await some.wait()
+            some.clear()
+            with contextlib.suppress(BlockingIOError):
+                chunk = os.read(pipe.fileno(), READ_SIZE)
+                if not chunk:
+                    return
+                tail.feed(chunk)
+    finally:
+        loop.remove_reader(pipe.fileno())
 
 
 class Tail:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,28 @@ async def test_a_timeout_kills_the_whole_group(tmp_path: Path) -> None:
     assert failed.value.ended_with is None
     assert time.monotonic() - before < PATIENCE / 2
     await until(lambda: not any(identify(int(pid)) for pid in heard.text.split()))
+
+
+async def test_files_of_other_threads_stay_open_when_commands_end(tmp_path: Path) -> None:
+    """They are given the numbers of descriptors that are closed just then."""
+    is_over = threading.Event()
+
+    def use_files() -> int:
+        count = 0
+        while not is_over.is_set():
+            file = os.memfd_create("mine")
+            os.write(file, b"mine")
+            os.close(file)
+            count += 1
+        return count
+
+    using = [asyncio.create_task(asyncio.to_thread(use_files)) for _ in range(3)]
+    try:
+        for _ in range(200):
+            await run("echo", tmp_path, ENVIRONMENT, Heard(), PATIENCE)
+    finally:
+        is_over.set()
+    assert all(await asyncio.gather(*using))
 
 
 async def test_cancelling_kills_the_whole_group(tmp_path: Path) -> None:
