@@ -89,6 +89,7 @@ class Versionbase:
         self._resting: asyncio.Task[None] | None = None
         self._waking = asyncio.Lock()
         self._connecting = asyncio.Lock()
+        self._noting = asyncio.Lock()
         self._database: Database | None = None
         self._talks = 0  # of control, under way
         self._loading: set[str] = set()
@@ -109,7 +110,7 @@ class Versionbase:
             process.leave()
         elif process:
             await process.stop()
-            await asyncio.to_thread(self._write_note, Note())
+            await self._remember(Note)
 
     async def adopt(self) -> None:
         """Find again the server that an earlier control left."""
@@ -141,7 +142,7 @@ class Versionbase:
             except StepFailed as problem:
                 log.error("The versionbase in %s does not run: %s", self._folder, problem)
         elif self._has_store:  # its port may be another's by now
-            await asyncio.to_thread(self._write_note, Note())
+            await self._remember(Note)
 
     def pids(self) -> set[int]:
         return {self._process.pid} if self._process else set()
@@ -205,8 +206,7 @@ class Versionbase:
             )
         )
         try:
-            told = Note(_port(process), process.note, tuple(sorted(self._users)))
-            await asyncio.to_thread(self._write_note, told)
+            await self._remember(lambda: self._note(process))
         except BaseException:
             await asyncio.shield(process.stop())
             raise
@@ -261,6 +261,14 @@ class Versionbase:
     def _rest_unused(self) -> None:
         if self._process and not self._users:
             self._resting = asyncio.create_task(self.rest("", lambda: bool(self._users)))
+
+    async def _remember(self, note: Callable[[], Note]) -> None:
+        """One after the other, each as it is by then."""
+        async with self._noting:
+            await asyncio.to_thread(self._write_note, note())
+
+    def _note(self, process: Process) -> Note:
+        return Note(_port(process), process.note, tuple(sorted(self._users)))
 
     def _write_note(self, note: Note) -> None:
         durable.write(self._folder / NOTE, json.dumps(asdict(note)))
@@ -345,10 +353,7 @@ class Versionbase:
             key = await database.owner.key(check_version(version))
         if version not in self._users:
             self._users.add(version)
-            process = self._minded()
-            await asyncio.to_thread(
-                self._write_note, Note(_port(process), process.note, tuple(sorted(self._users)))
-            )
+            await self._remember(lambda: self._note(self._minded()))
         return {"VERSIONBASE_URL": self._url(_port(self._minded()), version, key)}
 
     async def exists(self, version: str) -> bool:

@@ -82,6 +82,17 @@ async def test_each_version_has_its_own_documents(versionbase: Versionbase) -> N
     assert await titles(versionbase, COMMIT) == {}
 
 
+async def test_versions_that_begin_at_once_are_all_remembered(
+    versionbase: Versionbase, tmp_path: Path
+) -> None:
+    await versionbase.fork(PRODUCTION, None)
+    versions = [f"{number:040x}" for number in range(20)]
+    for version in versions:
+        await versionbase.fork(version, PRODUCTION)
+    await asyncio.gather(*(versionbase.environment(version) for version in versions))
+    assert Note.read(tmp_path / "apps/shop/versionbase").users == tuple(versions)
+
+
 async def test_the_key_of_a_version_opens_no_other(versionbase: Versionbase) -> None:
     await versionbase.fork(PRODUCTION, None)
     await versionbase.fork(COMMIT, PRODUCTION)
