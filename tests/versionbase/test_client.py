@@ -38,7 +38,7 @@ from lazycloud.versionbase.client import (
     connect,
 )
 from tests.versionbase.peer import JSON, MSGPACK, Frame, Line, Peer, peer
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, until
 
 NOON = datetime(2026, 1, 31, 12, 0, 0, 1, tzinfo=UTC)
 
@@ -186,7 +186,7 @@ async def test_it_waits_for_a_server_that_is_being_started(server: Peer) -> None
     async with asyncio.TaskGroup() as tasks:
         database = connect(server.url)
         counting = tasks.create_task(database.collection("a").count())
-        await asyncio.sleep(0.05)
+        await until(lambda: database._link._failures > 0)
         await server.open()
         assert await counting == 3
     await database.close()
@@ -504,11 +504,16 @@ async def test_find_brings_documents_with_their_keys(server: Peer, db: Database)
 
 
 async def test_a_slow_reader_stops_the_server(server: Peer, db: Database) -> None:
-    server.answer = with_credits(stream_of(*([[str(n), {"n": n}]] for n in range(50))))
+    streaming = with_credits(stream_of(*([[str(n), {"n": n}]] for n in range(50))))
+
+    async def answer(line: Line, frame: Frame) -> None:
+        await (line.ok(frame, [None]) if frame.get("do") == "get" else streaming(line, frame))
+
+    server.answer = answer
     sent = 0
     async for document in db.collection("a").find():
         if document["n"] == 10:
-            await asyncio.sleep(0.05)  # the server would send all that it may
+            await db.collection("a").get("k")  # by its answer all has come that was said before
             sent = sum(frame.get("more", 0) for frame in server.frames) + 4
     assert sent <= 16
     assert document["n"] == 49
@@ -531,7 +536,7 @@ async def test_a_server_that_sends_more_than_was_asked_for_is_left(server: Peer,
     server.answer = flood
     with pytest.raises(ConnectionLost) as lost:
         async for _ in db.collection("a").find():
-            await asyncio.sleep(0.05)
+            await until(lambda: db._link._wire is None or not db._link._wire.is_open)
     assert "more than it was asked for" in str(lost.value.__cause__)
 
 
@@ -582,7 +587,7 @@ async def test_reads_go_on_while_the_server_is_away(server: Peer, db: Database) 
     assert await posts.get("k") == {"a": 1}
     await server.close()
     reading = [asyncio.create_task(posts.get("k")) for _ in range(10)]
-    await asyncio.sleep(0.1)
+    await until(lambda: db._link._failures > 0)
     await server.open()
     assert await asyncio.gather(*reading) == [{"a": 1}] * 10
 
@@ -601,7 +606,7 @@ async def test_a_write_that_was_not_sent_waits_for_the_server(server: Peer, db: 
     await server.close()
     await server.until(lambda: True)
     inserting = asyncio.create_task(db.collection("a").insert({}))
-    await asyncio.sleep(0.05)
+    await until(lambda: db._link._failures > 0 or inserting.done())
     await server.open()
     try:
         assert await inserting == "k"
