@@ -363,7 +363,9 @@ class Groups:
         with contextlib.suppress(OSError):
             if self._note.read_text() == text:
                 return
-        aside = self._note.with_suffix(".new")
+        aside = self._note.with_suffix(
+            f".{secrets.token_hex(4)}"
+        )  # its own: a build and a worker begin at once
         aside.write_text(text)
         aside.replace(self._note)
 

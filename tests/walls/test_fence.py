@@ -4,12 +4,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from lazycloud.walls.fence import Fence, words
-from lazycloud.walls.groups import Groups
+from lazycloud.walls.groups import Group, Groups
 from lazycloud.walls.ports import Wall, missing
 
 TRY = """
@@ -59,6 +61,25 @@ def test_what_is_behind_it_reaches_no_worker_and_listens_on_no_port_of_ours(
         assert attempts(list(words(group)), server) == told
         one.end(group)
         assert not any(folder.exists() for folder in group.folders)
+
+
+def test_a_build_and_workers_may_begin_at_once(groups: Groups, tmp_path: Path) -> None:
+    several = [groups, *(Groups(tmp_path) for _ in range(7))]
+    for one in several:
+        assert one.unified
+    for _ in range(5):
+        (tmp_path / "groups").unlink(missing_ok=True)
+        together = Barrier(len(several))
+
+        def make(one: Groups, together: Barrier = together) -> Group | None:
+            together.wait()
+            return one.make_uncounted("build")
+
+        with ThreadPoolExecutor(len(several)) as threads:
+            for group in threads.map(make, several):
+                assert group
+                assert group.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["groups"]
 
 
 def test_what_it_has_left_running_ends_with_it(groups: Groups) -> None:
