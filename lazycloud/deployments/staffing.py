@@ -56,8 +56,9 @@ class Staffing:
                 raise BadInput(
                     f"This commit has no process “{kind[:40]}”.", f"It has: {', '.join(sorted(known))}."
                 )
-            if not int(kind == WEB) <= count <= WORKERS_MOST:
-                raise BadInput(f"{kind}={count} cannot be.", f"Give a number up to {WORKERS_MOST}.")
+            least = int(kind == WEB)
+            if not least <= count <= WORKERS_MOST:
+                raise BadInput(f"{kind}={count} cannot be.", f"Give a number from {least} to {WORKERS_MOST}.")
         key = deployment.key
         for kind, count in counts.items():
             scaled = Scaled(app=key.app, deployment=deployment.id, process=kind, count=count)
