@@ -39,10 +39,13 @@ async def versions(tmp_path: Path) -> AsyncIterator[Versions]:
 @pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
     """Behind walls where there are any."""
-    bounds = Bounds(Groups(tmp_path))
+    groups = Groups(tmp_path)
+    bounds = Bounds(groups)
     made = Processes(bounds) if sandbox.missing() else Sandboxed(Sandbox(tmp_path, {}), bounds)
     yield made
     await made.close()
+    groups.end_others()
+    groups.close()
 
 
 @pytest.fixture
