@@ -30,7 +30,9 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def versions(tmp_path: Path) -> AsyncIterator[Versions]:
+async def versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Versions]:
+    """Tests write to them where we should go on, so writers are kept out for less than they wait."""
+    monkeypatch.setattr(held, "BARRED", 2.0)
     made = Versions(tmp_path / "data", patience=PATIENCE)
     yield made
     await made.close()

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from lazycloud.data.versions import Versions
+from tests.waiting import PATIENCE
 
 COMMIT = "3f2a9c1d0b" + "0" * 30
 OTHER = "a" * 40
@@ -19,7 +20,7 @@ def files(versions: Versions, version: str) -> Path:
 
 
 def write_rows(versions: Versions, version: str, *texts: str) -> None:
-    with closing(sqlite3.connect(database(versions, version))) as connection:
+    with closing(sqlite3.connect(database(versions, version), timeout=PATIENCE)) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS notes (text)")
         connection.executemany("INSERT INTO notes VALUES (?)", [(text,) for text in texts])
         connection.commit()
