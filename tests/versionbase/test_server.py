@@ -298,6 +298,20 @@ def slow_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(upkeep, name, number)
 
 
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Indexes are begun, and built once it is set."""
+    opened, build = threading.Event(), upkeep.build
+
+    def waiting(*arguments: Any) -> upkeep.Steps:
+        while not opened.is_set():
+            yield None
+        yield from build(*arguments)
+
+    monkeypatch.setattr(upkeep, "build", waiting)
+    return opened
+
+
 async def states(client: Client) -> list[str]:
     return [index["state"] for one in await client.ask("collections") for index in one["indexes"]]
 
@@ -316,11 +330,11 @@ async def built(client: Client) -> None:
 
 @pytest.mark.parametrize("way", ["cancel", "deadline", "gone"])
 async def test_an_index_that_is_given_up_is_built_on(
-    served: Served, client: Client, way: str, slow_indexes: None
+    served: Served, client: Client, way: str, gate: threading.Event
 ) -> None:
     await fill(client, 1000)
     async with served.client() as other:
-        more = {"deadline": 0.3} if way == "deadline" else {}
+        more = {"deadline": 2.0} if way == "deadline" else {}
         number = await other.begin("create_index", collection="posts", path="n", **more)
         await begun_to_build(client)
         if way == "gone":
@@ -330,6 +344,7 @@ async def test_an_index_that_is_given_up_is_built_on(
                 await other.send(id=number, do="cancel")
             assert (await refused(other.result(number))) == {"cancel": "cancelled"}.get(way, way)
         assert await states(client) == ["building"]
+        gate.set()
         await built(client)
     assert (await client.ask("explain", collection="posts", filter="doc.n == 7"))["index"] == "n"
     items, _ = await client.list("find", collection="posts", filter="doc.n >= 0")
@@ -372,13 +387,14 @@ async def test_a_unique_index_that_cannot_be_built_on_keeps_nothing_out(
 
 
 async def test_an_index_that_is_dropped_amid_it_is_not_built_on(
-    served: Served, client: Client, slow_indexes: None
+    served: Served, client: Client, gate: threading.Event
 ) -> None:
     await fill(client, 1000)
     async with served.client() as other:
         await other.begin("create_index", collection="posts", path="n")
         await begun_to_build(client)
     await client.ask("drop_index", collection="posts", name="n")
+    gate.set()
     for _ in range(2):  # a second round begins when the first has ended
         served.server.building.look()
         await until(lambda: not served.server.building._woken.is_set())
