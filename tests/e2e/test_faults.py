@@ -150,7 +150,8 @@ async def a_killed_worker(pid: int, load: Load, beside: Load) -> None:
     await more(load)
     await more(beside)
     failed = [each.what for each in load.outcomes[at:] if each.what != "200"]
-    assert len(failed) <= 6, failed  # one a client
+    # One a client; and one more that the kernel let connect just before the worker's socket was closed.
+    assert len(failed) <= 12, failed
 
 
 async def a_killed_control(server: Server, load: Load, beside: Load) -> None:
