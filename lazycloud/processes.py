@@ -329,8 +329,10 @@ async def _drain(process: asyncio.subprocess.Process, pipe: BinaryIO, tail: Tail
 
 
 async def _read(pipe: BinaryIO, tail: Tail) -> None:
-    """To its end. No transport does it: uvloop's closes the pipe twice, and the second time it may be another
-    thread's file, which was given the same number meanwhile.
+    """To its end.
+
+    No transport does it: uvloop's closes the pipe twice, and the second time it may be another thread's file, which
+    was given the same number meanwhile.
     """
     loop, some = asyncio.get_running_loop(), asyncio.Event()
     os.set_blocking(pipe.fileno(), False)

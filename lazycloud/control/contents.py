@@ -25,8 +25,19 @@ from lazycloud.allowance import in_words
 from lazycloud.config import Config
 from lazycloud.data import documents, tools, within
 from lazycloud.data.names import PRODUCTION
-from lazycloud.data.tools.contents import DUMP, POSTGRES, is_database, is_dump
+from lazycloud.data.tools.contents import (
+    DUMP,
+    DUMPED,
+    FORMATS,
+    POSTGRES,
+    SQL,
+    SQLITE,
+    TAR,
+    is_database,
+    is_dump,
+)
 from lazycloud.data.tools.process import Limits
+from lazycloud.data.versionbase import NAME as VERSIONBASE
 from lazycloud.data.versions import READING
 from lazycloud.deployments.app import App
 from lazycloud.deployments.changes import Changes, Replaced
@@ -38,7 +49,6 @@ from lazycloud.walls.sandbox import Sandbox
 
 PIECE = 1 << 20
 LOOK_EVERY = 16 << 20  # bytes of an upload between two looks at the disk
-FORMATS = ("sqlite", "sql", "tar", "dump")
 DOCUMENTS = "jsonl"  # of a versionbase
 TAR_AT, TAR_MAGIC = 257, b"ustar"
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # as a tar may be
@@ -70,12 +80,12 @@ class Contents:
             self._unfolded(app, other) as after,
         ):
             found = await tools.difference(before, after, walls=self._walls, table=table, rows=rows)
-        if has_documents(app, one) and has_documents(app, other):
+        if _has(VERSIONBASE, app, one) and _has(VERSIONBASE, app, other):
             points = [(data.version, data.snapshot) for data in (one, other)]
             differs = await documents.difference(app.versionbase, points[0], points[1], table, rows)
             if differs:
                 found = replace(found, same=False, databases=(*found.databases, differs))
-        if not table and (_has_redis(app, one) or _has_redis(app, other)):
+        if not table and (_has("redis", app, one) or _has("redis", app, other)):
             unread = tools.DatabaseDifference("redis", note="What is in Redis is not compared.")
             found = replace(found, same=False, databases=(*found.databases, unread))
         return found.as_dict()
@@ -83,7 +93,7 @@ class Contents:
     @asynccontextmanager
     async def _unfolded(self, app: App, data: Data) -> AsyncIterator[Path]:
         """A copy of its folder, with a dump of what it has in Postgres."""
-        if has_postgres(app, data):
+        if _has(POSTGRES, app, data):
             size = await app.versions.beside.size(data.version, data.snapshot)
             self._demand_room(app.versions.place(PRODUCTION).parent, size)
         async with app.versions.unfolded(data.version, data.snapshot, beside=(POSTGRES,)) as place:
@@ -115,11 +125,11 @@ class Contents:
 
     async def _export_files(self, app: App, origin: Data, target: Path, kind: str) -> str:
         """What is to be told of it."""
-        _demand_kind(origin.version, kind, has_postgres(app, origin))
+        _demand_kind(origin.version, kind, _has(POSTGRES, app, origin))
         async with self._unfolded(app, origin) as place:
             exported = await tools.export(place, target, kind, walls=self._walls, limits=self._long(place))
-        notes = [exported.note, "Its Redis is not in it." if _has_redis(app, origin) else ""]
-        if has_documents(app, origin):
+        notes = [exported.note, "Its Redis is not in it." if _has("redis", app, origin) else ""]
+        if _has(VERSIONBASE, app, origin):
             notes.append(f"Its versionbase is not in it: `--format {DOCUMENTS}` has that.")
         return " ".join(filter(None, notes))
 
@@ -148,7 +158,7 @@ class Contents:
             size = await self._receive(request, file)
             self._changes.demand_fillable(app, version)  # it may have come to some meanwhile
             if is_dump(file):
-                _demand_kind(version, "dump", in_postgres=False)
+                _demand_kind(version, DUMPED, in_postgres=False)
             told: list[tools.Imported] = []
 
             async def fill(place: Path) -> None:
@@ -168,7 +178,7 @@ class Contents:
             size = await self._receive(request, file)
             kind = kind or _kind_of(file)
             _demand_kind(version, kind, in_postgres=True)
-            if kind == "tar":
+            if kind == TAR:
                 return await self._take_tar(app, version, file, size, who)
             told: list[tools.Imported] = []
 
@@ -188,11 +198,11 @@ class Contents:
         async def fill(place: Path) -> None:
             limits, dump = self._long(place), file.with_name(DUMP)
             brought = await tools.import_(
-                file, place, kind="tar", walls=self._walls, limits=limits, with_dump=True
+                file, place, kind=TAR, walls=self._walls, limits=limits, with_dump=True
             )
             (place / DUMP).rename(dump)
             await app.versions.complete(place.name, [POSTGRES])
-            loaded = await self._load(app, version, place.name, dump, "dump")
+            loaded = await self._load(app, version, place.name, dump, DUMPED)
             told.append(replace(brought, warnings=(*brought.warnings, *loaded.warnings)))
 
         replaced = await self._changes.fill(app, version, fill, size, who)
@@ -259,7 +269,7 @@ class Contents:
 async def _is_for_postgres(app: App, version: str) -> bool:
     """Whether its database is there; of one that is not there yet, whether its commit says so."""
     if app.versions.exists(version):
-        return has_postgres(app, Data(version))
+        return _has(POSTGRES, app, Data(version))
     with suppress(LazycloudError):  # what cannot be planned has what every app has
         commit = await app.commit(app.production if version == PRODUCTION else version)
         return POSTGRES in beside(await app.plan(commit))
@@ -269,23 +279,23 @@ async def _is_for_postgres(app: App, version: str) -> bool:
 def _kind_of(file: Path) -> str:
     """Of a file that is sent for Postgres, by how it begins."""
     if is_dump(file):
-        return "dump"
+        return DUMPED
     if is_database(file):
-        return "sqlite"
+        return SQLITE
     with file.open("rb") as content:
         begins = content.read(TAR_AT + len(TAR_MAGIC))
     is_tar = begins[TAR_AT:] == TAR_MAGIC or begins.startswith(PACKED)
-    return "tar" if is_tar else "sql"
+    return TAR if is_tar else SQL
 
 
 def _demand_kind(version: str, kind: str, in_postgres: bool) -> None:
     """Raises BadInput for a format that is not one of its database's."""
-    if in_postgres and kind == "sqlite":
+    if in_postgres and kind == SQLITE:
         raise BadInput(
             f"The database of {shown(version)} is in Postgres, of which sqlite is no format.",
             "dump and sql are what pg_dump writes; tar has the files, too.",
         )
-    if not in_postgres and kind == "dump":
+    if not in_postgres and kind == DUMPED:
         raise BadInput(
             f"{shown(version)} has nothing in Postgres, of which dump is the format.",
             "sqlite and sql are of its database; tar has the files, too.",
@@ -299,23 +309,15 @@ def _demand_format(kind: str) -> None:
 
 
 def _demand_documents(app: App, data: Data) -> None:
-    if not has_documents(app, data):
+    if not _has(VERSIONBASE, app, data):
         raise BadInput(
             f"{shown(data.version)} has no versionbase, of which {DOCUMENTS} is the format.",
             "One with `versionbase = true` under [data] in its lazycloud.toml has.",
         )
 
 
-def has_documents(app: App, data: Data) -> bool:
-    return "versionbase" in app.versions.beside.of(data.version, data.snapshot)
-
-
-def has_postgres(app: App, data: Data) -> bool:
-    return POSTGRES in app.versions.beside.of(data.version, data.snapshot)
-
-
-def _has_redis(app: App, data: Data) -> bool:
-    return "redis" in app.versions.beside.of(data.version, data.snapshot)
+def _has(name: str, app: App, data: Data) -> bool:
+    return app.versions.beside.has(name, data.version, data.snapshot)
 
 
 @contextmanager

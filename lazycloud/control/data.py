@@ -232,7 +232,7 @@ class VersionData:
             "bytes": await app.versions.size(name),
             "own": own.get(name, 0),
             "pending": known["pending"] and not app.versions.exists(name),
-            "documents": "versionbase" in app.versions.beside.of(name),
+            "documents": app.versions.beside.has("versionbase", name),
             "live": live,
             "pinned": commit_id in pinned,
             "production": is_production,

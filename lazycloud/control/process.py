@@ -381,9 +381,17 @@ class Control:
         await versions.beside.open()
         domain = own_domain or self._domain(name)
         app = App(
-            name, wish.source, domain, follow, repository, stages, versions, (redis, versionbase), versionbase
+            name,
+            wish.source,
+            domain,
+            follow,
+            repository,
+            stages,
+            versions,
+            (redis, versionbase),
+            versionbase,
+            postgres=postgres,
         )
-        app.postgres = postgres
         self.fleet.apps[name] = app
         self._closing.push_async_callback(repository.close)
         self._closing.push_async_callback(versions.close)

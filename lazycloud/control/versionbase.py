@@ -123,7 +123,7 @@ class DocumentViews:
         from lazycloud.versionbase import client  # takes a tenth of a second, and few need it
 
         read = self._snapshots.read_from(app, data)
-        if NAME not in app.versions.beside.of(read.version, read.snapshot):
+        if not app.versions.beside.has(NAME, read.version, read.snapshot):
             raise NotFound(
                 f"{shown(data.version)} has no versionbase.",
                 "An app whose lazycloud.toml says `versionbase = true` under [data] has one with each version.",

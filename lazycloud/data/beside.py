@@ -63,6 +63,9 @@ class Beside:
         self._load()
         return list(self._has.get(_key(version, snapshot), ()))
 
+    def has(self, name: str, version: str, snapshot: str | None = None) -> bool:
+        return name in self.of(version, snapshot)
+
     def places(self, wanted: Sequence[str]) -> tuple[Path, ...]:
         """Folders that a worker must see to find it."""
         known = [self._providers[name] for name in wanted if name in self._providers]

@@ -270,7 +270,7 @@ class Backups:
             return False
         if standing.store != self._upkeep.backup or standing.problem:
             return True
-        if "postgres" in app.versions.beside.of(PRODUCTION):  # which does not tell
+        if app.versions.beside.has("postgres", PRODUCTION):  # which does not tell
             return True
         changing = [place for servers in app.servers for place in servers.changing(PRODUCTION)]
         places = [app.versions.place(PRODUCTION), *changing]

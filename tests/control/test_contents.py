@@ -49,7 +49,7 @@ async def test_what_comes_may_become_no_more_than_the_disk_can_spare(
     config, changes = Config(tmp_path), SimpleNamespace(fill=fill, demand_fillable=lambda app, version: None)
     place = tmp_path / "data"
     versions = SimpleNamespace(place=lambda version: place / version, exists=lambda version: True)
-    versions.beside = SimpleNamespace(of=lambda version, snapshot: [])
+    versions.beside = SimpleNamespace(has=lambda name, *_: False)
     request: Any = SimpleNamespace(content_length=4, content=SimpleNamespace(iter_chunked=pieces))
     made: Any = Contents(config, None, changes, None, None)  # type: ignore[arg-type]
     await made.take_in(request, SimpleNamespace(versions=versions), "production", "tar", "Ada")

@@ -66,7 +66,7 @@ async def asking(base: Base, *, has: bool = True) -> AsyncIterator[Ask]:
         version, _, snapshot = text.partition("@")
         return version or "production", snapshot or None
 
-    beside = SimpleNamespace(of=lambda version, snapshot: ["versionbase"] if has else ["redis"])
+    beside = SimpleNamespace(has=lambda name, *_: name == ("versionbase" if has else "redis"))
     app = SimpleNamespace(name="shop", versionbase=base, versions=SimpleNamespace(beside=beside))
     fleet: Any = SimpleNamespace(app=lambda name: app)
     snapshots: Any = SimpleNamespace(find=find, read_from=lambda app, data: data)

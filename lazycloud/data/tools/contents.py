@@ -15,6 +15,13 @@ from lazycloud.data.tools.shapes import MAIN
 FILES = "files"
 DUMP_MAGIC = b"PGDMP"
 POSTGRES, DUMP = "postgres", "postgres.dump"  # a database, and where `Versions.unfolded` puts its dump
+SQLITE, SQL, TAR, DUMPED = (
+    "sqlite",
+    "sql",
+    "tar",
+    "dump",
+)  # formats; the last as pg_dump --format=custom has it
+FORMATS = (SQLITE, SQL, TAR, DUMPED)
 CHUNK = 1 << 20
 
 

@@ -14,7 +14,10 @@ from pathlib import Path
 
 from lazycloud.data.tools.contents import (
     DUMP,
+    DUMPED,
     POSTGRES,
+    SQLITE,
+    TAR,
     contents,
     is_database,
     is_dump,
@@ -28,7 +31,6 @@ from lazycloud.data.tools.dumps import write_sql
 from lazycloud.data.tools.shapes import MAIN
 from lazycloud.errors import DiskFull, StepFailed
 
-SQLITE, SQL, TAR, DUMPED = "sqlite", "sql", "tar", "dump"
 _WAL = "wal"
 
 

@@ -14,10 +14,20 @@ from pathlib import Path, PurePosixPath
 
 from lazycloud.data.files import COMPANIONS
 from lazycloud.data.tools import script
-from lazycloud.data.tools.contents import DUMP, FILES, POSTGRES, contents, is_database, is_dump, stays
+from lazycloud.data.tools.contents import (
+    DUMP,
+    FILES,
+    POSTGRES,
+    SQL,
+    SQLITE,
+    TAR,
+    contents,
+    is_database,
+    is_dump,
+    stays,
+)
 from lazycloud.data.tools.database import LARGEST, Unreadable, explained, may_read, opened
 from lazycloud.data.tools.dumps import write_sql
-from lazycloud.data.tools.exporting import SQL, SQLITE, TAR
 from lazycloud.data.tools.shapes import MAIN
 from lazycloud.data.tools.values import readable
 from lazycloud.errors import BadInput, DiskFull

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lazycloud import trees
+from lazycloud.data.tools.contents import DUMPED, FORMATS, SQL, SQLITE, TAR
 from lazycloud.data.tools.process import USUAL, Limits, run
 from lazycloud.data.tools.shapes import Difference, Schema, Summary
 from lazycloud.errors import BadInput, Conflict
 from lazycloud.walls.sandbox import Sandbox
 
-KINDS = ("sqlite", "sql", "tar")
-DUMPED = "dump"  # of Postgres, as pg_dump --format=custom writes it
+KINDS = (SQLITE, SQL, TAR)  # of which a folder is made
 
 
 async def difference(
@@ -71,9 +71,8 @@ async def export(
     StepFailed for what cannot be read, DiskFull. Nothing is left of a target that could not be written whole. In
     all but tar, rows without a primary key may get other rowids.
     """
-    known = (*KINDS, DUMPED)
-    if kind not in known:
-        raise BadInput(f"“{kind[:40]}” is no kind of export.", f"There are {', '.join(known)}.")
+    if kind not in FORMATS:
+        raise BadInput(f"“{kind[:40]}” is no kind of export.", f"There are {', '.join(FORMATS)}.")
     order = {"folder": str(folder), "target": str(target), "kind": kind}
     try:
         told = await run("export", order, folder, (folder, target.parent), walls, limits)
