@@ -14,8 +14,8 @@ from lazycloud.build.disk import disk_full, says_full
 from lazycloud.build.limits import Limits, Watch
 from lazycloud.errors import StepFailed
 from lazycloud.processes import CommandFailed, Output, ending_in_words, run
-from lazycloud.walls.fence import Fence, words
-from lazycloud.walls.groups import Group
+from lazycloud.walls.fence import words
+from lazycloud.walls.groups import made_in_thread
 from lazycloud.walls.view import View
 
 NICENESS = 19  # workers that serve come first; the kernel makes it the lowest priority for the disk as well
@@ -104,12 +104,8 @@ async def _fenced(limits: Limits) -> AsyncIterator[Sequence[str]]:
     if fence is None:
         yield ()
         return
-    making = asyncio.ensure_future(asyncio.to_thread(fence.make, "build"))
     try:
-        group = await asyncio.shield(making)
-    except asyncio.CancelledError:
-        making.add_done_callback(partial(_not_wanted, fence))
-        raise
+        group = await made_in_thread(partial(fence.make, "build"), fence.drop)
     except OSError as problem:
         raise StepFailed(
             f"No control group could be made for it: {problem.strerror}.",
@@ -120,11 +116,6 @@ async def _fenced(limits: Limits) -> AsyncIterator[Sequence[str]]:
     finally:
         if group:
             await asyncio.shield(asyncio.to_thread(fence.end, group))
-
-
-def _not_wanted(fence: Fence, making: asyncio.Future[Group | None]) -> None:
-    if not making.cancelled() and not making.exception() and (group := making.result()):
-        fence.drop(group)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from lazycloud.walls.groups import Group, Groups, entering
-from lazycloud.walls.ports import NO_RIGHT, Wall
+from lazycloud.walls.ports import Wall
 from lazycloud.workforce import Limits
 
 UNLIMITED = Limits(processes=0, files=0)
@@ -33,13 +33,15 @@ class Fence:
         if wall is None or group is None:
             return None
         try:
-            wall.attach(group, 0)
-        except OSError as problem:
+            why_not = wall.try_attach(group, 0)
+        except OSError:
             self._groups.drop(group)
-            if problem.errno not in NO_RIGHT:
-                raise
-            log.warning("Builds are not kept from workers' ports: %s.", problem.strerror)
-            self._wall = group = None
+            raise
+        if why_not:
+            self._groups.drop(group)
+            log.warning("Builds are not kept from workers' ports: %s.", why_not)
+            self._wall = None
+            return None
         return group
 
     def end(self, group: Group) -> None:
@@ -47,9 +49,10 @@ class Fence:
         if not group.end():
             self._groups.drop(group)
 
-    def drop(self, group: Group) -> None:
+    def drop(self, group: Group | None) -> None:
         """One in which nothing has run."""
-        self._groups.drop(group)
+        if group:
+            self._groups.drop(group)
 
     def close(self) -> None:
         self._groups.close()

@@ -8,6 +8,7 @@ whose place the server's home remembers: what a killed control left is found by 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import hashlib
@@ -19,13 +20,16 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from lazycloud.findings import Finding, Weight
 from lazycloud.workforce import Limits
+
+T = TypeVar("T")
 
 CONTROLLERS = ("memory", "pids", "cpu")
 UNIFIED = "v2"
@@ -470,6 +474,21 @@ def _is_given_to_us(folder: Path, top: Path) -> bool:
             if os.getxattr(folder, name) == b"1":
                 return True
     return False
+
+
+async def made_in_thread(make: Callable[[], T], not_wanted: Callable[[T], None]) -> T:
+    """What `make` gives. If its caller is cancelled meanwhile, that is `not_wanted` when it comes."""
+    making = asyncio.ensure_future(asyncio.to_thread(make))
+
+    def ended(making: asyncio.Future[T]) -> None:
+        if not making.cancelled() and making.exception() is None:
+            not_wanted(making.result())
+
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(ended)
+        raise
 
 
 def entering(group: Group | None, limits: Limits, by_itself: bool = False) -> tuple[str, ...]:

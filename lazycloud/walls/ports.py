@@ -34,10 +34,8 @@ IP4, IP6, PORT = 4, 8, 24  # offsets in struct bpf_sock_addr: what is bound or c
 MOST_ADDRESSES = 64  # of the machine that a program knows: it grows with each
 LOOPBACK6 = bytes(15) + b"\1"
 MAPPED = struct.unpack("=I", b"\0\0\xff\xff")[0]  # the third word of ::ffff:0:0/96, addresses of IPv4 in IPv6
-
-
+# Of the kernel where it allows no wall.
 NO_RIGHT = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
-"""Errors of `attach` where the kernel allows no wall."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,16 @@ class Wall:
                     os.close(program)
         finally:
             os.close(folder)
+
+    def try_attach(self, group: Group, own: int, reaches: Sequence[int] = ()) -> str:
+        """The same. Why the kernel allows no wall here, "" if it does; raises OSError for all else."""
+        try:
+            self.attach(group, own, reaches)
+        except OSError as problem:
+            if problem.errno not in NO_RIGHT:
+                raise
+            return str(problem.strerror)
+        return ""
 
     def programs(
         self, own: int, local: Sequence[bytes], reaches: Sequence[int] = ()

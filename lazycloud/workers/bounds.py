@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from lazycloud.errors import StepFailed
-from lazycloud.walls.groups import Group, Groups, entering
-from lazycloud.walls.ports import NO_RIGHT, Wall
+from lazycloud.walls.groups import Group, Groups, entering, made_in_thread
+from lazycloud.walls.ports import Wall
 from lazycloud.workforce import Limits
 
 log = logging.getLogger(__name__)
@@ -66,16 +67,7 @@ class Bounds:
 
         It may connect to those that it `reaches`, too.
         """
-        making = asyncio.ensure_future(asyncio.to_thread(self.make_now, name, limits, port, reaches))
-        try:
-            return await asyncio.shield(making)
-        except asyncio.CancelledError:
-            making.add_done_callback(self._not_wanted)
-            raise
-
-    def _not_wanted(self, making: asyncio.Future[Bound]) -> None:
-        if not making.cancelled() and making.exception() is None:
-            self.end_soon(making.result())
+        return await made_in_thread(partial(self.make_now, name, limits, port, reaches), self.end_soon)
 
     def make_now(self, name: str, limits: Limits, port: int = 0, reaches: tuple[int, ...] = ()) -> Bound:
         """The same. Blocks for some milliseconds."""
@@ -93,12 +85,12 @@ class Bounds:
         group = groups.make(name, limits)
         if group is not None and group.unified and self._wall:
             try:
-                self._wall.attach(group, port, reaches)
-            except OSError as problem:
-                if problem.errno not in NO_RIGHT:
-                    groups.drop(group)
-                    raise
-                log.warning("Workers are not kept from each other's ports: %s.", problem.strerror)
+                why_not = self._wall.try_attach(group, port, reaches)
+            except OSError:
+                groups.drop(group)
+                raise
+            if why_not:
+                log.warning("Workers are not kept from each other's ports: %s.", why_not)
                 self._wall = None
         return Bound(limits, group)
 

@@ -95,7 +95,7 @@ def test_what_it_has_left_running_ends_with_it(groups: Groups) -> None:
 
 
 def test_where_the_kernel_allows_none_there_is_none(groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(self: Wall, group: object, own: int) -> None:
+    def forbidden(self: Wall, group: object, own: int, reaches: object = ()) -> None:
         raise PermissionError(1, REFUSED)
 
     monkeypatch.setattr(Wall, "attach", forbidden)
