@@ -184,31 +184,33 @@ http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).s
 """
 
 
-PSQL = """
-import http.server, json, os, subprocess
+ASKING = """
+import http.server, json, os, pathlib, subprocess
 
 def psql(sql):
     words = ["psql", "--no-psqlrc", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "--command", sql]
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.answer(dict(name="{name}", notes=psql("SELECT * FROM note ORDER BY 1")))
-    def do_POST(self):
-        psql(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        self.answer(dict())
     def answer(self, found):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps(found).encode())
-
+{methods}
 http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 """
 
+PSQL = """    def do_GET(self):
+        self.answer(dict(name="{name}", notes=psql("SELECT * FROM note ORDER BY 1")))
+    def do_POST(self):
+        psql(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.answer(dict())
+"""
 
-def by_psql(name: str, release: str) -> dict[str, str]:
+
+def by_psql(name: str, release: str, methods: str = PSQL) -> dict[str, str]:
     return {
-        "app.py": PSQL.replace("{name}", name),
+        "app.py": ASKING.replace("{methods}", methods.replace("{name}", name)),
         "Procfile": f"web: python app.py\nrelease: {release}\n",
         "lazycloud.toml": IN_POSTGRES,
     }
@@ -262,15 +264,7 @@ async def test_production_is_migrated_rolled_back_and_restored_in_postgres(
     assert passing == []
 
 
-FILED = """
-import http.server, json, os, pathlib, subprocess
-
-def psql(sql):
-    words = ["psql", "--no-psqlrc", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "--command", sql]
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
+FILED = """    def do_GET(self):
         files = sorted(path.name for path in pathlib.Path(os.environ["DATA_DIR"]).iterdir())
         self.answer(dict(name="{name}", notes=psql("SELECT * FROM note ORDER BY 1"), files=files))
     def do_POST(self):
@@ -280,20 +274,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             psql(text)
         self.answer(dict())
-    def answer(self, found):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(json.dumps(found).encode())
-
-http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 """
 
 
 @pytest.mark.slow
 async def test_dumps_are_imported_whole_or_not_at_all(tidy: Postgres, up: Up, checkout: Checkout) -> None:
     make = "psql -v ON_ERROR_STOP=1 -c 'CREATE TABLE IF NOT EXISTS note (text text)'"
-    first = by_psql("first", make) | {"app.py": FILED.replace("{name}", "first")}
-    checkout.commit(first)
+    checkout.commit(by_psql("first", make, FILED))
     server = up(checkout.path, LAZYCLOUD_POSTGRES_URL=tidy.url())
 
     async def verb(*words: str, code: int | None = 0) -> str:
@@ -324,7 +311,7 @@ async def test_dumps_are_imported_whole_or_not_at_all(tidy: Postgres, up: Up, ch
     await verb("restore", f"production@{before}", "--yes")
     assert (await server.get()).json == two
 
-    preview = checkout.commit(first | {"app.py": FILED.replace("{name}", "preview")})
+    preview = checkout.commit(by_psql("preview", make, FILED))
     await verb("import", "one.sql", preview, "--yes")  # it has no data yet
     assert (await server.get(preview[:10])).json == {"name": "preview", "notes": ["one"], "files": []}
     await verb("import", "one.tar", preview, "--yes")  # which has files, too
