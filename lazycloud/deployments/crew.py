@@ -304,10 +304,11 @@ class Crew:
     async def _end_on(self, post: Post, how: str) -> None:
         if worker := post.worker:
             self._unwatch(post)
+            by_itself = "" if worker.is_running else worker.how_it_ended
             await worker.stop()
             if post.worker is worker:
-                post.clear(how)
-                self._tell_end(post, worker, how, expected=True)
+                post.clear(by_itself or how)
+                self._tell_end(post, worker, by_itself or how, expected=not by_itself)
 
     def _surely(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
         """Do it to its end though whoever wants it is cancelled: no post tells of that worker any more."""

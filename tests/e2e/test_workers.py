@@ -114,12 +114,18 @@ async def test_ps_lists_what_sleeps_only_when_asked_and_production_always(up: Up
     await server.verb("stop", "HEAD~1", folder=checkout.path)
     await server.until(lambda: down(server))
     shown = server.cli("ps")
-    assert "production" in shown and "exit status 1" in shown and "stopped" not in shown
+    assert "production" in shown and "exit status 1" in shown and "stopped" not in shown, shown
     everything = server.json("ps", "--all")
     assert [row["production"] for row in everything] == [True, False]
     assert everything[1]["state"] == "stopped"
     assert everything[1]["processes"] == []
-    assert await server.api("ps") == []
+    assert everything[0]["last_end"]["how"] == "ended with exit status 1"
+    assert not everything[0]["last_end"]["expected"]
+
+    async def none_runs() -> bool:  # production is tried again and again meanwhile
+        return await server.api("ps") == []
+
+    await server.until(none_runs)
     assert (await server.get("lazycloud", "/api/ps?also=x", Authorization=server.authorization)).status == 422
 
 
