@@ -131,6 +131,7 @@ async def test_a_dockerfile_is_built_and_its_image_goes_with_its_release(
     failed = await server.get(broken)
     assert failed.status == 502
     assert "Dockerfile could not be built" in failed.text and "oh dear" in failed.text
+    assert await server.named("other"), "production runs, too"
 
     server.children()["control"].kill()
     before = dockerd.containers()
