@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FEW = 3
+FEW = 10
 TIMES = 3
 CACHE = Path(".pytest_cache")
 
