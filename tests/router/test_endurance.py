@@ -218,9 +218,7 @@ async def at_rest(router: WatchedRouter, control: Any) -> dict[str, int]:
     """What lives in it when nobody is connected any more, and every closed connection's transport is gone."""
     await until(lambda: not any(control.activity("d1")[now] for now in ("open", "sockets")))
     async with asyncio.timeout(PATIENCE):
-        while any(
-            (census := await router.census()).get(kind) for kind in ("Client", "Upstream", "TCPTransport")
-        ):
+        while (census := await router.census()).keys() & {"Client", "Upstream", "TCPTransport"}:
             await asyncio.sleep(0.1)
     return census
 
