@@ -71,6 +71,8 @@ class PlainView:
             self._print(self._lines.rest())
             words = [event["step"], _time(event), event.get("note") or ""]
             self._screen.print(mark(event["outcome"]), plain(" ".join(filter(None, words))))
+        elif event["kind"] == "migration_rehearsed":
+            self._screen.print(plain(f"{event['sentence']}."))
         elif event.get("ahead"):
             self._screen.print(plain(_queue(event["ahead"])))
 
@@ -114,6 +116,9 @@ class LiveView:
             self._print(self._lines.rest())
             step = self._steps.setdefault(event["step"], Step(event["step"], time.monotonic()))
             step.state, step.time, step.note = event["outcome"], _time(event), event.get("note") or ""
+        elif event["kind"] == "migration_rehearsed":
+            self._scroll()
+            self._screen.print(plain(f"{event['sentence']}."))
         elif event["kind"] == "state_changed":
             self._ahead = event.get("ahead") or 0
 

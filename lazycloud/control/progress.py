@@ -18,6 +18,7 @@ from lazycloud.errors import BadInput
 from lazycloud.events import (
     Event,
     EventLog,
+    MigrationRehearsed,
     Output,
     Promoted,
     PromoteFailed,
@@ -91,12 +92,12 @@ class Progress:
                 return
 
     async def promote(self, app: str, after: int) -> AsyncGenerator[dict[str, Any], None]:
-        """The facts of a promote: its rehearsal's, its worker's, and how it ended."""
+        """The facts of a promote: its rehearsal's, what that changed, its worker's, and how it ended."""
 
         def wanted(event: Event) -> bool:
             if event.app != app:
                 return False
-            if isinstance(event, Promoted | PromoteFailed):
+            if isinstance(event, Promoted | PromoteFailed | MigrationRehearsed):
                 return True
             return isinstance(event, WATCHED) and (
                 any(part in event.deployment for part in (".production", ".rehearsal-", ".migration-"))

@@ -153,6 +153,14 @@ class Beside:
             if wanted is None or name in wanted:
                 await self._provider(name).unfold(version, snapshot, folder / f"{name}.dump")
 
+    async def outline(self, version: str, snapshot: str | None, folder: Path) -> dict[tuple[str, str], int]:
+        """The schemas of what it has, as `unfold` would write them; numbers of rows, by what has them and table."""
+        found: dict[tuple[str, str], int] = {}
+        for name in self.of(version, snapshot):
+            counted = await self._provider(name).outline(version, snapshot, folder / f"{name}.dump")
+            found |= {(name, table): count for table, count in counted.items()}
+        return found
+
     async def take(self, version: str, folder: Path) -> None:
         """Give a version, which nobody uses now, what `unfold` wrote there, and remove those files."""
         for name in self._providers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,12 @@ class Provider(Protocol):
 
     async def unfold(self, version: str, snapshot: str | None, place: Path) -> None:
         """Write the contents, of now or of a snapshot, as a file `place`, fit for `load` and for people."""
+
+    async def outline(self, version: str, snapshot: str | None, place: Path) -> Mapping[str, int]:
+        """Write the schema, if there is one, as `unfold` would, without the contents.
+
+        How many rows, or documents, each table of a version has now, as far as that is soon known.
+        """
 
     async def load(self, version: str, place: Path) -> None:
         """Replace the contents of a version, which nobody uses now, by those of a file that `unfold` wrote."""

@@ -478,6 +478,13 @@ class Versionbase:
                 file.flush()
                 await asyncio.to_thread(durable.sync, place)
 
+    async def outline(self, version: str, snapshot: str | None, place: Path) -> dict[str, int]:
+        """Its schemas belong to collections, and are none of SQL's."""
+        if snapshot is not None:
+            return {}
+        async with self.talk(version) as database:
+            return {one["name"]: one["documents"] for one in await database.collections()}
+
     async def load(self, version: str, place: Path) -> None:
         """Raises StepFailed for a file that `unfold` did not write; nothing has changed then."""
         loading = f"{LOADING}{secrets.token_hex(8)}"

@@ -57,11 +57,11 @@ class Migration:
     async def rehearse(self) -> None:
         """On a fork of production's data, up to workers that are ready. Raises StepFailed."""
         rehearsal = self.fleet.get(self.app, self.commit.id, f"{REHEARSAL}{self.commit.id}")
-        before = await self.schemas.summary(self.app, PRODUCTION)
+        before = await self.schemas.outline(self.app, PRODUCTION)
         await self._demand_none(rehearsal)
         try:
             await self.start(rehearsal)
-            after = await self.schemas.summary(self.app, rehearsal.key.version)
+            after = await self.schemas.outline(self.app, rehearsal.key.version)
             self.events.append(
                 MigrationRehearsed(
                     app=self.app.name,

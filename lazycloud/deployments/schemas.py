@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from lazycloud import store
 from lazycloud.data import tools
@@ -14,6 +14,10 @@ from lazycloud.store import Store
 from lazycloud.walls.sandbox import Sandbox
 
 TOLD = 20  # changes that are said one by one
+LARGE = (
+    1_000_000_000  # bytes: of a larger snapshot beside the folder nobody makes a copy to look at its schema
+)
+Rows = dict[tuple[str, str], int | None]  # by database and table
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,23 @@ class Moved:
     snapshot: str
 
 
+@dataclass(frozen=True)
+class Outline:
+    """Of a version's data. `beside`: how many rows there are in what it has beside its folder."""
+
+    summary: Summary
+    beside: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Rows:
+        return {
+            (database.name, table.name): table.rows
+            for database in self.summary.databases
+            for table in database.tables
+            if table.kind == "table"
+        } | dict(self.beside)
+
+
 class Schemas:
     """Data are read as copies, by processes behind `walls` where there are any."""
 
@@ -31,10 +52,11 @@ class Schemas:
         self._store = state
         self._walls = walls
 
-    async def summary(self, app: App, version: str, at: str | None = None) -> Summary:
+    async def outline(self, app: App, version: str, at: str | None = None, beside: bool = True) -> Outline:
         """Of a version as it is now, or at a snapshot. Raises LazycloudError."""
         async with app.versions.unfolded(version, at) as place:
-            return await tools.summary(place, walls=self._walls, sizes=False)
+            counted = await app.versions.beside.outline(version, at, place) if beside else {}
+            return Outline(await tools.summary(place, walls=self._walls, sizes=False), counted)
 
     async def moved(self, app: App, commit: str) -> Moved | None:
         """How the schema of production differs from that of the last snapshot of a commit's time as production.
@@ -45,14 +67,16 @@ class Schemas:
         if not rows:
             return None
         then = max(rows, key=lambda row: row["at"])["id"]
-        before = await self.summary(app, PRODUCTION, then)
-        changes = list(schema_changes(before, await self.summary(app, PRODUCTION)))
+        beside = await app.versions.beside.size(PRODUCTION, then) <= LARGE
+        before = await self.outline(app, PRODUCTION, then, beside)
+        after = await self.outline(app, PRODUCTION, beside=beside)
+        changes = list(schema_changes(before.summary, after.summary))
         return Moved(shortened(changes), then) if changes else None
 
 
-def changes(before: Summary, after: Summary) -> list[str]:
+def changes(before: Outline, after: Outline) -> list[str]:
     """In words: of the schema, and of numbers of rows."""
-    return shortened([*schema_changes(before, after), *_row_changes(before, after)])
+    return shortened([*schema_changes(before.summary, after.summary), *_row_changes(before.rows, after.rows)])
 
 
 def schema_changes(before: Summary, after: Summary) -> Iterator[str]:
@@ -82,17 +106,7 @@ def _columns(summary: Summary) -> dict[tuple[str, str], dict[str, str]]:
     }
 
 
-def _row_changes(before: Summary, after: Summary) -> Iterator[str]:
-    had, has = _rows(before), _rows(after)
+def _row_changes(had: Rows, has: Rows) -> Iterator[str]:
     for key, count in has.items():
         if key in had and had[key] != count:
             yield f"rows of {key[1]}: {had[key]} → {count}"
-
-
-def _rows(summary: Summary) -> dict[tuple[str, str], int | None]:
-    return {
-        (database.name, table.name): table.rows
-        for database in summary.databases
-        for table in database.tables
-        if table.kind == "table"
-    }

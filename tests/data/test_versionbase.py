@@ -217,6 +217,7 @@ async def test_contents_are_lines_of_json_and_are_loaded_whole_or_not(
         (collection,) = await database.collections()
         assert [index["path"] for index in collection["indexes"]] == ["title"]
         assert collection["schema"] == {"required": ["title"]}
+    assert await versionbase.outline(PRODUCTION, None, tmp_path / "none") == {"posts": 2}
     async with versionbase.talk() as database:
         await database.owner.fork("loading-0", "")  # by a control that was killed meanwhile
     now = (tmp_path / "now").read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import sqlite3
 from functools import partial
 from pathlib import Path
@@ -94,7 +95,10 @@ async def test_a_rollback_tells_how_the_schema_has_moved_and_offers_the_data_of_
     new = checkout.commit(migrating("new"))
     server = up(checkout.path, "--production", good)
     await server.post("", "kept")
-    await server.verb("promote", new, folder=checkout.path)
+    said = await server.verb("promote", new, folder=checkout.path)
+    assert re.search(
+        r"The release command of \w+ took \d+\.\d s in its rehearsal: table notes: \+stars\.\n", said
+    )
     await server.post("", "lost")
     said = await server.verb("rollback", folder=checkout.path)
     assert "table notes: +stars" in said

@@ -229,7 +229,8 @@ async def test_production_is_migrated_rolled_back_and_restored_in_postgres(
     assert "release" in await server.verb("promote", bad, folder=checkout.path, code=1)
     assert (await server.get()).json == {"name": "first", "notes": ["one"]}
     good = checkout.commit(by_psql("good", stars))
-    await server.verb("promote", good, folder=checkout.path)
+    said = await server.verb("promote", good, folder=checkout.path)
+    assert "table note of postgres: +stars" in said and "rows of" not in said, said
     assert (await server.get()).json == {"name": "good", "notes": ["one|5"]}
     await server.verb("data", "snapshot", "production", "--name", "before", folder=checkout.path)
     await server.post("", "DELETE FROM note")
@@ -252,7 +253,8 @@ async def test_production_is_migrated_rolled_back_and_restored_in_postgres(
     assert "note: 0 rows → 1 row" in would
     await server.verb("data", "restore", "production@before", "--yes", folder=checkout.path)
     assert (await server.get()).json == {"name": "good", "notes": ["one|5"]}
-    await server.verb("rollback", folder=checkout.path)
+    said = await server.verb("rollback", folder=checkout.path)
+    assert "has moved:\n  table note of postgres: +stars\n" in said, said
     assert (await server.get()).json == {"name": "first", "notes": ["one|5"]}
     preview = checkout.commit(by_psql("preview", make))
     assert (await server.get(preview[:10])).json["notes"] == ["one|5"]

@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from psycopg import errors, sql
+
 from lazycloud.data.names import PRODUCTION
 from lazycloud.data.postgres import programs
 from lazycloud.data.postgres import server as pg
@@ -16,18 +18,27 @@ from lazycloud.data.postgres.naming import Facts, Kind, Naming
 from lazycloud.data.postgres.programs import Programs
 from lazycloud.data.postgres.server import Connection, Database, Login, Server
 from lazycloud.data.postgres.takeover import acting_as, take_defaults, take_over, take_settings
+from lazycloud.data.tools.sql import in_schema
 from lazycloud.errors import NotFound, StepFailed
 
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 20  # at a time, of a preview: a server has 100 by default, for all
 LOOK_EVERY = 1.0  # seconds between looks at who waits for a dump
+COUNT_SECONDS = 10.0  # for the rows of all tables: those of others are not known
 LOOKS = 2  # that find somebody waiting, one after the other, end the dump
 
 WAITING = (
     "SELECT count(*) FROM pg_stat_activity waits "
     "JOIN pg_stat_activity dumps ON dumps.pid = ANY(pg_blocking_pids(waits.pid)) "
     "WHERE waits.datname = %s AND waits.wait_event_type = 'Lock' AND dumps.application_name = 'pg_dump'"
+)
+
+
+TABLES = (
+    "SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+    "WHERE relkind IN ('r', 'p') AND NOT relispartition AND relpersistence <> 't' "
+    "AND nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%' ORDER BY relpages"
 )
 
 
@@ -144,6 +155,26 @@ class Databases:
                 "Tables were changed while they were to be copied; it was not to wait for the copy."
             )
         copying.result()
+
+    async def counts(self, login: Login) -> dict[str, int]:
+        """The rows of its tables, by the names that they have in a dump; of small ones first, for `COUNT_SECONDS`."""
+        found: dict[str, int] = {}
+        ends = time.monotonic() + COUNT_SECONDS
+        async with self.server.session(login, login.role) as inside:
+            tables = await (await inside.execute(TABLES.encode())).fetchall()
+            for schema, name in tables:
+                left = round((ends - time.monotonic()) * 1000)
+                if left <= 0:
+                    break
+                await inside.execute(f"SET statement_timeout = {left}".encode())
+                counting = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, name))
+                try:
+                    row = await (await inside.execute(counting)).fetchone()
+                except (errors.QueryCanceled, errors.LockNotAvailable, errors.InsufficientPrivilege):
+                    continue
+                if row:
+                    found[in_schema(schema, name)] = int(row[0])
+        return found
 
     async def finish(self, made: Login, like: str) -> None:
         """After a restore: with the settings of a role, and statistics, without which plans are bad."""

@@ -101,12 +101,14 @@ async def copy(programs: Programs, server: Server, source: Login, target: Login)
     restoring.demand(server)
 
 
-async def dump(programs: Programs, server: Server, source: Login, place: Path) -> None:
+async def dump(programs: Programs, server: Server, source: Login, place: Path, rows: bool = True) -> None:
     """Into a file that nobody else can read, in the format of `pg_dump --format=custom`. Raises StepFailed."""
+    what = () if rows else ("--schema-only",)
     with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        async with _dumping(programs, server, source, file.fileno(), 6) as dumping, asyncio.timeout(TIMEOUT):
-            await dumping.wait()
-    dumping.demand(server)
+        dumping = _dumping(programs, server, source, file.fileno(), 6, *what)
+        async with dumping as running, asyncio.timeout(TIMEOUT):
+            await running.wait()
+    running.demand(server)
     if shutil.disk_usage(place.parent).free < ROOM:
         raise _no_room()
 
@@ -163,9 +165,9 @@ class _Running:
 
 @contextlib.asynccontextmanager
 async def _dumping(
-    programs: Programs, server: Server, source: Login, output: int, compress: int
+    programs: Programs, server: Server, source: Login, output: int, compress: int, *what: str
 ) -> AsyncIterator[_Running]:
-    words = [programs.dump, "--format=custom", f"--compress={compress}", *WHAT, LOCKED]
+    words = [programs.dump, "--format=custom", f"--compress={compress}", *WHAT, *what, LOCKED]
     async with _running("pg_dump", words, server, source, asyncio.subprocess.DEVNULL, output) as running:
         yield running
 

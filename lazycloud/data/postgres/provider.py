@@ -132,16 +132,27 @@ class Postgres:
             return f"{_as_of(facts.at)}, {await pg.size(on, login.role) / 1e6:.1f} MB"
 
     async def unfold(self, version: str, snapshot: str | None, place: Path) -> None:
-        async with self._admin() as on, contextlib.AsyncExitStack() as stack:
-            if snapshot is None:
-                login = self._databases.of(check_version(version))
-                await self._databases.demand(on, login.role, f"database of {version}")
-            else:  # nobody gets into a sealed one
-                login = await stack.enter_async_context(self._databases.making())
-                origin = self._naming.snapshot(check_version(version), check_snapshot(snapshot))
-                await self._databases.demand(on, origin, f"snapshot {snapshot} of {version}")
-                await self._databases.clone(on, origin, login)
+        async with self._admin() as on, self._readable(on, version, snapshot) as login:
             await programs.dump(await self._databases.tools(on), self._server, login, place)
+
+    async def outline(self, version: str, snapshot: str | None, place: Path) -> dict[str, int]:
+        async with self._admin() as on, self._readable(on, version, snapshot) as login:
+            await programs.dump(await self._databases.tools(on), self._server, login, place, rows=False)
+            return {} if snapshot else await self._databases.counts(login)
+
+    @contextlib.asynccontextmanager
+    async def _readable(self, on: Connection, version: str, snapshot: str | None) -> AsyncIterator[Login]:
+        """Who gets into a version's database, or into a copy of a snapshot's: into a sealed one nobody does."""
+        if snapshot is None:
+            login = self._databases.of(check_version(version))
+            await self._databases.demand(on, login.role, f"database of {version}")
+            yield login
+            return
+        origin = self._naming.snapshot(check_version(version), check_snapshot(snapshot))
+        await self._databases.demand(on, origin, f"snapshot {snapshot} of {version}")
+        async with self._databases.making() as login:
+            await self._databases.clone(on, origin, login)
+            yield login
 
     async def finish(self, version: str, like: str) -> None:
         """What SQL has filled gets the settings that another version's role has, if there is one, and statistics."""

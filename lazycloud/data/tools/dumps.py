@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from lazycloud.data.tools.database import Unreadable, explained
-from lazycloud.data.tools.shapes import SchemaObject
-from lazycloud.data.tools.sql import quoted
+from lazycloud.data.tools.shapes import Column, SchemaObject
+from lazycloud.data.tools.sql import in_schema, quoted
 
 SEQUENCES = "(sequences)"  # the table of where they stand
 NOTHING = "(nothing)"  # the column of a table that has none
@@ -34,7 +34,8 @@ _NAMES = re.compile(_NAME)
 _QUALIFIED = rf"({_NAME})\.({_NAME})"
 _COPY = re.compile(rf"COPY {_QUALIFIED} (?:\((.*)\))? FROM stdin;$")
 _CREATE = re.compile(rf"CREATE (?:UNLOGGED |FOREIGN )?TABLE {_QUALIFIED} ")
-_COLUMN = re.compile(rf"\s+({_NAME}) (smallint|integer|bigint|bytea)\b(?!\[)")
+_COLUMN = re.compile(rf"    (?!CONSTRAINT )({_NAME}) (.+?)(?: DEFAULT (.+?))?( NOT NULL)?,?$")
+_TYPE = re.compile(r"(smallint|integer|bigint|bytea)\b(?!\[)")
 _KEY = re.compile(rf"ALTER TABLE (?:ONLY )?{_QUALIFIED}\s+ADD CONSTRAINT {_NAME} PRIMARY KEY \(([^)]*)\)")
 _SEQUENCE = re.compile(r"SELECT pg_catalog\.setval\('((?:[^']|'')*)', (\d+), (true|false)\);$")
 _SETTINGS = re.compile(r"(?:\s+SET default_\w+ = [^\n]*;)+\s*\Z")  # of what comes next
@@ -46,9 +47,10 @@ _LARGE_OBJECTS = ("BLOB", "BLOBS", "BLOB METADATA")
 
 @dataclass
 class Outline:
-    """Of a dump: its schema, and of tables, by name, their keys and those types that mean something here."""
+    """Of a dump: its schema, and of tables, by name, their columns, keys and those types that mean something here."""
 
     schema: list[SchemaObject] = field(default_factory=list)
+    columns: dict[str, tuple[Column, ...]] = field(default_factory=dict)
     keys: dict[str, list[str]] = field(default_factory=dict)
     types: dict[str, dict[str, str]] = field(default_factory=dict)
     note: str = ""
@@ -128,17 +130,26 @@ def _outline(dump: Path) -> Outline:
     outline = Outline()
     with _restored(dump, "--schema-only") as lines:
         for head, text in _parts(lines):
-            kind, name = head[2].lower(), _shown(head[3], head[1])
+            kind, name = head[2].lower(), in_schema(head[3], head[1])
             sql = _SETTINGS.sub("", "\n".join(text)).strip().rstrip(";")
             found[kind, name] = f"{found[kind, name]};\n{sql}" if (kind, name) in found else sql
             if match := _CREATE.match(sql):
-                columns = (_COLUMN.match(line) for line in text)
-                types = {_plain(column[1]): _TYPES[column[2]] for column in columns if column}
-                outline.types[_qualified(match)] = types
+                columns = outline.columns[_qualified(match)] = tuple(_columns(text))
+                types = {one.name: _TYPE.match(one.type) for one in columns}
+                outline.types[_qualified(match)] = {
+                    name: _TYPES[kind[1]] for name, kind in types.items() if kind
+                }
             if match := _KEY.match(sql):
                 outline.keys[_qualified(match)] = _listed(match[3])
     outline.schema = [SchemaObject(kind, name, sql) for (kind, name), sql in found.items()]
     return outline
+
+
+def _columns(text: Iterable[str]) -> Iterator[Column]:
+    """Of a table, as pg_restore writes them: each on a line. What their keys are is said elsewhere."""
+    for line in text:
+        if match := _COLUMN.match(line):
+            yield Column(_plain(match[1]), match[2], bool(match[4]), match[3], 0)
 
 
 def _parts(lines: Iterator[str]) -> Iterator[tuple[re.Match[str], list[str]]]:
@@ -231,11 +242,7 @@ def _apart(name: str, taken: set[str]) -> str:
 
 
 def _qualified(match: re.Match[str]) -> str:
-    return _shown(_plain(match[1]), _plain(match[2]))
-
-
-def _shown(schema: str, name: str) -> str:
-    return name if schema in ("public", "-") else f"{schema}.{name}"
+    return in_schema(_plain(match[1]), _plain(match[2]))
 
 
 def _listed(names: str) -> list[str]:

@@ -18,6 +18,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def in_schema(schema: str, name: str) -> str:
+    """How a table of Postgres is told: with its schema, if that is not public."""
+    return name if schema in ("public", "-") else f"{schema}.{name}"
+
+
 def normal(statement: str) -> str:
     """The same for statements that differ in white space only."""
     return _PARTS.sub(_plain, statement).strip()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from lazycloud.data.files import COMPANIONS
 from lazycloud.data.tools.contents import POSTGRES, contents, size
 from lazycloud.data.tools.database import Database, Unreadable, explained, opened
-from lazycloud.data.tools.dumps import converted
+from lazycloud.data.tools.dumps import Outline, converted
 from lazycloud.data.tools.shapes import Column, DatabaseSummary, Summary, TableSummary
 from lazycloud.data.tools.values import readable
 
@@ -29,7 +30,7 @@ def _database(name: str, place: Path, rows: bool, sizes: bool) -> DatabaseSummar
         if name == POSTGRES:
             with converted(place, rows) as (copy, outline), opened(copy, tuple(outline.schema)) as database:
                 tables = tuple(_table(database, table, rows, None) for table in database.tables)
-                return replace(found, tables=tables, schema=database.schema)
+                return replace(found, tables=tables or tuple(_told(outline)), schema=database.schema)
         with opened(place) as database:
             return _summed(found, database, rows, sizes)
     except Unreadable as problem:
@@ -58,6 +59,13 @@ def _table(database: Database, name: str, rows: bool, taken: int | None) -> Tabl
         except Unreadable as problem:
             note = f"It could not be read: {problem}."
     return TableSummary(readable(name), kind, sql, columns, number, taken, note)
+
+
+def _told(outline: Outline) -> Iterator[TableSummary]:
+    """The tables of a dump that has no rows."""
+    statements = {one.name: one.sql for one in outline.schema if one.kind == "table"}
+    for name, columns in sorted(outline.columns.items()):
+        yield TableSummary(readable(name), "table", readable(statements[name]), columns, None, None)
 
 
 def _table_bytes(database: Database) -> dict[str, int]:

@@ -3,7 +3,7 @@
 import hashlib
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -54,14 +54,14 @@ def fold(tmp_path: Path, postgres: Postgres) -> Iterator[Fold]:
     with postgres.superuser() as superuser:
         superuser.execute(f'CREATE DATABASE "{name}"'.encode())
 
-    def fold(place: str, *statements: str) -> Path:
+    def fold(place: str, *statements: str, words: Sequence[str] = ()) -> Path:
         with psycopg.connect(postgres.url(SUPERUSER, name), autocommit=True) as session:
             for statement in statements:
                 session.execute(statement.encode())
         folder = version(tmp_path / place)
         dump = Path(_program()).with_name("pg_dump")
-        words = [dump, "--format=custom", "--no-owner", f"--file={folder / 'postgres.dump'}"]
-        subprocess.run([*words, postgres.url(SUPERUSER, name)], check=True)
+        usual = [dump, "--format=custom", "--no-owner", f"--file={folder / 'postgres.dump'}"]
+        subprocess.run([*usual, *words, postgres.url(SUPERUSER, name)], check=True)
         return folder
 
     yield fold
@@ -151,6 +151,25 @@ def test_a_summary_counts_rows(fold: Fold) -> None:
     assert {("function", "f()"), ("trigger", "entry t"), ("index", "by_text"), ("view", "seen")} <= kinds
     function = next(one.sql for one in database.schema if one.kind == "function")
     assert function.endswith("END $$")
+
+
+def test_a_dump_without_rows_tells_tables_and_columns(fold: Fold) -> None:
+    clauses = (
+        'n int DEFAULT 1 NOT NULL, "CONSTRAINT" numeric(10,2) DEFAULT 1.5, CONSTRAINT positive CHECK (n > 0)'
+    )
+    folder = fold("a", *RICH, f"CREATE TABLE more ({clauses})", words=["--schema-only"])
+    database = sum_up(folder, rows=True, sizes=False).databases[-1]
+    columns = {table.name: [one.name for one in table.columns] for table in database.tables}
+    assert columns["entry"] == ["id", "text", "at", "size", "raw", "more"]
+    assert columns['other one.Odd "table'] == ["a b", "A B", "c,d"]
+    assert columns["Zed"] == ["ID"] and columns["zed"] == ["id"] and columns["nothing"] == []
+    (more,) = [table for table in database.tables if table.name == "more"]
+    assert [(one.name, one.type, one.required, one.default) for one in more.columns] == [
+        ("n", "integer", True, "1"),
+        ("CONSTRAINT", "numeric(10,2)", False, "1.5"),
+    ]
+    assert {table.rows for table in database.tables} == {None}
+    assert {("view", "seen"), ("index", "by_text")} <= {(one.kind, one.name) for one in database.schema}
 
 
 async def test_dumps_are_read_behind_walls(fold: Fold, tmp_path: Path) -> None:
