@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from lazycloud.pulse import Pulse
+from lazycloud.pulse import EVERY, Pulse
 
 RESTART_PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0)  # seconds before a child that died is started again
 STEADY = 10.0  # seconds after which a child that dies counts as having been well
@@ -33,9 +33,9 @@ class Started:
 
 
 class Child:
-    """A process of ours: to be started by `spawn`, running as `process`, or known by its pid only.
+    """A process of ours: to be started by `spawn`, running as `process`, or known by its pid.
 
-    The last is one that this same process started before it became newer code.
+    The last is one that this same process started before it became newer code; `pulse` is what it has of it.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Child:
         spawn: Callable[[], Started] | None = None,
         pid: int = 0,
         process: subprocess.Popen[bytes] | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self.name = name
         self.pid = process.pid if process else pid  # 0 before the first start
@@ -51,7 +52,8 @@ class Child:
         self._spawn = spawn
         self._process = process
         self._ready: int | None = None
-        self._pulse: Pulse | None = None  # of what this code started
+        self._pulse = pulse
+        self._leaves_in: int | None = None  # looks that it has left, once it was told to go
         self._deaths = 0
         self._began = 0.0
 
@@ -61,6 +63,7 @@ class Child:
         self._began = time.monotonic()
         self.forget_ready()
         self._forget_pulse()
+        self._leaves_in = None
         started = self._spawn()
         self._process, self._ready = started.process, started.ready
         self._pulse = Pulse(started.pulse)
@@ -90,9 +93,31 @@ class Child:
             os.close(self._ready)
             self._ready = None
 
-    def missed(self) -> int:
-        """How many beats it has missed; to be asked once for each."""
-        return self._pulse.missed() if self._pulse else 0
+    @property
+    def pulse(self) -> int | None:
+        """The reading end of its pipe, as long as somebody looks at it."""
+        return self._pulse.pipe if self._pulse else None
+
+    def leave(self, looks: int) -> None:
+        """Tell it to serve what it has and go, in so many looks at most. Once more changes nothing."""
+        self.send(signal.SIGHUP)
+        if self._leaves_in is None:
+            self._leaves_in = looks
+
+    def look(self, silence: int, first: int) -> str:
+        """In words, why it is to be ended; empty if it is well. To be asked once for each beat.
+
+        `silence`: how many beats it may miss, and `first` the same of one that has not begun to beat.
+        """
+        missed = self._pulse.missed() if self._pulse else 0
+        if self._leaves_in is not None:
+            self._leaves_in -= 1
+            if self._leaves_in == 0:
+                return "it was told to leave, and is still there"
+        has_begun = self._pulse is None or self._pulse.has_begun
+        if not missed or missed % (silence if has_begun else first):
+            return ""
+        return f"it has not moved {'for' if has_begun else 'in its first'} {missed * EVERY:.0f} s"
 
     def _forget_pulse(self) -> None:
         if self._pulse is not None:

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import NoReturn
 
 from lazycloud.children import python
@@ -40,11 +40,13 @@ class Handover:
     control: int
     routers: Sequence[int]
     leaving: Sequence[int]
+    pulses: Mapping[str, int] = field(default_factory=dict)  # by pid, in digits, of routers
+    leaves_in: int = 3700  # looks within which a router that is told to leave is gone
 
     @property
     def _descriptors(self) -> list[int]:
         sockets = [number for numbers in self.sockets.values() for number in numbers]
-        return [self.lock, self.lifeline, self.lifeline_end, *sockets]
+        return [self.lock, self.lifeline, self.lifeline_end, *sockets, *self.pulses.values()]
 
     def become_newer(self) -> NoReturn:
         """Within `signals_wait`. Raises OSError, with everything as it was."""

@@ -33,24 +33,26 @@ def beat(pipe: int) -> None:
 
 
 class Pulse:
-    """The other end, a look a time."""
+    """The other end, a look a time.
 
-    def __init__(self, pipe: int) -> None:
+    `has_begun`: whether a beat has ever come. A start may take longer than any pause later.
+    """
+
+    def __init__(self, pipe: int, has_begun: bool = False) -> None:
         os.set_blocking(pipe, False)
-        self._pipe = pipe
-        self._missed: int | None = None
+        self.pipe = pipe
+        self.has_begun = has_begun
+        self._missed = 0
 
     def missed(self) -> int:
-        """How many looks in a row have found no beat; 0 before the first one, for a start may take long."""
+        """How many looks in a row have found no beat."""
         try:
-            beats = os.read(self._pipe, 1 << 16)
+            beats = os.read(self.pipe, 1 << 16)
         except BlockingIOError:
             beats = b""
-        if beats:
-            self._missed = 0
-        elif self._missed is not None:
-            self._missed += 1
-        return self._missed or 0
+        self.has_begun = self.has_begun or bool(beats)
+        self._missed = 0 if beats else self._missed + 1
+        return self._missed
 
     def close(self) -> None:
-        os.close(self._pipe)
+        os.close(self.pipe)

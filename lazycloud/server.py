@@ -4,7 +4,8 @@ It opens the listening sockets, which the routers inherit, starts one that dies 
 A child that is replaced drops no connection of the others: the kernel's backlog holds what arrives meanwhile.
 Ctrl-C ends routers, then control with all workers; when the parent itself is killed, its children notice by
 the lifeline (a pipe that it holds open), and workers go on until the next `lazycloud up` finds them.
-A child that runs and does not move (a pulse that has stopped: pulse.py) is killed, and so started again.
+A child that runs and does not move (a pulse that has stopped, or does not begin: pulse.py) is killed, and so started
+again; one that was told to leave and does not is killed, too.
 
 SIGHUP, and `lazycloud upgrade`, replace everything by what is installed and configured now: this process by
 itself (handover.py), control while the routers hold what asks for it, then one router after the other. Nothing
@@ -41,22 +42,26 @@ from lazycloud.errors import BadInput, Conflict, LazycloudError
 from lazycloud.handover import CHECK, SIGNALS, Handover, command, signals_wait
 from lazycloud.listeners import Listener, open_listeners, try_listens
 from lazycloud.processes import end_strays, ending_in_words
-from lazycloud.pulse import EVERY
-from lazycloud.router.settings import read_limits
+from lazycloud.pulse import EVERY, Pulse
+from lazycloud.router.settings import LIMITS, read_limits
 from lazycloud.walls.groups import Groups
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-ROUTER_GRACE = 35.0  # seconds: a router drains for 30
+ROUTER_GRACE = 5.0  # seconds beyond its `drain_timeout`, within which a router that is to stop has ended
 CONTROL_GRACE = 60.0  # seconds: every worker has its stop_timeout, all at the same time
 ROUTER_SILENCE = 20  # beats, one a second, after which a router counts as hanging: its visitors wait
 CONTROL_SILENCE = 60  # the same of control, without which what is known is served
+FIRST_SILENCE = 120  # the same of either before its first beat: it is read from a slow disk yet
+LEAVE_SLACK = 30  # beats beyond its own two bounds, within which a router that was replaced is gone
 CHECK_GRACE = 60.0  # seconds for newer code to load and look at its settings
 ACCEPT_GRACE = 60.0  # seconds until a new router accepts; else the old one stays
 
 
 class Server:
     def __init__(self, config: Config, old: Handover | None = None) -> None:
-        read_limits(config.router)  # what is wrong there is said before anything starts
+        limits = read_limits(config.router)  # what is wrong there is said before anything starts
+        leave = limits.get("leave_timeout", LIMITS["leave_timeout"].default)
+        self._leaves_in = round((leave + config.drain_timeout) / EVERY) + LEAVE_SLACK
         self._complaints = complaints(Files(*pair) for pair in config.tls)
         self.config = config
         self._old = old
@@ -65,8 +70,14 @@ class Server:
         self._stack = ExitStack()
         self._listeners: list[Listener] = []
         self._control = Child("control", self._spawn_control, old.control if old else 0)
-        self._routers = [self._router(number, pid) for number, pid in enumerate(old.routers if old else [])]
-        self._leaving = [Child("an old router", pid=pid) for pid in (old.leaving if old else [])]
+        pulses = {int(pid): Pulse(pipe, has_begun=True) for pid, pipe in (old.pulses if old else {}).items()}
+        self._routers = [
+            self._router(number, pid, pulses.get(pid))
+            for number, pid in enumerate(old.routers if old else [])
+        ]
+        self._leaving = [
+            Child("an old router", pid=pid, pulse=pulses.get(pid)) for pid in (old.leaving if old else [])
+        ]
         self._stopping = False
         self._began = False
 
@@ -185,6 +196,12 @@ class Server:
             control=self._control.pid if self._control.is_alive else 0,
             routers=[router.pid for router in self._routers if router.is_alive],
             leaving=[child.pid for child in self._leaving if child.is_alive],
+            pulses={
+                str(child.pid): child.pulse
+                for child in (*self._routers, *self._leaving)
+                if child.is_alive and child.pulse is not None
+            },
+            leaves_in=self._leaves_in,
         )
 
     async def _replace(self, old: Handover) -> None:
@@ -201,17 +218,19 @@ class Server:
         answer = await self._start_new(self._control)
         if "ready" not in answer:
             self._failed(f"Control does not start. {answer.get('error', {}).get('sentence', '')}".rstrip())
-        elif await self._replace_routers():
+        elif await self._replace_routers(old.leaves_in):
             versions = " → ".join(dict.fromkeys((old.version, __version__)))
             count = self.config.routers
             sentence = f"lazycloud {versions}: control and {count} router{'s' * (count > 1)} were replaced."
             _say(sentence)
             self._note(sentence)
 
-    async def _replace_routers(self) -> bool:
-        """One by one: an old one leaves when a new one accepts."""
+    async def _replace_routers(self, leaves_in: int) -> bool:
+        """One by one: an old one leaves when a new one accepts, and has so many looks to be gone."""
         before, self._routers = self._routers, []
         self._leaving += before
+        for router in before:
+            router.name = f"the old {router.name}"
         for number in range(self.config.routers):
             router = self._router(number)
             self._routers.append(router)
@@ -219,9 +238,9 @@ class Server:
                 self._failed("A new router does not start; the old ones stay.")
                 return False
             if before:
-                before.pop(0).send(signal.SIGHUP)
+                before.pop(0).leave(leaves_in)
         for leaving in self._leaving:
-            leaving.send(signal.SIGHUP)
+            leaving.leave(leaves_in)
         return True
 
     async def _start_new(self, child: Child, seconds: float | None = None) -> dict[str, Any]:
@@ -316,8 +335,8 @@ class Server:
 
         return spawn("lazycloud.control", orders, (self._lifeline,))
 
-    def _router(self, number: int, pid: int = 0) -> Child:
-        return Child(f"router {number + 1}", partial(self._spawn_router, number), pid)
+    def _router(self, number: int, pid: int = 0, pulse: Pulse | None = None) -> Child:
+        return Child(f"router {number + 1}", partial(self._spawn_router, number), pid, pulse=pulse)
 
     def _spawn_router(self, number: int) -> Started:
         config = self.config
@@ -387,15 +406,9 @@ class Server:
         """End who hangs; it is started again like one that died."""
         while True:
             await asyncio.sleep(EVERY)
-            self._look(self._control, CONTROL_SILENCE)
-            for router in self._routers:
-                self._look(router, ROUTER_SILENCE)
-
-    def _look(self, child: Child, silence: int) -> None:
-        missed = child.missed()
-        if missed and missed % silence == 0 and child.is_alive:
-            _say(f"{child.name} hangs: it has not moved for {missed * EVERY:.0f} s.")
-            child.send(signal.SIGKILL)
+            _look(self._control, CONTROL_SILENCE)
+            for router in (*self._routers, *self._leaving):
+                _look(router, ROUTER_SILENCE)
 
     async def _stop(self) -> None:
         """Routers first, so that what is answered is answered; then control, which ends every worker."""
@@ -403,7 +416,7 @@ class Server:
         routers = [*self._routers, *self._leaving]
         for router in routers:
             router.send(signal.SIGTERM)
-        await gone(routers, ROUTER_GRACE)
+        await gone(routers, self.config.drain_timeout + ROUTER_GRACE)
         self._control.send(signal.SIGTERM)
         await gone([self._control], CONTROL_GRACE)
         end_strays(self.config.home / "apps", set())  # of a control that could not end its workers
@@ -411,6 +424,13 @@ class Server:
         groups.end_others()
         groups.close()
         shutil.rmtree(self.config.run_folder, ignore_errors=True)
+
+
+def _look(child: Child, silence: int) -> None:
+    trouble = child.look(silence, FIRST_SILENCE) if child.is_alive else ""
+    if trouble:
+        _say(f"{child.name} hangs: {trouble}.")
+        child.send(signal.SIGKILL)
 
 
 def run(config: Config, environ: MutableMapping[str, str]) -> int:

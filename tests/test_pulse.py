@@ -59,16 +59,20 @@ def beating() -> Iterator[Beating]:
         made.close()
 
 
-def test_nothing_is_missed_before_the_first_beat() -> None:
+def test_looks_are_counted_before_the_first_beat_too() -> None:
     quiet, end = os.pipe()
     pulse = Pulse(quiet)
-    assert [pulse.missed() for _ in range(100)] == [0] * 100
+    assert [pulse.missed() for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert not pulse.has_begun
+    os.write(end, b".")
+    assert [pulse.missed() for _ in range(3)] == [0, 1, 2]
+    assert pulse.has_begun
     os.close(end)
     pulse.close()
 
 
 def test_one_that_is_stopped_misses_beats_until_it_goes_on(beating: Beating) -> None:
-    beating.until(lambda missed: beating.pulse._missed == 0)
+    beating.until(lambda _: beating.pulse.has_begun)
     beating.process.send_signal(signal.SIGSTOP)
     beating.until(lambda missed: missed >= 5)
     beating.process.send_signal(signal.SIGCONT)
@@ -76,7 +80,7 @@ def test_one_that_is_stopped_misses_beats_until_it_goes_on(beating: Beating) -> 
 
 
 def test_one_whose_loop_is_stuck_misses_beats(beating: Beating) -> None:
-    beating.until(lambda missed: beating.pulse._missed == 0)
+    beating.until(lambda _: beating.pulse.has_begun)
     beating.process.send_signal(signal.SIGUSR1)
     beating.until(lambda missed: missed >= 5)
 
@@ -84,10 +88,10 @@ def test_one_whose_loop_is_stuck_misses_beats(beating: Beating) -> None:
 def test_who_beats_goes_on_when_nobody_listens_any_more() -> None:
     one = Beating()
     try:
-        one.until(lambda missed: one.pulse._missed == 0)
+        one.until(lambda _: one.pulse.has_begun)
         process = psutil.Process(one.process.pid)
         held = process.num_fds()
-        os.close(one.pulse._pipe)
+        os.close(one.pulse.pipe)
         deadline = time.monotonic() + PATIENCE
         while process.num_fds() == held:
             assert time.monotonic() < deadline

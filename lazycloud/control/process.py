@@ -127,8 +127,8 @@ class Control:
 
     async def _start(self) -> None:
         config = self.config
-        self._store.open()
         self._closing.callback(self._store.close)
+        await asyncio.to_thread(self._store.open)  # an older one's tables are changed; our pulse goes on
         self.events = EventLog(self._store.last_number(), self._store.write, self._store.read)
         self.events.start()
         self._closing.push_async_callback(self.events.close)

@@ -91,6 +91,68 @@ async def test_a_router_that_hangs_for_good_is_replaced(up: Up, checkout: Checko
     assert "router 1 hangs: it has not moved for 20 s." in server.output
 
 
+IMPATIENT = """
+import os, signal, sys
+
+if "up" in sys.orig_argv:
+    from lazycloud import server
+
+    server.FIRST_SILENCE = server.ROUTER_SILENCE = 6
+for name in ("control", "router"):
+    if f"lazycloud.{name}" in sys.orig_argv and os.path.exists(flag := f"{os.path.dirname(__file__)}/{name}"):
+        os.unlink(flag)
+        os.kill(os.getpid(), signal.SIGSTOP)
+"""
+"""Python's `sitecustomize` of a server that waits 6 s for a beat of a router, or a first one. Its next control stops
+as it starts if there is a file of that name beside, and so does its next router."""
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Path:
+    """A folder with it, for PYTHONPATH."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(IMPATIENT)
+    return folder
+
+
+@pytest.mark.slow
+async def test_a_router_and_a_control_that_hang_as_they_start_are_replaced(
+    up: Up, checkout: Checkout, impatient: Path
+) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path, "--routers", "1", PYTHONPATH=str(impatient))
+    await server.get()
+    before = server.children()
+    for name, child in before.items():
+        (impatient / name).touch()
+        child.kill()
+    assert (await server.get("lazycloud")).status < 500  # it waited for both
+    after = server.children()
+    assert after.keys() == before.keys() == {"control", "router"}
+    assert "router 1 hangs: it has not moved in its first 6 s." in server.output
+    assert "control hangs: it has not moved in its first 6 s." in server.output
+
+
+@pytest.mark.slow
+async def test_an_old_router_that_hangs_while_it_leaves_is_ended(
+    up: Up, checkout: Checkout, impatient: Path
+) -> None:
+    checkout.commit(counter("one"))
+    server = up(checkout.path, "--routers", "1", PYTHONPATH=str(impatient))
+    await server.get()
+    old = server.children()["router"]
+    old.send_signal(signal.SIGSTOP)
+    await server.verb("upgrade")
+    assert old.is_running()
+    assert (await server.get()).status == 200
+    await server.told("the old router 1 hangs: it has not moved for 6 s.")
+    psutil.wait_procs([old], PATIENCE)
+    assert not old.is_running()
+    assert old not in server.routers()
+    assert len(server.routers()) == 1
+
+
 async def test_a_router_that_is_killed_is_started_again_also_when_the_terminal_is_gone(
     up: Up, checkout: Checkout
 ) -> None:
