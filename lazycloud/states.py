@@ -29,7 +29,8 @@ MEANING: dict[State, str] = {
     State.STARTING: "its workers run, and are not ready yet",
     State.READY: "requests go to its workers",
     State.RESTARTING: "its last worker ended; it is started again after a pause, and requests wait",
-    State.FAILED: "a step failed, the worker ended again and again, or somebody cancelled; waits to be asked again",
+    State.FAILED: "a step failed, the worker ended again and again, its data are too large, or somebody cancelled; "
+    "waits to be asked again",
     State.STOPPING: "its workers are told to end",
     State.STOPPED: "sleeps: built before, with its data as it was; the next request starts it",
 }
@@ -44,6 +45,7 @@ class Cause(Enum):
     SUPERSEDED = "a newer commit of its branch came"
     BROKE = "a step failed"
     CRASHED = "the worker ended again and again"
+    OUTGREW = "its data outgrew their limit"
     ENDED = "the worker ended"
     QUIT = "the worker ended without an error"
     AGAIN = "the pause is over"
@@ -75,6 +77,7 @@ TABLE: dict[tuple[State, Cause], State] = {
     (State.STARTING, Cause.CANCEL): State.STOPPING,
     (State.READY, Cause.ENDED): State.RESTARTING,
     (State.READY, Cause.CRASHED): State.FAILED,
+    (State.READY, Cause.OUTGREW): State.FAILED,
     (State.READY, Cause.QUIT): State.STOPPED,
     (State.READY, Cause.STOP): State.STOPPING,
     (State.READY, Cause.IDLE): State.STOPPING,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lazycloud import store
+from lazycloud.build.commit import SHORT
 from lazycloud.data.names import MIGRATION, PRODUCTION
 from lazycloud.deployments.post import WEB, Post, rows_of
 from lazycloud.deployments.steps import Outcome, Step, StepName, fresh
@@ -57,6 +58,16 @@ def advice_of(last: Sequence[str]) -> str:
     return (
         "Let the app write to the folder that $DATA_DIR names, or to $TMPDIR; "
         "or say `writable = true` under [run] in lazycloud.toml."
+    )
+
+
+def advice_on_data(key: Key) -> str:
+    """What to do about data that are larger than a worker may have."""
+    ref = PRODUCTION if key.is_production else key.commit[:SHORT]
+    anew = "" if key.is_production else f", or fork them anew (`lazycloud data reset {ref}`)"
+    return (
+        f"Remove what it need not keep (`lazycloud run {ref} -- rm …`){anew}; "
+        "or raise `disk` under [workers] in the server’s config.toml."
     )
 
 

@@ -22,7 +22,7 @@ from lazycloud.data.names import MIGRATION, PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.crew import SOON, TRIES, Crew, pause
 from lazycloud.deployments.deploy import Deploy
-from lazycloud.deployments.deployment import Deployment, Failure, Key, advice_of
+from lazycloud.deployments.deployment import Deployment, Failure, Key, advice_of, advice_on_data
 from lazycloud.deployments.post import WEB, Post, names, record_in, rows_of
 from lazycloud.deployments.staffing import Staffing
 from lazycloud.deployments.standstill import Standstills
@@ -534,10 +534,13 @@ class Fleet:
         if deployment.state is State.READY:
             log.error("%s is ready all the same: %s", deployment.id, problem)
             return
+        failed = deployment.failed_step.value
+        failure = Failure.of(failed, problem)
+        if any(worker.outgrew for worker in deployment.workers):
+            failure = replace(failure, advice=advice_on_data(deployment.key))
         # They stay its own meanwhile: who stops the deploy now finds them.
         await self._crew(deployment).dismiss("was not ready", web=True)
-        failed = deployment.failed_step.value
-        deployment.advance(Cause.BROKE, Failure.of(failed, problem))
+        deployment.advance(Cause.BROKE, failure)
         deployment.for_now = isinstance(problem, Busy)
         self._scratch(deployment)
         # Not what never was built, which can only fail again, nor half of a migration.
@@ -573,17 +576,18 @@ class Fleet:
         )
         sentence = f"The app was ready, and {in_seconds(lived)} later its process {post.ended}."
         last = tuple(worker.last_lines())
+        advice = advice_on_data(deployment.key) if worker.outgrew else advice_of(last)
         if ended.status == 0 and lived >= SOON and not self.is_production(deployment):
             deployment.advance(Cause.QUIT)
+        elif worker.outgrew and not self.is_production(deployment):  # so would the next one
+            deployment.advance(Cause.OUTGREW, Failure("", sentence, f"{advice} Then start it again.", last))
         elif crashes <= TRIES:
             post.restarts += 1
-            deployment.advance(
-                Cause.ENDED, Failure("", sentence, advice_of(last) or "It is started again.", last)
-            )
+            deployment.advance(Cause.ENDED, Failure("", sentence, advice or "It is started again.", last))
         else:
             times = f"It has crashed {crashes} times in a row."
             post.restarts += self.is_production(deployment)
-            deployment.advance(Cause.CRASHED, Failure("", f"{times} {sentence}", advice_of(last), last))
+            deployment.advance(Cause.CRASHED, Failure("", f"{times} {sentence}", advice, last))
         # Routers are not waited for: one may hang, and nothing is on its way to a worker that has ended.
         self._later(deployment, self._retire(deployment))
         deployment.clearing = asyncio.create_task(

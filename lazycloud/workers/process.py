@@ -43,7 +43,7 @@ from lazycloud.workers.preload.unsuitable import Unsuitable
 from lazycloud.workers.readiness import NotReady, Readiness, Why
 from lazycloud.workers.record import Record
 from lazycloud.workers.usage import Meter, Usage
-from lazycloud.workers.watch import memory_reason
+from lazycloud.workers.watch import Excess, memory_reason
 from lazycloud.workers.worker import HOST, Ended, Launch
 from lazycloud.workforce import Limits
 
@@ -77,7 +77,7 @@ class ProcessWorker:
         self._ending = _watch(record, begun)
         self._bound = begun.bound if begun else bounds.find(record.group, Limits.from_dict(record.limits))
         self._meter = self._make_meter()
-        self._why = ""
+        self._excess: Excess | None = None
 
     def __repr__(self) -> str:
         how = "running" if self.is_running else self.how_it_ended
@@ -140,10 +140,14 @@ class ProcessWorker:
         """What holds it."""
         return self._bound
 
-    def end_because(self, why: str) -> None:
-        """End all of it at once, for having gone beyond a limit. `why` follows "was ended because"."""
+    @property
+    def outgrew(self) -> bool:
+        return self._excess is not None and self._excess.stays
+
+    def end_because(self, excess: Excess) -> None:
+        """End all of it at once, for having gone beyond a limit."""
         if not self._ending.look():
-            self._why = why
+            self._excess = excess
             self._bounds.kill(self._bound)
             kill_session(self._record.pid)
 
@@ -203,14 +207,14 @@ class ProcessWorker:
     def _how(self, status: int | None) -> str:
         """In words that follow its name."""
         self._remember_why()
-        if self._why:
-            return f"was ended because {self._why}"
+        if self._excess:
+            return f"was ended because {self._excess.words}"
         return "is gone" if status is None else ending_in_words(status)
 
     def _remember_why(self) -> None:
         """What its group tells, as long as there is one."""
-        if not self._why and self._bound.memory_ended():
-            self._why = memory_reason(self._bound.limits)
+        if not self._excess and self._bound.memory_ended():
+            self._excess = Excess(memory_reason(self._bound.limits))
 
     def _make_meter(self) -> Meter:
         group = self._bound.group

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +36,14 @@ MUCH = 10_000_000  # bytes: one whose data grew by less has not filled the disk
 FORKING_QUIET = 1.0  # seconds without such a fork after which it counts no more
 
 
+@dataclass(frozen=True)
+class Excess:
+    """What a worker is ended for. `words` follow "was ended because"; `stays`: the next one would find it so, too."""
+
+    words: str
+    stays: bool = False
+
+
 class Watched(Protocol):
     """A worker, as far as the watch knows it."""
 
@@ -49,8 +58,8 @@ class Watched(Protocol):
 
     def usage(self) -> Usage: ...
 
-    def end_because(self, why: str) -> None:
-        """End all of it at once. `why` follows "was ended because"."""
+    def end_because(self, excess: Excess) -> None:
+        """End all of it at once."""
 
 
 class Watch:
@@ -81,25 +90,25 @@ class Watch:
             over = [worker for worker in self._looks if not worker.is_running]
             gone = [self._looks.pop(worker) for worker in over]
             try:
-                reasons = await asyncio.to_thread(self._look, dict(self._looks), gone)
-                for worker, why in reasons.items():
-                    worker.end_because(why)
+                excesses = await asyncio.to_thread(self._look, dict(self._looks), gone)
+                for worker, excess in excesses.items():
+                    worker.end_because(excess)
             except Exception:
                 log.exception("Workers could not be watched; going on")
 
-    def _look(self, looks: Mapping[Watched, Look], gone: Iterable[Look]) -> dict[Watched, str]:
+    def _look(self, looks: Mapping[Watched, Look], gone: Iterable[Look]) -> dict[Watched, Excess]:
         """Who is to be ended, and why. All in one go of a thread: to begin one takes as long as to look at two."""
-        reasons: dict[Watched, str] = {}
+        excesses: dict[Watched, Excess] = {}
         for look in gone:  # what it wrote last is looked at all the same
             with contextlib.suppress(OSError):
                 look.log()
         for worker, look in looks.items():
             try:
-                if why := look.now():
-                    reasons[worker] = why
+                if excess := look.now():
+                    excesses[worker] = excess
             except (OSError, subprocess.SubprocessError) as problem:
                 log.warning("%r could not be watched: %s", worker, problem)
-        return self._room.look(looks) | reasons
+        return self._room.look(looks) | excesses
 
 
 class Room:
@@ -112,7 +121,7 @@ class Room:
         self._before: dict[Watched, tuple[float, int]] = {}  # when it was measured, and what it was
         self._next = 0.0
 
-    def look(self, workers: Iterable[Watched]) -> dict[Watched, str]:
+    def look(self, workers: Iterable[Watched]) -> dict[Watched, Excess]:
         """Blocks, for as long as it takes to measure."""
         now = time.monotonic()
         if now < self._next:
@@ -132,7 +141,7 @@ class Room:
         most = max(grown, key=lambda worker: grown[worker], default=None)
         if most is None or grown[most] < MUCH:
             return {}
-        return {most: f"the disk is all but full, and its data grew by {shown(grown[most])}"}
+        return {most: Excess(f"the disk is all but full, and its data grew by {shown(grown[most])}")}
 
 
 def _is_full(places: Sequence[Path]) -> bool:
@@ -160,9 +169,10 @@ class Look:
     def _limits(self) -> Limits:
         return self._bound.limits
 
-    def now(self) -> str:
-        """Why it is to be ended, "" for not at all. Blocks."""
-        return self.log() or self._memory() or self._forks() or self._use() or self._size()
+    def now(self) -> Excess | None:
+        """Why it is to be ended, None for not at all. Blocks."""
+        why = self.log() or self._memory() or self._forks() or self._use()
+        return Excess(why) if why else self._size()
 
     def log(self) -> str:
         """Let go of what it wrote too much; that is no reason to end it."""
@@ -204,16 +214,21 @@ class Look:
             return f"it had more than its limit of {limits.processes:,} processes"
         return ""
 
-    def _size(self) -> str:
+    def _size(self) -> Excess | None:
+        """Only what is temporary goes with the worker."""
         limit, now = self._limits.disk, time.monotonic()
         data = tuple(map(Path, self._worker.record.data))
         if not limit or not data or now < self._next_size:
-            return ""
+            return None
         try:
             size = taken(data)
         finally:
             self._next_size = now + max(SIZE_PAUSE, IDLE * (time.monotonic() - now))
-        return f"its data took more than {shown(limit)}" if size > limit else ""
+        if size <= limit:
+            return None
+        stays = taken(data[:1]) > limit
+        what = "its data" if stays else "its data and temporary files"
+        return Excess(f"{what} took more than the limit of disk ({shown(limit)})", stays)
 
 
 def memory_reason(limits: Limits) -> str:

@@ -25,7 +25,7 @@ class Launch:
     for (an app may answer only to its own). Times are seconds. `venv`: the Python environment that it may be
     preloaded from, None for a plain start. `name` tells this worker from all others that the server ever starts.
     `view`: what it may see, None for everything. `listens`: False for a background process: it is given no port.
-    `data`: folders whose size `limits.disk` bounds.
+    `data`: folders whose size `limits.disk` bounds; what is in the first one stays when the worker has ended.
     `image`: a container's, with all that it needs; its own command is run where `command` is "".
     `reaches`: ports of other workers that it may connect to, as of the servers of its data. `port`: the one that
     it is to listen on, 0 for any that is free.
@@ -97,6 +97,10 @@ class Worker(Protocol):
     @property
     def how_it_ended(self) -> str:
         """To follow its name in a sentence: "was ended by SIGKILL", "ended with exit status 3", "is gone"."""
+
+    @property
+    def outgrew(self) -> bool:
+        """Whether it was ended for the size of its data, which the next one would be, too."""
 
     async def ready(self, say: Output | None = None) -> None:
         """Wait until it listens and, if it has a health path, answers. Raises NotReady; it is not stopped then."""

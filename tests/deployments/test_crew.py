@@ -45,6 +45,8 @@ class Fake:
     def is_running(self) -> bool:
         return not self.over.is_set()
 
+    outgrew = False
+
     async def ended(self) -> Ended:
         await self.over.wait()
         return Ended(-9, "was ended by SIGKILL")

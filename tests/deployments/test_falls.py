@@ -13,8 +13,9 @@ import pytest
 from lazycloud.config import Config
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
+from lazycloud.deployments.post import Post
 from lazycloud.deployments.turns import Rank
-from lazycloud.errors import NotFound
+from lazycloud.errors import NotFound, StepFailed
 from lazycloud.events import EventLog
 from lazycloud.states import Cause, State
 from lazycloud.store import Store
@@ -121,6 +122,49 @@ async def test_what_the_last_worker_left_has_ended_when_it_is_stopped(stage: Sta
     worker.may_end.set()
     assert await stop
     assert preview.state is State.STOPPED
+
+
+async def test_a_preview_whose_data_are_too_large_is_not_started_again_before_somebody_asks(
+    stage: Stage,
+) -> None:
+    preview, worker = stage.ready()
+    worker.outgrew = True
+    stage.fall(
+        preview, worker, Ended(-9, "was ended because its data took more than the limit of disk (60 MB)")
+    )
+    assert preview.state is State.FAILED
+    assert preview.failure and "the limit of disk (60 MB)" in preview.failure.sentence
+    for advised in (f"lazycloud run {COMMIT[:10]} -- rm", f"lazycloud data reset {COMMIT[:10]}", "[workers]"):
+        assert advised in preview.failure.advice
+    await until(lambda: not stage.fleet._tasks)
+    stage.fleet.ask(preview)
+    assert preview.state is State.FAILED and not stage.begun
+    stage.fleet.ask(preview, retry=True)
+    await until(lambda: stage.begun == [preview] and preview.state is State.READY)
+
+
+async def test_production_whose_data_are_too_large_is_started_again_all_the_same(stage: Stage) -> None:
+    production, worker = stage.ready("production")
+    worker.outgrew = True
+    stage.fall(production, worker)
+    assert production.failure and "lazycloud run production -- rm" in production.failure.advice
+    await until(lambda: stage.begun == [production] and production.state is State.READY)
+
+
+async def test_one_whose_data_are_too_large_before_it_is_ready_is_told_so(stage: Stage) -> None:
+    preview, worker = stage.ready()
+    worker.outgrew = True
+    post = preview.posts["web.1"] = Post("web.1")
+    preview.advance(Cause.ENDED)
+    preview.advance(Cause.AGAIN)
+    preview.advance(Cause.TURN_CAME)
+    preview.advance(Cause.LAUNCHED)
+    post.hold(cast(Any, worker))
+    worker.over.set()
+    await stage.fleet._broke(
+        preview, StepFailed("The app was ended before it was ready.", "Let it use less.")
+    )
+    assert preview.failure and "lazycloud data reset" in preview.failure.advice
 
 
 @pytest.mark.parametrize("trouble", [OSError(24, "Too many open files"), NotFound("The repository is away.")])

@@ -142,7 +142,7 @@ def fair(median: float, longest: float, quiet: float) -> None:
     [
         ("/memory", "it reached its limit of memory (150 MB)"),
         ("/fork", "it went on forking at its limit of 100 processes"),
-        ("/disk", "its data took more than 60 MB"),
+        ("/disk", "its data took more than the limit of disk (60 MB)"),
     ],
 )
 async def test_who_takes_too_much_is_ended_and_named_and_hurts_nobody(
@@ -152,14 +152,33 @@ async def test_who_takes_too_much_is_ended_and_named_and_hurts_nobody(
     median, longest = await abuse.neighbour_during(path)
     fair(median, longest, quiet)
     await abuse.server.told(f"was ended because {why}")
-    if path == "/disk":  # which is as full for the next one: in the end it is not started again
-
-        async def is_said() -> bool:
-            failure = (await abuse.culprit())["failure"]
-            return failure is not None and f"was ended because {why}" in failure["sentence"]
-
-        await abuse.server.until(is_said)
+    if path == "/disk":
+        await who_fills_its_data_is_told_how_to_go_on(abuse)
     assert await abuse.server.named("neighbour")
+
+
+async def who_fills_its_data_is_told_how_to_go_on(abuse: Abuse) -> None:
+    """What is full is as full for the next worker: it is started again only when somebody asks for that."""
+    server, words = abuse.server, ["--app", "shop"]
+
+    async def has_failed(attempt: int) -> bool:
+        found = await abuse.culprit()
+        assert found["attempt"] <= attempt
+        return found["attempt"] == attempt and found["state"] == "failed"
+
+    await server.until(lambda: has_failed(1))
+    failure = (await abuse.culprit())["failure"]
+    assert "its data took more than the limit of disk (60 MB)" in failure["sentence"]
+    short = abuse.greedy[:10]
+    assert f"`lazycloud run {short} -- rm …`" in failure["advice"]
+    assert f"`lazycloud data reset {short}`" in failure["advice"]
+    assert "`disk` under [workers]" in failure["advice"]
+    assert (await server.get(abuse.greedy, "/")).status >= 500  # a visit is no reason to try again
+    await server.verb("deploy", abuse.greedy, *words, code=None)
+    await server.until(lambda: has_failed(2))
+    await server.verb("run", abuse.greedy, *words, "--", "sh", "-c", "rm $DATA_DIR/filler")
+    await server.verb("deploy", abuse.greedy, *words)
+    assert (await server.get(abuse.greedy, "/")).text == "well"
 
 
 @pytest.mark.slow

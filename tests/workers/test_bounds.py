@@ -139,7 +139,10 @@ async def test_one_whose_data_grows_too_large_is_ended(bounded: Bounded) -> None
     worker = await bounded.start(limits=Limits(disk=50_000_000))
     await worker.ready()
     asking = asyncio.create_task(ask(worker, "disk"))
-    assert await bounded.ended(worker) == "was ended because its data took more than 50 MB"
+    assert (
+        await bounded.ended(worker) == "was ended because its data took more than the limit of disk (50 MB)"
+    )
+    assert worker.outgrew
     await asking
     assert (bounded.folder / "data" / "filler").stat().st_size < 1_000_000_000
 

@@ -214,7 +214,9 @@ async def test_a_limit_that_only_a_child_or_its_data_goes_beyond_ends_it_too(
     assert (await worker.ended()).words == "was ended because it reached its limit of memory (50 MB)"
     writing = f"cat /dev/zero | head -c 3000000 > {home.path}/data/much; sleep 600"
     filler = await start(writing, limits=Limits(disk=1_000_000), data=(home.path / "data",))
-    assert (await filler.ended()).words == "was ended because its data took more than 1 MB"
+    assert (
+        await filler.ended()
+    ).words == "was ended because its data took more than the limit of disk (1 MB)"
 
 
 async def test_one_that_does_not_hear_term_is_killed_after_its_timeout(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -24,13 +26,13 @@ class Big:
     is_running = True
 
     def __init__(self) -> None:
-        self.why = asyncio.get_running_loop().create_future()
+        self.excess = asyncio.get_running_loop().create_future()
 
     def usage(self) -> Usage:
         raise AssertionError("no limit asks for that")
 
-    def end_because(self, why: str) -> None:
-        self.why.set_result(why)
+    def end_because(self, excess: watch.Excess) -> None:
+        self.excess.set_result(excess)
         self.is_running = False
 
 
@@ -52,5 +54,24 @@ async def test_one_look_that_fails_is_not_the_last(
     worker, over_all = Big(), watch.Watch()
     over_all.add(worker)
     async with asyncio.timeout(PATIENCE):
-        assert "its data took more than" in await worker.why
+        assert "its data took more than" in (await worker.excess).words
     await over_all.close()
+
+
+@pytest.mark.parametrize("stays", [True, False])
+async def test_only_data_that_are_too_large_by_themselves_are_too_large_for_the_next_worker(
+    stays: bool, tmp_path: Path
+) -> None:
+    data, scratch = tmp_path / "data", tmp_path / "scratch"
+    for place in (data, scratch):
+        place.mkdir()
+    (data if stays else scratch).joinpath("much").write_bytes(bytes(200_000))
+    worker, over_all = Big(), watch.Watch()
+    worker.record = replace(Big.record, data=(str(data), str(scratch)))
+    worker.bound = Bound(Limits(memory=0, processes=0, disk=100_000))
+    over_all.add(worker)
+    async with asyncio.timeout(PATIENCE):
+        excess = await worker.excess
+    await over_all.close()
+    what = "its data" if stays else "its data and temporary files"
+    assert excess == watch.Excess(f"{what} took more than the limit of disk (100,000 bytes)", stays)

@@ -24,6 +24,7 @@ from lazycloud.workers.process import STAYS
 from lazycloud.workers.readiness import NotReady, Why
 from lazycloud.workers.record import Record
 from lazycloud.workers.usage import Meter, Usage
+from lazycloud.workers.watch import Excess
 from lazycloud.workers.worker import Ended
 from lazycloud.workforce import Limits
 
@@ -46,7 +47,7 @@ class ContainerWorker:
         self._ending.watch()
         # By /proc, as of other workers, so that the figures mean the same: the engine counts file caches as memory.
         self._meter = Meter(record.pid, group.pids if group else self._family)
-        self._why = ""
+        self._excess: Excess | None = None
 
     def __repr__(self) -> str:
         how = "running" if self.is_running else self.how_it_ended
@@ -74,10 +75,14 @@ class ContainerWorker:
         """What holds it: the engine's own control group."""
         return self._bound
 
-    def end_because(self, why: str) -> None:
-        """End all of it at once, for having gone beyond a limit. `why` follows "was ended because"."""
+    @property
+    def outgrew(self) -> bool:
+        return self._excess is not None and self._excess.stays
+
+    def end_because(self, excess: Excess) -> None:
+        """End all of it at once, for having gone beyond a limit."""
         if not self._ending.look():
-            self._why = why
+            self._excess = excess
             self._signal(signal.SIGKILL)
 
     async def ready(self, say: Output | None = None) -> None:
@@ -142,7 +147,7 @@ class ContainerWorker:
 
     def _how(self, status: int | None) -> str:
         """In words that follow its name."""
-        return f"was ended because {self._why}" if self._why else self._ending.words
+        return f"was ended because {self._excess.words}" if self._excess else self._ending.words
 
     def _family(self) -> list[int]:
         return [self._record.pid, *descendants(self._record.pid)]
