@@ -19,6 +19,7 @@ from typing import Protocol
 
 from lazycloud.walls.space import all_but_full, taken
 from lazycloud.workers.bounds import Bound
+from lazycloud.workers.cutting import Cutter
 from lazycloud.workers.logs import cut
 from lazycloud.workers.record import Record
 from lazycloud.workers.usage import Usage
@@ -33,6 +34,8 @@ USAGE_PAUSE = 1.0  # seconds between looks at what processes use, where no group
 FORKING_FOR = 2.0  # seconds for which a worker may fork in vain before that counts as a fork bomb
 MEASURE_EVERY = 600.0  # seconds: whose data grew since is whose data grows
 MUCH = 10_000_000  # bytes: one whose data grew by less has not filled the disk
+FLOOD = 1_000_000_000  # bytes beyond its limit that a log takes though it is cut all the time
+LOOKED = 2.0  # seconds since the look before, within which it counts: a log may grow for long while nobody is there
 FORKING_QUIET = 1.0  # seconds without such a fork after which it counts no more
 
 
@@ -67,6 +70,8 @@ class Watch:
 
     def __init__(self) -> None:
         self._looks: dict[Watched, Look] = {}
+        self._cutter = Cutter()
+        self._cut: dict[Watched, int] = {}  # what the cutter knows their logs by
         self._room = Room()
         self._task: asyncio.Task[None] | None = None
 
@@ -75,6 +80,8 @@ class Watch:
 
     def add(self, worker: Watched) -> None:
         self._looks[worker] = Look(worker)
+        if most := worker.bound.limits.log:
+            self._cut[worker] = self._cutter.add(worker.record.log_path, most)
         if self._task is None:
             self._task = asyncio.create_task(self._watch(), name="watch over workers")
 
@@ -83,12 +90,15 @@ class Watch:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        await asyncio.to_thread(self._cutter.close)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(PAUSE)
             over = [worker for worker in self._looks if not worker.is_running]
             gone = [self._looks.pop(worker) for worker in over]
+            for worker in over:
+                self._cutter.remove(self._cut.pop(worker, -1))
             try:
                 excesses = await asyncio.to_thread(self._look, dict(self._looks), gone)
                 for worker, excess in excesses.items():
@@ -159,6 +169,7 @@ class Look:
         self._worker = worker
         self._next_size = self._next_usage = 0.0
         self._refused = 0
+        self._looked = float("-inf")  # when, at its log
         self._forking_since = self._refused_at = 0.0
 
     @property
@@ -175,9 +186,14 @@ class Look:
         return Excess(why) if why else self._size()
 
     def log(self) -> str:
-        """Let go of what it wrote too much; that is no reason to end it."""
-        if self._limits.log:
-            cut(self._worker.record.log_path, self._limits.log)
+        """Let go of what it wrote too much; that is no reason to end it, unless it writes faster than that goes."""
+        limit, now = self._limits.log, time.monotonic()
+        if not limit:
+            return ""
+        is_watched, self._looked = now - self._looked < LOOKED, now
+        freed = cut(self._worker.record.log_path, limit)
+        if is_watched and freed > limit + FLOOD:
+            return f"it wrote its log faster than that could be cut to its limit ({shown(limit)})"
         return ""
 
     def _memory(self) -> str:

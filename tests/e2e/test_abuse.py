@@ -186,13 +186,16 @@ async def test_who_writes_without_end_fills_no_disk_and_hurts_nobody(abuse: Abus
     quiet, server = await abuse.quiet(), abuse.server
     (log,) = (server.home / "apps" / "shop" / "logs").glob(f"*{abuse.greedy}*worker*")
     await server.get(abuse.greedy, "/log")
-    took, most = [], 0
+    took, takes, most, began = [], [], 0, time.monotonic()
     async with asyncio.timeout(3 * PATIENCE):  # a slow disk takes its time
         while log.stat().st_size < max(
             250 * MB, 3 * most
         ):  # how much goes by between two looks, the disk says
             took.append(await abuse._once())
-            most = max(most, log.stat().st_blocks * 512)
+            takes.append(log.stat().st_blocks * 512)
+            most = max(most, takes[-1])
+    rate = log.stat().st_size / (time.monotonic() - began)
+    assert statistics.median(takes) < 4 * MB + 0.06 * rate  # bytes; by a look each quarter of a second, 0.125
     fair(statistics.median(took), max(took), quiet)
     assert (await server.get(abuse.greedy, "/")).text == "well"
     await server.verb("stop", abuse.greedy, "--app", "shop")

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -75,3 +76,27 @@ async def test_only_data_that_are_too_large_by_themselves_are_too_large_for_the_
     await over_all.close()
     what = "its data" if stays else "its data and temporary files"
     assert excess == watch.Excess(f"{what} took more than the limit of disk (100,000 bytes)", stays)
+
+
+def test_who_writes_faster_than_it_can_be_cut_is_ended_unless_nobody_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "FLOOD", 1_000_000)
+    monkeypatch.setattr(watch, "LOOKED", PATIENCE)
+    file = tmp_path / "log"
+    worker: Any = SimpleNamespace(
+        record=replace(Big.record, log=str(file)), bound=Bound(Limits(log=1_000_000)), is_running=True
+    )
+    look = watch.Look(worker)
+
+    def write(size: int) -> None:
+        with file.open("ab") as opened:
+            opened.write(b"x" * size)
+
+    write(10_000_000)  # while control was away
+    assert look.log() == ""
+    write(1_500_000)
+    assert look.log() == ""
+    write(10_000_000)
+    assert look.log() == "it wrote its log faster than that could be cut to its limit (1 MB)"
+    assert file.stat().st_blocks * 512 <= 1_000_000
