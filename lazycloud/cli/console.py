@@ -33,13 +33,18 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, sign
 INTERRUPTS = 3  # after so many the command is left, which ends it
 
 
-def run_there(client: Client, path: str, query: Mapping[str, str], command: str, is_terminal: bool) -> int:
-    """Run a command until it ends; its exit status as a shell has it. Raises what keeps it from running."""
+def run_there(
+    client: Client, path: str, query: Mapping[str, str], command: str | None, is_terminal: bool
+) -> int:
+    """Run a command, or a shell for None, until it ends; its exit status as a shell has it.
+
+    Raises what keeps it from running.
+    """
     return asyncio.run(_connect(client, path, query, command, is_terminal))
 
 
 async def _connect(
-    client: Client, path: str, query: Mapping[str, str], command: str, is_terminal: bool
+    client: Client, path: str, query: Mapping[str, str], command: str | None, is_terminal: bool
 ) -> int:
     place = client.place
     connector = aiohttp.UnixConnector(str(place.socket)) if place.socket else None
@@ -83,7 +88,7 @@ class Conversation:
         self._building = ExitStack()
         self._view: Any = None
 
-    async def hold(self, command: str) -> int:
+    async def hold(self, command: str | None) -> int:
         """Until it has ended and its output is written."""
         writing = asyncio.create_task(self._write(), name="write output")
         sending = asyncio.create_task(self._send_input(), name="send input")
@@ -104,9 +109,10 @@ class Conversation:
             self._building.close()
             self._stack.close()
 
-    async def _listen(self, command: str) -> int:
+    async def _listen(self, command: str | None) -> int:
         terminal = {"size": _size(), "kind": os.environ.get("TERM", "dumb")} if self._is_terminal else None
-        await self._socket.send_json({"command": command, "terminal": terminal})
+        wish: dict[str, Any] = {"shell": True} if command is None else {"command": command}
+        await self._socket.send_json(wish | {"terminal": terminal})
         async for message in self._socket:
             if message.type is aiohttp.WSMsgType.BINARY:
                 self._writes.put_nowait((message.data[0], message.data[1:]))

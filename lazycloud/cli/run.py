@@ -11,9 +11,6 @@ from lazycloud.cli.apps import App
 from lazycloud.cli.target import Target, targeted
 from lazycloud.errors import BadInput
 
-# What the app's [env] says, else one that has a history and completes, else what every system has.
-SHELL = '[ -z "$SHELL" ] || exec "$SHELL"; bash=$(command -v bash) && exec "$bash" --norc; exec sh'
-
 yes_option = click.option("-y", "--yes", is_flag=True, help="On production’s data, without being asked.")
 
 
@@ -56,10 +53,11 @@ def shell(target: Target, ref: str | None, yes: bool) -> int:
       lazycloud shell
       lazycloud shell feature/dark-mode
     """
-    return _run(target, ref, "", yes, no_terminal=False)
+    return _run(target, ref, None, yes, no_terminal=False)
 
 
-def _run(target: Target, ref: str | None, line: str, yes: bool, no_terminal: bool) -> int:
+def _run(target: Target, ref: str | None, line: str | None, yes: bool, no_terminal: bool) -> int:
+    """`line`: None for a shell."""
     from lazycloud.cli.console import run_there
 
     client = target.client()
@@ -68,12 +66,7 @@ def _run(target: Target, ref: str | None, line: str, yes: bool, no_terminal: boo
     if commit == "production" and not yes:
         _ask_for_consent(app)
     is_terminal = not no_terminal and os.isatty(0) and os.isatty(1)
-    return run_there(client, app.api("run"), {"ref": commit}, line or _shell(app, commit), is_terminal)
-
-
-def _shell(app: App, commit: str) -> str:
-    name = commit if commit == "production" else commit[:10]
-    return f"PS1={shlex.quote(f'{app.name} {name} $ ')}; export PS1; {SHELL}"
+    return run_there(client, app.api("run"), {"ref": commit}, line, is_terminal)
 
 
 def _ask_for_consent(app: App) -> None:

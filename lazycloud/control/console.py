@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import re
+import shlex
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,9 +19,11 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from lazycloud.build.commit import SHORT
 from lazycloud.control.progress import of_deployment
 from lazycloud.control.views import error_view
-from lazycloud.deployments.deployment import Deployment
+from lazycloud.data.names import PRODUCTION
+from lazycloud.deployments.deployment import Deployment, Key
 from lazycloud.deployments.errands import Errands
 from lazycloud.errors import BadInput, LazycloudError
 from lazycloud.events import EventLog
@@ -39,9 +42,13 @@ SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in ("INT", "TERM", "HUP",
 KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,60}")  # what TERM may be: names of terminfo
 
 
+# What the app's [env] says, else one that has a history and completes, else what every system has.
+SHELL = '[ -z "$SHELL" ] || exec "$SHELL"; bash=$(command -v bash) && exec "$bash" --norc; exec sh'
+
+
 @dataclass(frozen=True)
 class Wish:
-    """What is to be run. `terminal`: None for input, output and errors apart."""
+    """What is to be run, "" for a shell. `terminal`: None for input, output and errors apart."""
 
     command: str
     terminal: Terminal | None
@@ -57,11 +64,13 @@ class Console:
 
     async def run(self, request: web.Request, deployment: Deployment, who: str) -> web.WebSocketResponse:
         """Run what the first frame wishes, as long as the client is there."""
-        return await self.hold(
-            request,
-            deployment,
-            lambda wish: self._errands.begin(deployment, wish.command, wish.terminal, who),
-        )
+
+        def begin(wish: Wish) -> AbstractAsyncContextManager[Errand]:
+            # What a client calls it does not count: people read here what was done.
+            command, told = (wish.command, "") if wish.command else (shell_line(deployment.key), "a shell")
+            return self._errands.begin(deployment, command, wish.terminal, who, told)
+
+        return await self.hold(request, deployment, begin)
 
     async def hold(self, request: web.Request, deployment: Deployment, begin: Begin) -> web.WebSocketResponse:
         """Run what `begin` makes of the first frame, as long as the client is there."""
@@ -236,11 +245,19 @@ async def _read(errand: Errand, most: int, ended: asyncio.Task[int]) -> tuple[in
         await asyncio.gather(reading, return_exceptions=True)
 
 
+def shell_line(key: Key) -> str:
+    """A shell that says where it is."""
+    name = PRODUCTION if key.is_production else key.commit[:SHORT]
+    return f"PS1={shlex.quote(f'{key.app} {name} $ ')}; export PS1; {SHELL}"
+
+
 def read_wish(words: dict[str, Any]) -> Wish:
     """The first frame. Raises BadInput."""
     command = words.get("command")
-    if not isinstance(command, str) or not command.strip() or "\0" in command:
-        raise BadInput("Which command? `command` must be a line for a shell.")
+    if words.get("shell") is True and command is None:
+        command = ""
+    elif not isinstance(command, str) or not command.strip() or "\0" in command:
+        raise BadInput("Which command? `command` must be a line for a shell; for a shell itself say `shell`.")
     if len(command.encode(errors="replace")) > COMMAND_MOST:
         raise BadInput(
             f"The command is longer than {COMMAND_MOST:,} bytes.", "Put it into a file of the app."

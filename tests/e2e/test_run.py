@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -290,7 +291,7 @@ def test_what_reads_the_output_may_leave(run: Runner) -> None:
 
 def test_a_shell_is_a_terminal_of_the_right_size_and_ctrl_c_is_the_commands(run: Runner) -> None:
     shell = run("shell", "HEAD", terminal=True)
-    shell.shows(" $ ")
+    assert re.search(r"shop [0-9a-f]{10}$", shell.shows(" $ "))
     shell.type("stty size; tty; echo $TERM\r")
     assert "24 80" in shell.shows("xterm\r\n")
     shell.resize(50, 132)
@@ -364,6 +365,8 @@ async def test_what_a_client_sends_is_looked_at(run: Runner) -> None:
         ["nonsense"],
         ["[]"],
         ['{"command": ""}'],
+        ['{"shell": true, "command": ""}'],
+        ['{"shell": "true"}'],
         ['{"command": "a\\u0000b"}'],
         ['{"command": "true", "terminal": {"size": ["a", 1], "kind": "x"}}'],
         [good, '{"signal": "KILL"}'],
@@ -403,6 +406,17 @@ async def test_who_ran_what_is_in_the_log(run: Runner) -> None:
     *_, ended = [event for event in events if event["kind"] == "command_ended"]
     assert (started["command"], bool(started["who"])) == ("true", True)
     assert ended["how"] == "ended with exit status 0"
+
+
+async def test_a_shell_is_called_one_in_the_log_whatever_it_is_started_by(run: Runner) -> None:
+    assert await asyncio.to_thread(run.done, "shell", "HEAD", stdin=b"echo in a shell\n") == (
+        0,
+        "in a shell\n",
+        "",
+    )
+    told = await run.server.verb("events", "--app", "shop")
+    assert "runs “a shell” in " in told
+    assert "PS1" not in told and "exec sh" not in told
 
 
 async def test_viewers_are_not_told_what_was_run_and_run_nothing(run: Runner) -> None:
