@@ -106,9 +106,11 @@ class Lines:
                 await line.thaw(moment.marks, making)
 
     async def forget(self, version: str, frozen: Path) -> None:
-        """A frozen folder of a version is about to go: nothing is kept for it any more."""
+        """A frozen folder of a version is about to go: nothing is kept for it alone any more."""
         if moment := await asyncio.to_thread(_moment, frozen):
             async with self._line(version) as line:
+                if await asyncio.to_thread(_is_anothers, frozen, moment.marks):
+                    return
                 await line.forget(moment.marks)
 
     def clear(self, version: str, frozen: Iterable[Path]) -> None:
@@ -182,6 +184,12 @@ def size_of(frozen: Path) -> int:
     """Bytes of the databases in place of which a frozen folder has a MOMENT."""
     moment = _moment(frozen)
     return moment.bytes if moment else 0
+
+
+def _is_anothers(frozen: Path, marks: Marks) -> bool:
+    """Whether a frozen folder beside is of the same moment: nothing was written between the two."""
+    others = (one for one in frozen.parent.iterdir() if one != frozen)
+    return any(moment.marks.id == marks.id for one in others if (moment := _moment(one)))
 
 
 def _moment(frozen: Path) -> _Moment | None:

@@ -407,6 +407,24 @@ async def test_snapshots_of_a_large_database_share_one_base(versions: Versions) 
 
 
 @pytest.mark.usefixtures("costly")
+async def test_one_of_two_snapshots_of_the_same_moment_may_go(versions: Versions) -> None:
+    await versions.fork("production", None)
+    await versions.lines.hold("production")
+    write_rows(versions, "production", "one")
+    gone, kept = [await versions.snapshot("production") for _ in range(2)]
+    await versions.drop_snapshot("production", gone.id)
+    write_rows(versions, "production", "two")
+    await versions.close()
+    again = Versions(versions.place("production").parent)
+    again.clear_leftovers()
+    await again.fork(COMMIT, "production", at=kept.id)
+    assert rows(again, COMMIT) == ["one"]
+    await again.drop_snapshot("production", kept.id)
+    await again.close()
+    assert not list(again.place("production").parent.glob("production.archive/**/base"))
+
+
+@pytest.mark.usefixtures("costly")
 async def test_what_is_kept_for_no_snapshot_goes_at_the_next_start(versions: Versions) -> None:
     await versions.fork("production", None)
     write_rows(versions, "production", "one")
