@@ -372,6 +372,7 @@ def rm(target: Target, point: str, yes: bool) -> None:
 
 @data.command()
 @click.option("--to", default="", metavar="URL", help="A store other than that of config.toml.")
+@click.option("--full", is_flag=True, help="Read all, also what did not change of large databases.")
 @click.option(
     "--list", "listed", is_flag=True, help="Only say what there is, and how it is with the last ones."
 )
@@ -381,7 +382,9 @@ def rm(target: Target, point: str, yes: bool) -> None:
 )
 @as_json
 @targeted
-def backup(target: Target, to: str, listed: bool, verify: bool, signed_by: str, as_json: bool) -> int:
+def backup(
+    target: Target, to: str, full: bool, listed: bool, verify: bool, signed_by: str, as_json: bool
+) -> int:
     """Back up production's data now.
 
     With `[data] backup = "file:///…"` in config.toml the server does it by itself.
@@ -402,7 +405,8 @@ def backup(target: Target, to: str, listed: bool, verify: bool, signed_by: str, 
         answer = client.post("/api/backups/verify", {"from": to, "signed_by": signed_by})
         show = show_verdict
     else:
-        answer, show = client.post(target.find_app(client).api("data/backup"), {"to": to}), show_made
+        wish = {"to": to, "full": full}
+        answer, show = client.post(target.find_app(client).api("data/backup"), wish), show_made
     if as_json:
         show_json(answer)
     else:

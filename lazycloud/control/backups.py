@@ -54,9 +54,9 @@ class BackupViews:
 
     async def back_up(self, request: web.Request) -> web.StreamResponse:
         app, body = self._app(request), await json_body(request)
-        store = self._other_store(request, text_of(body, "to"))
+        store, full = self._other_store(request, text_of(body, "to")), bool(flag_of(body, "full"))
         return web.json_response(
-            await self._backups.make(app, self._auth.identity(request).name, store), status=201
+            await self._backups.make(app, self._auth.identity(request).name, store, full), status=201
         )
 
     async def restore_backup(self, request: web.Request) -> web.StreamResponse:

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lazycloud.data import blocks, durable, image, wal
+from lazycloud.data.layers import Layer, Layers
 from lazycloud.data.wal import FRAME, HEADER, Mark
 from lazycloud.errors import Unavailable
 
@@ -165,22 +168,23 @@ class Archive:
 
     def make_image(self, stored: Stored, mark: Mark, folder: Path, name: str) -> None:
         """The database at a mark, as an image in `folder`. Raises Unavailable."""
-        is_base_only = mark.frame == 0 or mark == stored.start
         if not stored.before:
+            is_base_only = mark.frame == 0 or mark == stored.start
             with self._opened(stored.id, BASE) as base, self._opened(stored.id, WAL) as log:
                 image.make(base, log, mark._replace(frame=0) if is_base_only else mark, folder, name=name)
             return
-        line = self._before(stored.id)
-        ends = [(one.id, one.reached) for one in line[:-1] if one.reached]
-        if not is_base_only:
-            ends.append((stored.id, mark))
-        # A WAL that went on over the next base, too, is there once more.
-        segments = [
-            one
-            for one, after in zip(ends, [*ends[1:], None], strict=True)
-            if not after or one[1][:2] != after[1][:2]
-        ]
-        self._fold(line[0].id, segments, folder / name)
+        first, segments = self._chain(stored, mark)
+        self._fold(first.id, segments, folder / name)
+
+    def layers(self, stored: Stored, mark: Mark, folder: Path) -> Layers:
+        """What the database at a mark is made of, as links in `folder`: these stay when it is collected here.
+
+        A WAL goes on growing beyond its mark. Raises Unavailable.
+        """
+        first, segments = self._chain(stored, mark)
+        base = self._link(first.id, BASE, folder)
+        wals = tuple(Layer(one, end, self._link(one, WAL, folder)) for one, end in segments)
+        return Layers(_base_id(first, base.stat()), base, wals)
 
     def collect(self, wanted: Iterable[str]) -> None:
         """Remove all generations but those, and what they need."""
@@ -195,6 +199,27 @@ class Archive:
         if not self._stored:
             with contextlib.suppress(OSError):
                 self._folder.rmdir()
+
+    def _chain(self, stored: Stored, mark: Mark) -> tuple[Stored, list[tuple[str, Mark]]]:
+        """The generation that has the base of a mark, and those whose WALs lead from there, up to which mark."""
+        line = self._before(stored.id)
+        if not line:
+            raise Unavailable("What it was archived upon is not there any more.")
+        ends = [(one.id, one.reached) for one in line[:-1] if one.reached]
+        if mark.frame and mark != stored.start:
+            ends.append((stored.id, mark))
+        # A WAL that went on over the next base, too, is there once more.
+        segments = [
+            one
+            for one, after in zip(ends, [*ends, None][1:], strict=True)
+            if not after or one[1][:2] != after[1][:2]
+        ]
+        return line[0], segments
+
+    def _link(self, generation: str, name: str, folder: Path) -> Path:
+        link = folder / secrets.token_hex(8)
+        link.hardlink_to(self._folder / generation / name)
+        return link
 
     def _fold(self, first: str, segments: list[tuple[str, Mark]], place: Path) -> None:
         try:
@@ -257,6 +282,12 @@ class Archive:
         for left in self._folder.glob("*"):
             if left.is_dir() and left.name not in self._stored:
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def _base_id(stored: Stored, facts: os.stat_result) -> str:
+    """Of the bytes of its base: which file that is, and that it was not copied anew since."""
+    looks = facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+    return hashlib.sha256(repr((stored.id, stored.start, stored.floor, looks)).encode()).hexdigest()
 
 
 def _as_dict(stored: Stored) -> dict[str, object]:

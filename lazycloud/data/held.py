@@ -202,6 +202,11 @@ class Held:
         return kind != fcntl.F_UNLCK
 
     @property
+    def is_large(self) -> bool:
+        """Whether WALs over one base are better kept than many bases, even where these share their blocks."""
+        return self._base >= 0 and os.fstat(self._base).st_size >= SMALL
+
+    @property
     def is_due(self) -> bool:
         """Whether its WAL is to be moved on now."""
         if self.lost or self._lock.locked() or not self._seen or self._now() < self._retry_at:
@@ -241,7 +246,7 @@ class Held:
             if self.lost or not self.generation.gives(generation, mark):
                 raise Unavailable(f"{self.name} as it was at frame {mark.frame:,} is not there any more.")
             await self._archive_until(mark)
-            if await self._in_thread(self._is_costly):
+            if self.is_large:
                 self._archives_until = self._now() + chain_for
             return self.generation.id
 
@@ -459,11 +464,11 @@ class Held:
         generation, archive = self.generation, self._archive
         if not archive.continues(generation.before, generation.salts, generation.start):
             return False
-        return self._is_costly() and archive.weight(generation.before) < os.fstat(self._base).st_size
+        return self.is_large and archive.weight(generation.before) < os.fstat(self._base).st_size
 
     def _is_costly(self) -> bool:
         """Whether to copy the base takes time, and room on the disk."""
-        return os.fstat(self._base).st_size >= SMALL and not self._archive.can_clone()
+        return self.is_large and not self._archive.can_clone()
 
     async def _demand_held(self) -> None:
         """What was read from the files until now is as it was when it was first held. Raises Unavailable."""

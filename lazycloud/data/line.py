@@ -24,7 +24,7 @@ import secrets
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,7 @@ from lazycloud.data import durable, image, wal, within
 from lazycloud.data.archive import Archive
 from lazycloud.data.held import Held, NotHeld
 from lazycloud.data.holding import COMMAND, Enclosed, Holder, HolderLost, Refusal
+from lazycloud.data.layers import Layers
 from lazycloud.data.wal import Mark
 from lazycloud.errors import DiskFull, StepFailed, Unavailable
 
@@ -240,6 +241,14 @@ class Line:
                 return True
         return False
 
+    def large(self) -> set[str]:
+        """Names of databases of which a base and WALs over it are better kept than copies."""
+        return {name for name, held in self._held.items() if not held.lost and held.is_large}
+
+    async def layers(self, marks: Marks, folder: Path) -> dict[str, Layers]:
+        """What the databases of a moment that was kept consist of, by name: links in `folder`. Raises as `image`."""
+        return await self._whole(self._layers(marks, folder))
+
     async def freeze(self, marks: Marks, target: Path) -> str:
         """`keep`, and what has no moments copied to `target`, as it is now. What is not exact, or ""."""
         await self._whole(self._keep(marks))
@@ -251,14 +260,15 @@ class Line:
         """The databases of a moment that was kept, and no others, as files below `target`. Raises as `image`."""
         await self._whole(self._thaw(marks, target))
 
-    async def image(self, marks: Marks, target: Path) -> str:
+    async def image(self, marks: Marks, target: Path, without: Collection[str] = ()) -> str:
         """The databases of that moment as files below `target`, named as in the version's folder. Locks nobody out.
 
+        `without`: names of those that are not wanted.
         What else is a database, in no WAL mode or newer than `marks`, is copied as it is now. Returns what is not
         exact, in sentences, or "". Raises Unavailable where bytes of the moment are gone, DiskFull, StepFailed for a
         database that stays locked. `target` may be left half-filled then; it is not synced.
         """
-        return await self._whole(self._image(marks, target))
+        return await self._whole(self._image(marks, target, without))
 
     async def keep(self, marks: Marks) -> None:
         """From now on, images of that moment can be made until `forget`, by this line or one after it. On disk then.
@@ -294,17 +304,17 @@ class Line:
                 for held in list(self._held.values()):
                     await held.close()
 
-    async def _image(self, marks: Marks, target: Path) -> str:
+    async def _image(self, marks: Marks, target: Path, without: Collection[str]) -> str:
         if self._absent:
             with contextlib.suppress(Unavailable):  # there may be an archive
                 await self.adopt()
-        await self._thaw(marks, target)
+        await self._thaw(marks, target, without)
         with _explained(target):
             return await self._newer(marks, target)
 
-    async def _thaw(self, marks: Marks, target: Path) -> None:
+    async def _thaw(self, marks: Marks, target: Path, without: Collection[str] = ()) -> None:
         with _explained(target):
-            for at in marks.databases:
+            for at in [at for at in marks.databases if at.name not in without]:
                 place = target / at.name
                 place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 held = self._held.get(at.name)
@@ -312,6 +322,19 @@ class Line:
                     await held.image(at.generation, at.mark, place.parent, place.name)
                 else:
                     await self._from_archive(at, place)
+
+    async def _layers(self, marks: Marks, folder: Path) -> dict[str, Layers]:
+        found = {}
+        with _explained(folder):
+            for at in marks.databases:
+                archive = self._archive(at.name)
+                async with archive.lock:
+                    stored = archive.find(at.generation, at.mark)
+                    if stored is None:
+                        raise Unavailable(f"{at.name} was not kept.", "Try again.")
+                    work = partial(archive.layers, stored, at.mark, folder)
+                    found[at.name] = await self._in_thread(work)
+        return found
 
     async def _newer(self, marks: Marks, target: Path) -> str:
         """Copy what has no mark, as it is now."""

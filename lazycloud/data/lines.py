@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from lazycloud import trees
 from lazycloud.data.files import Copy
 from lazycloud.data.holding import PROGRAM, Enclosed
+from lazycloud.data.layers import Layers
 from lazycloud.data.line import COPIES, DATABASE, FILES, KEPT, Line, Marks
 from lazycloud.errors import Unavailable
 
@@ -38,6 +40,15 @@ AGAIN = 0.1  # seconds between tries to hold what was lost
 
 Enclose = Callable[[tuple[Path, ...], tuple[Path, ...]], Enclosed]
 """What puts a command behind walls that show it some folders, and let it write to others."""
+
+
+@dataclass
+class Layering:
+    """Which databases are wanted in layers, and the folder for links to these; then those that came, by name."""
+
+    wanted: frozenset[str]
+    folder: Path
+    found: dict[str, Layers] = field(default_factory=dict)
 
 
 class Lines:
@@ -71,33 +82,54 @@ class Lines:
         async with self.still(*self._kept):
             pass
 
-    async def copy(self, version: str, making: Path, frozen: bool = False) -> str:
+    async def copy(
+        self, version: str, making: Path, frozen: bool = False, layering: Layering | None = None
+    ) -> str:
         """All of a version as it is now, in a folder that is there and empty. What is not exact, in words, or "".
 
         `frozen`: nobody works with that folder. Then it may have a file MOMENT in place of large databases that the
         file system cannot share: all such have one base, and what was written since, in the version's archive.
+        `layering`: large databases, of a version that is held, that come in layers and not as files.
         Raises Unavailable, DiskFull, StepFailed. Not synced.
         """
         async with self._line(version) as line:
             for left in range(TRIES - 1, -1, -1):
                 try:
-                    return await self._copy(line, version, making, frozen)
+                    return await self._copy(line, version, making, frozen, layering)
                 except Unavailable:
                     if not left:
                         raise
                 await asyncio.to_thread(trees.empty, making)
             raise AssertionError
 
-    async def _copy(self, line: Line, version: str, making: Path, frozen: bool) -> str:
-        marks = await self._mark(line)
+    async def _copy(
+        self, line: Line, version: str, making: Path, frozen: bool, layering: Layering | None
+    ) -> str:
+        marks, layers = await self._mark(line), dict[str, Layers]()
+        if layering and line is self._kept.get(version):
+            layers = layering.found = await self._layers(line, marks, making, layering)
         if frozen and await line.is_costly():
             note = await line.freeze(marks, making)
             await asyncio.to_thread(self._write_moment, version, marks, making)
         else:
-            note = await line.image(marks, making)
+            note = await line.image(marks, making, without=layers)
         names = {at.name for at in marks.databases} | line.databases
         await asyncio.to_thread(self._copy_files, version, making, names)
         return note
+
+    async def _layers(self, line: Line, marks: Marks, making: Path, layering: Layering) -> dict[str, Layers]:
+        large = [at for at in marks.databases if at.name in line.large() & layering.wanted]
+        if not large:
+            return {}
+        kept = Marks(tuple(large), note=f"for layers {secrets.token_hex(8)}")  # as nobody else keeps
+        await line.keep(kept)
+        try:
+            found = await line.layers(kept, layering.folder)
+        finally:
+            await line.forget(kept)
+        for name in found:  # also of one whose folder goes just now
+            (making / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return found
 
     async def thaw(self, version: str, frozen: Path, making: Path) -> None:
         """The databases in place of which a frozen folder of a version has a MOMENT. Raises as `copy`."""

@@ -28,7 +28,8 @@ from lazycloud.data import durable, image
 from lazycloud.data.beside import Beside
 from lazycloud.data.extents import Usage, usage
 from lazycloud.data.files import Copy
-from lazycloud.data.lines import ARCHIVE, MOMENT, Lines, size_of
+from lazycloud.data.layers import Layers
+from lazycloud.data.lines import ARCHIVE, MOMENT, Layering, Lines, size_of
 from lazycloud.data.names import (
     PASSING,
     PRODUCTION,
@@ -245,6 +246,24 @@ class Versions:
         finally:
             await asyncio.shield(self._copying(lambda: trees.remove(place)))
 
+    @contextlib.asynccontextmanager
+    async def layered(
+        self, version: str, wanted: Iterable[str]
+    ) -> AsyncIterator[tuple[Path, dict[str, Layers]]]:
+        """As `unfolded`, with all that it has beside it; but of large databases that are `wanted` there is no file.
+
+        What these consist of is given by name, if the version is held: without reading what did not change since.
+        """
+        place = self._folder / f"{READING}{secrets.token_hex(8)}"
+        layering = Layering(frozenset(wanted), place.with_name(f"{place.name}-layers"))
+        await self._copying(lambda: layering.folder.mkdir(mode=0o700, parents=True))
+        try:
+            await self._through(self._make(place, version, self._origin(version, None), layering=layering))
+            await self.beside.unfold(version, None, place, None)
+            yield place, layering.found
+        finally:
+            await asyncio.shield(self._copying(lambda: _remove([place, layering.folder])))
+
     async def swap(self, version: str, other: str, whole: bool = True) -> None:
         """Each has what the other had, at once; snapshots stay. Nobody uses either now.
 
@@ -417,7 +436,14 @@ class Versions:
         size = await asyncio.to_thread(trees.size, place)
         return Fork(version, source, size, time.monotonic() - began, made, "; ".join(notes))
 
-    async def _make(self, place: Path, source: str, origin: Path | None, frozen: bool = False) -> str:
+    async def _make(
+        self,
+        place: Path,
+        source: str,
+        origin: Path | None,
+        frozen: bool = False,
+        layering: Layering | None = None,
+    ) -> str:
         """Make a version's or a snapshot's folder, whole or not at all. What is not exact of it, in words, or "".
 
         `frozen`: nobody works with it.
@@ -429,7 +455,7 @@ class Versions:
         try:
             try:
                 async with self._readers.read(*_read_for(origin)):
-                    note = await self._fill(making, source, origin, frozen)
+                    note = await self._fill(making, source, origin, frozen, layering)
             except RecursionError as problem:
                 raise StepFailed(
                     f"Folders of the data of {source[:40]} are too deep within each other to be copied.",
@@ -443,7 +469,9 @@ class Versions:
             raise
         return note
 
-    async def _fill(self, making: Path, source: str, origin: Path | None, frozen: bool) -> str:
+    async def _fill(
+        self, making: Path, source: str, origin: Path | None, frozen: bool, layering: Layering | None
+    ) -> str:
         if origin is None:
             await self._copying(lambda: _begin_empty(making))
             return ""
@@ -454,8 +482,9 @@ class Versions:
             return ""
         _demand_database(origin)
         _demand_files(origin)
-        note = await self.lines.copy(source, making, frozen)
-        if not (making / DATABASE).exists() and not (making / MOMENT).exists():
+        note = await self.lines.copy(source, making, frozen, layering)
+        is_elsewhere = (making / MOMENT).exists() or bool(layering and DATABASE in layering.found)
+        if not (making / DATABASE).exists() and not is_elsewhere:
             _stand_in(origin, making)
         return note
 

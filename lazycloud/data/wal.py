@@ -243,6 +243,12 @@ class Walk:
         self._is_big_endian = magic == BIG
         self._sums = one, two
 
+    def go_on_from(self, mark: Mark) -> None:
+        """As if it had come to a mark, for which somebody answers: what follows is checked by that alone."""
+        if (*mark[:2], mark.page_size) != (*self.mark[:2], self.page_size):
+            raise Unavailable(f"The WAL has started over since frame {mark.frame:,} was its last.")
+        self.frame, self._sums, self.mark = mark.frame, (mark.checksum1, mark.checksum2), mark
+
     def feed(self, data: bytes) -> list[tuple[int, int]]:
         """Of the next whole frames the good ones: (page, pages of the database if it ends a commit, else 0)."""
         step, good = FRAME + self.page_size, list[tuple[int, int]]()

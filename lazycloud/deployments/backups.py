@@ -7,6 +7,7 @@ last one lies in <home>/backups.json, where `lazycloud doctor` finds it.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import shutil
 import socket
@@ -20,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from lazycloud import __version__
-from lazycloud.blobs.store import BACKUPS, parse_store
+from lazycloud.blobs.store import BACKUPS, StoreFailed, parse_store
 from lazycloud.config import Config
 from lazycloud.data import durable
+from lazycloud.data.archive import SMALL
 from lazycloud.data.backup.jobs import run_job
 from lazycloud.data.backup.standing import Standing, read, write
+from lazycloud.data.layers import Layers
 from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
 from lazycloud.deployments.changes import Changes, Replaced
@@ -40,6 +43,8 @@ ASIDE = "backup-"  # of an app's folder: what is about to be kept, or to be rest
 PAUSE = 0.5  # seconds between looks whether one is due
 SHARE = 10  # times as long as the last one took: they take a tenth of the time at the most
 LONGEST = 3600.0  # seconds between two tries of what fails
+FULL_EVERY = 3600.0  # seconds from one that was read as a whole to the next
+ROOT = "data"  # what a version's folder is called in a backup
 THIN_EVERY = 600.0
 MOST_NAMED = 500  # that one order to a job names: it is one argument of a command
 
@@ -81,9 +86,10 @@ class Backups:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
-    async def make(self, app: App, who: str, store: str = "") -> Json:
+    async def make(self, app: App, who: str, store: str = "", full: bool = False) -> Json:
         """Back up production as it is now, into the store of the settings or another; facts of it.
 
+        `full`: read all of it, also of large databases what did not change.
         Raises NotFound without data, BadInput without a store, StoreFailed, StepFailed as Versions.snapshot does.
         """
         store = parse_store(store, BACKUPS) if store else self._demand_store()
@@ -96,7 +102,10 @@ class Backups:
             is_ours = store == self._upkeep.backup
             again = self.standing.get(app.name, Standing()).damaged if is_ours else ()
             try:
-                facts = await self._make(app, store, again)
+                if again and self.standing[app.name].sound:  # their layers have other pieces than all of them
+                    await self._made(app, await self._make(app, store, again, full=False), ())
+                full = full or bool(again) or not is_ours or self._is_full_due(app)
+                facts = await self._make(app, store, again, full)
             except (LazycloudError, OSError) as problem:
                 if is_ours:
                     await self._failed(app, problem)
@@ -182,13 +191,19 @@ class Backups:
             f"It has backups of {', '.join(apps)}: give one as --of." if apps else "It is empty.",
         )
 
-    async def _make(self, app: App, store: str, again: Collection[str]) -> Json:
-        at = time.time()
-        async with app.versions.unfolded(PRODUCTION, beside=None) as place:
-            roots, facts = {"data": str(place)}, self._facts(app)
+    def _is_full_due(self, app: App) -> bool:
+        """Whether the next is to read all; it would anyway where there is nothing large."""
+        standing, now = self.standing.get(app.name, Standing()), time.time()
+        pause = max(FULL_EVERY, SHARE * standing.full_seconds)
+        return standing.store != self._upkeep.backup or not 0 <= now - standing.full_at < pause
+
+    async def _make(self, app: App, store: str, again: Collection[str], full: bool) -> Json:
+        at, standing = time.time(), self.standing.get(app.name, Standing())
+        async with app.versions.layered(PRODUCTION, () if full else standing.sound) as (place, layers):
             return await self._job(
-                "make", store, app=app.name, at=at, roots=roots, note="", facts=facts, again=again
-            )
+                "make", store, app=app.name, at=at, roots={ROOT: str(place)}, note="", facts=self._facts(app),
+                again=again, examine=SMALL, known=standing.layered, layers=_written(layers),
+            )  # fmt: skip
 
     def _facts(self, app: App) -> dict[str, str]:
         host = socket.gethostname()
@@ -199,9 +214,18 @@ class Backups:
         tries, before = self._tries[app.name], self.standing.get(app.name, Standing())
         damaged = tuple(name for name in before.damaged if name not in again)
         kept = {name: facts[name] for name in ("at", "id", "seconds", "size", "note")}
-        now = Standing(**kept, store=self._upkeep.backup, verified=before.verified, damaged=damaged)
+        now = replace(
+            before, **kept, store=self._upkeep.backup, damaged=damaged, problem="", advice="", since=0.0
+        )
+        pause = max(self._upkeep.backup_every, SHARE * facts["seconds"])
+        if facts["full"]:
+            sound = tuple(path.removeprefix(f"{ROOT}/") for path in facts["sound"])
+            now = replace(now, full_at=facts["at"], full_seconds=facts["seconds"], sound=sound)
+            pause = self._upkeep.backup_every if sound else pause  # the next costs what changed
+        else:
+            now = replace(now, layered=facts["name"])
         tries.failures = 0
-        tries.next = time.monotonic() + max(self._upkeep.backup_every, SHARE * facts["seconds"])
+        tries.next = time.monotonic() + pause
         if damaged:
             tries.next = 0.0
             now = replace(now, problem=before.problem, advice=before.advice, since=before.since)
@@ -224,7 +248,10 @@ class Backups:
                 BackupFailed(app=app.name, store=self._upkeep.backup, problem=sentence, advice=advice)
             )
         since = before.since if before.problem else time.time()
-        await self._note(app.name, replace(before, problem=sentence, advice=advice, since=since))
+        now = replace(before, problem=sentence, advice=advice, since=since)
+        if not isinstance(problem, StoreFailed):  # it may be of what did not change: so all is read again
+            now = replace(now, full_at=0.0)
+        await self._note(app.name, now)
 
     async def _verified(self, verdict: Mapping[str, Any]) -> None:
         damaged, now = tuple(verdict["damaged"][:MOST_NAMED]), time.time()
@@ -233,7 +260,7 @@ class Backups:
             if verdict["troubles"] and app in self._fleet.apps:
                 problem = f"What was kept is damaged: {verdict['troubles'][0]}"
                 advice = "`lazycloud data backup --verify` says all; the next backup puts anew what it can."
-                standing = replace(standing, problem=problem, advice=advice, since=now)
+                standing = replace(standing, problem=problem, advice=advice, since=now, full_at=0.0)
                 self._tries[app].next = 0.0
                 self._events.append(
                     BackupFailed(app=app, store=self._upkeep.backup, problem=problem, advice=advice)
@@ -292,6 +319,15 @@ class Backups:
                 f'Give it one in config.toml: [data] backup = "{BACKUPS.example}"; or name one.',
             )
         return self._upkeep.backup
+
+
+def _written(layers: Mapping[str, Layers]) -> str:
+    """A file that says them, beside those that they are: they may be too many for a command."""
+    if not layers:
+        return ""
+    file = next(iter(layers.values())).base.with_name("layers.json")
+    file.write_text(json.dumps({f"{ROOT}/{name}": one.as_json() for name, one in layers.items()}))
+    return str(file)
 
 
 class _Unfolded:

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -449,13 +449,13 @@ async def test_a_holder_that_dies_in_the_midst_of_a_copy_costs_another_try(
     await versions.lines.hold("production")
     image, killed = Line.image, []
 
-    async def dying(line: Line, marks: Marks, target: Path) -> str:
+    async def dying(line: Line, marks: Marks, target: Path, without: Collection[str]) -> str:
         if not killed:
             killed.append(line.holder_pid)
             os.kill(line.holder_pid or 0, signal.SIGKILL)
             await until(lambda: line.holder_pid is None)
             raise Unavailable("The holder has died.")
-        return await image(line, marks, target)
+        return await image(line, marks, target, without)
 
     monkeypatch.setattr(Line, "image", dying)
     await versions.fork(COMMIT, "production")

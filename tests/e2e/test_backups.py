@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.data.client import Client
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
 from tests.e2e.server import Server
@@ -148,6 +149,45 @@ async def test_a_server_that_is_killed_in_a_backup_goes_on_with_them(
     await server.until(lambda: _is_backed_up_with(server, 12_000_000))
     await server.verb("data", "backup", "--verify")
     assert not list((tmp_path / "home/apps/shop").glob("backup-*"))
+
+
+async def test_one_more_of_a_large_database_costs_what_was_written_and_comes_back(
+    up: Up, checkout: Checkout, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    settings(tmp_path / "home", store)
+    checkout.commit(counter("one"))
+    server = up(checkout.path)
+    await server.post("", "first")
+    place = tmp_path / "home/apps/shop/data/production/database.sqlite"
+    with Client(place) as client:
+        client.run("CREATE TABLE bulk AS SELECT randomblob(20000000) AS content")
+    await server.until(lambda: _has_grown(place))
+    full = json.loads(await server.verb("data", "backup", "--full", "--app", "shop", "--json"))
+    assert full["full"] and full["sound"] == ["data/database.sqlite"]
+    await server.post("", "second")
+    await server.until(lambda: _is_layered(server))  # by itself
+    await server.post("", "third")
+    made = json.loads(await server.verb("data", "backup", "--app", "shop", "--json"))
+    assert not made["full"] and made["put_bytes"] < 500_000
+    notes = (await server.get()).json["notes"]
+    assert notes == ["first", "second", "third"]
+    await server.verb("data", "backup", "--verify")
+    await server.post("", "a mistake")
+    said = await server.verb("data", "restore-from", "--backup", made["id"], "--yes", "--app", "shop")
+    assert "checked and restored" in said
+    assert (await server.get()).json["notes"] == notes
+    again = json.loads(await server.verb("data", "backup", "--full", "--app", "shop", "--json"))
+    assert again["full"] and again["put_bytes"] < 500_000  # what is restored has the same pieces
+
+
+async def _has_grown(place: Path) -> bool:
+    return place.stat().st_size > 20_000_000
+
+
+async def _is_layered(server: Server) -> bool:
+    return bool((await standing(server))["layered"])
 
 
 async def _has_more(store: Path, than: int) -> bool:

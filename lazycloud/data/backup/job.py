@@ -14,21 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from lazycloud.blobs.keys import SigningKey, parse_public, public_text
-from lazycloud.blobs.store import BACKUPS, Store, open_store
-from lazycloud.data.backup import reading
+from lazycloud.blobs.store import BACKUPS, Missing, Store, open_store
+from lazycloud.data.backup import layering, reading
+from lazycloud.data.backup.chunks import Damaged
 from lazycloud.data.backup.making import Making
-from lazycloud.data.backup.manifest import Backup, scope
+from lazycloud.data.backup.manifest import Backup, Entry, Untrusted, scope
+from lazycloud.data.layers import Layers
 from lazycloud.errors import LazycloudError, NotFound
 
 Json = dict[str, Any]
 
 
 def make(order: Mapping[str, Any]) -> Json:
-    """`roots` into the store; facts of it."""
+    """`roots` into the store; facts of it.
+
+    `layers`: a file that has those of databases by path, or ""; `known`: the name of an earlier backup with such.
+    """
     began = time.monotonic()
-    making = Making(_store(order), order["app"], _key(order), frozenset(order["again"]))
+    making = Making(_store(order), order["app"], _key(order), frozenset(order["again"]), order["examine"])
     roots = {name: Path(place) for name, place in order["roots"].items()}
-    backup = making.make(roots, order["at"], order["note"], order["facts"])
+    layers, known = _layers(order["layers"]), _known(order)
+    backup = making.make(roots, order["at"], order["note"], order["facts"], layers, known)
     manifest = reading.load(_store(order), backup, [_key(order).public])
     return {
         **_view(backup),
@@ -37,6 +43,8 @@ def make(order: Mapping[str, Any]) -> Json:
         "put": making.put,
         "put_bytes": making.put_bytes,
         "note": manifest.note,
+        "full": not layers,
+        "sound": making.sound,
         "seconds": time.monotonic() - began,
     }
 
@@ -73,6 +81,22 @@ def forget(order: Mapping[str, Any]) -> Json:
     key = _key(order)
     ours = scope(order["app"], key.public)
     return {"freed": reading.forget(_store(order), ours, order["ids"], _trusted(order))}
+
+
+def _layers(place: str) -> dict[str, Layers]:
+    stored = json.loads(Path(place).read_text()) if place else {}
+    return {path: Layers.from_json(text) for path, text in stored.items()}
+
+
+def _known(order: Mapping[str, Any]) -> dict[str, Entry]:
+    """What an earlier backup has in layers; nothing if it is not to be read any more: then all is read anew."""
+    backup = Backup.named(order["known"])
+    if not order["layers"] or backup is None or backup.scope != scope(order["app"], _key(order).public):
+        return {}
+    try:
+        return layering.paths(reading.load(_store(order), backup, [_key(order).public]).entries)
+    except (Missing, Damaged, Untrusted):
+        return {}
 
 
 def _view(backup: Backup) -> Json:

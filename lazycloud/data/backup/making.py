@@ -12,9 +12,21 @@ from urllib.parse import quote
 
 from lazycloud.blobs.keys import SigningKey
 from lazycloud.blobs.store import Store
-from lazycloud.data.backup import chunks
-from lazycloud.data.backup.manifest import FILE, FOLDER, LINK, Backup, Entry, Manifest, scope, shown
+from lazycloud.data.backup import chunks, layering
+from lazycloud.data.backup.manifest import (
+    FILE,
+    FOLDER,
+    LAYERED,
+    LINK,
+    PLAIN,
+    Backup,
+    Entry,
+    Manifest,
+    scope,
+    shown,
+)
 from lazycloud.data.fingerprint import fingerprint
+from lazycloud.data.layers import Layers
 
 MAGIC = b"SQLite format 3\0"
 TOGETHER = 64  # pieces that are settled at a time: so many are put in vain when it is ended
@@ -22,9 +34,19 @@ SMALLEST = chunks.DIGEST + 1  # bytes of a piece: a shorter one was cut off
 
 
 class Making:
-    """One backup. `again`: pieces that are known to be damaged, and put anew whoever else has them."""
+    """One backup. `again`: pieces that are known to be damaged, and put anew whoever else has them.
 
-    def __init__(self, store: Store, app: str, key: SigningKey, again: frozenset[str] = frozenset()) -> None:
+    `examine`: bytes from which on a database is looked at closely; those that are whole are `sound` then, by path.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        app: str,
+        key: SigningKey,
+        again: frozenset[str] = frozenset(),
+        examine: float = float("inf"),
+    ) -> None:
         self._store = store
         self._app = app
         self._key = key
@@ -33,17 +55,31 @@ class Making:
         self._there = {one.name.rpartition("/")[2] for one in stored if one.size >= SMALLEST} - again
         self._databases: dict[str, str] = {}
         self._notes: list[str] = []
+        self._examine = examine
+        self.sound: list[str] = []
         self.put = 0  # pieces that were not there
         self.put_bytes = 0
 
-    def make(self, roots: Mapping[str, Path], at: float, note: str, facts: Mapping[str, str]) -> Backup:
+    def make(
+        self,
+        roots: Mapping[str, Path],
+        at: float,
+        note: str,
+        facts: Mapping[str, str],
+        layers: Mapping[str, Layers] | None = None,
+        known: Mapping[str, Entry] | None = None,
+    ) -> Backup:
         """Of private copies, which nobody else opens, by the names that they have in the backup.
 
-        Raises StoreFailed; what was put then is in nobody's way.
+        `layers`: databases, by path, that are no files of those; `known`: entries of an earlier backup, by path.
+        Raises StoreFailed, Unavailable; what was put then is in nobody's way.
         """
         entries = [entry for name, root in sorted(roots.items()) for entry in self._entries(name, root)]
+        for path, one in sorted((layers or {}).items()):
+            entries.append(layering.kept(path, at, one, (known or {}).get(path), self._there, self._keep))
         said = " ".join(filter(None, [note, *self._notes]))
-        manifest = Manifest(self._app, at, said, facts, tuple(entries), self._databases)
+        kind = LAYERED if layers else PLAIN
+        manifest = Manifest(self._app, at, said, facts, tuple(entries), self._databases, kind)
         self._store.settle()
         blob = manifest.pack(self._key)
         backup = Backup.of(self._scope, at, blob)
@@ -69,6 +105,8 @@ class Making:
         """One that cannot be read is kept all the same, byte for byte: somebody may mend it."""
         try:
             self._databases[path] = _fingerprint(database)
+            if database.stat().st_size >= self._examine and not layering.complaints(database):
+                self.sound.append(path)
         except sqlite3.Error as problem:
             self._notes.append(shown(f"{path} is no whole database: {problem}."))
 

@@ -8,19 +8,27 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from lazycloud.blobs.keys import LENGTH, SIGNATURE_LENGTH, SigningKey, is_signed, public_text
+from lazycloud.data import wal
 from lazycloud.data.backup.chunks import LEVEL, Damaged
-from lazycloud.errors import LazycloudError
+from lazycloud.data.wal import Mark
+from lazycloud.errors import BadInput, LazycloudError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-FORMAT = 1
-MAGIC = b"lazybak" + bytes([FORMAT])
-HEAD = len(MAGIC) + LENGTH + SIGNATURE_LENGTH
+PLAIN, LAYERED = (
+    1,
+    2,
+)  # formats: with databases in layers, an older lazycloud is to say that it cannot read it
+FORMATS = (PLAIN, LAYERED)
+MAGIC = b"lazybak"  # and one byte, the format
+KEY = len(MAGIC) + 1  # where the public key begins
+HEAD = KEY + LENGTH + SIGNATURE_LENGTH
 MOST = 1 << 30  # bytes of one that is read, decompressed
 FILE, FOLDER, LINK = "file", "folder", "link"
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -35,8 +43,25 @@ class Untrusted(LazycloudError):
 
 
 @dataclass(frozen=True)
+class Wal:
+    """What the WAL of one generation says up to a mark: in order the `chunks` that are its bytes up to there."""
+
+    generation: str
+    mark: str
+    chunks: tuple[str, ...]
+
+    @property
+    def at(self) -> Mark:
+        return wal.mark(self.mark)
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One path. Of a file `size` in bytes, and in order the `chunks` that are its bytes; of a link its `target`."""
+    """One path. Of a file `size` in bytes, and in order the `chunks` that are its bytes; of a link its `target`.
+
+    Of a database in layers the `chunks` are its base, for which the id `base` stands, else ""; what the `wals` say is
+    folded into it, the oldest first, and `size` is that of the result.
+    """
 
     path: str
     type: str
@@ -45,13 +70,25 @@ class Entry:
     size: int = 0
     chunks: tuple[str, ...] = ()
     target: str = ""
+    base: str = ""
+    wals: tuple[Wal, ...] = ()
+
+    @property
+    def pieces(self) -> set[str]:
+        return {*self.chunks, *(name for one in self.wals for name in one.chunks)}
+
+    def as_dict(self) -> dict[str, object]:
+        """Without what only databases in layers have."""
+        facts = asdict(self)
+        return facts if self.base else {name: facts[name] for name in facts if name not in ("base", "wals")}
 
 
 @dataclass(frozen=True)
 class Manifest:
     """`at`: unix time at which making it began: it has all that was acknowledged before. `note`: what is not exact.
 
-    `databases`: by path, the fingerprint of each SQLite database's contents. `facts`: what people want to know.
+    `databases`: by path, the fingerprint of the contents of each SQLite database that is not in layers. `facts`: what
+    people want to know.
     """
 
     app: str
@@ -60,7 +97,7 @@ class Manifest:
     facts: Mapping[str, str]
     entries: tuple[Entry, ...]
     databases: Mapping[str, str]
-    format: int = FORMAT
+    format: int = PLAIN
 
     @property
     def size(self) -> int:
@@ -68,11 +105,13 @@ class Manifest:
 
     @property
     def chunks(self) -> set[str]:
-        return {name for entry in self.entries for name in entry.chunks}
+        return {name for entry in self.entries for name in entry.pieces}
 
     def pack(self, key: SigningKey) -> bytes:
-        body = zstd.compress(json.dumps(asdict(self), separators=(",", ":")).encode(), LEVEL)
-        return MAGIC + key.public + key.sign(MAGIC + body) + body
+        facts = {**vars(self), "entries": [entry.as_dict() for entry in self.entries]}
+        body = zstd.compress(json.dumps(facts, separators=(",", ":")).encode(), LEVEL)
+        magic = MAGIC + bytes([self.format])
+        return magic + key.public + key.sign(magic + body) + body
 
 
 @dataclass(frozen=True)
@@ -115,10 +154,17 @@ def unpack(backup: Backup, blob: bytes, trusted: Iterable[bytes]) -> Manifest:
     """Nothing of it is read before it is whole, and signed by somebody trusted. Raises Damaged, Untrusted."""
     if hashlib.sha256(blob).hexdigest() != backup.id.partition("-")[2] or len(blob) < HEAD:
         raise Damaged(f"The backup {backup.id[:27]}… is damaged.")
-    public = blob[len(MAGIC) : len(MAGIC) + LENGTH]
-    signature, body = blob[len(MAGIC) + LENGTH : HEAD], blob[HEAD:]
-    if blob[: len(MAGIC)] != MAGIC or not is_signed(MAGIC + body, signature, public):
-        raise Damaged(f"The backup {backup.id[:27]}… is of another format, or not signed by whom it says.")
+    magic, public, signature, body = (
+        blob[:KEY],
+        blob[KEY : KEY + LENGTH],
+        blob[KEY + LENGTH : HEAD],
+        blob[HEAD:],
+    )
+    if magic[:-1] != MAGIC or magic[-1] not in FORMATS or not is_signed(magic + body, signature, public):
+        raise Damaged(
+            f"The backup {backup.id[:27]}… is of another format, or not signed by whom it says.",
+            "If a newer lazycloud made it, read it with that one.",
+        )
     if public not in set(trusted):
         raise Untrusted(
             f"The backup was signed by another server: {public_text(public)}.",
@@ -126,12 +172,18 @@ def unpack(backup: Backup, blob: bytes, trusted: Iterable[bytes]) -> Manifest:
         )
     try:
         fields = json.loads(zstd.ZstdDecompressor().decompress(body, max_length=MOST))
-        entries = tuple(Entry(**entry | {"chunks": tuple(entry["chunks"])}) for entry in fields["entries"])
-        manifest = Manifest(**fields | {"entries": entries})
+        manifest = Manifest(**fields | {"entries": tuple(map(_entry, fields["entries"]))})
     except (zstd.ZstdError, ValueError, TypeError, KeyError) as problem:
         raise Damaged(f"The backup {backup.id[:27]}… cannot be read: {problem}.") from problem
     _demand_sound(manifest, backup)
+    if manifest.format != magic[-1] or manifest.app != backup.app:
+        raise Damaged(f"The backup {backup.id[:27]}… is of another format, or another app.")
     return manifest
+
+
+def _entry(facts: dict[str, Any]) -> Entry:
+    wals = tuple(Wal(**one | {"chunks": tuple(one["chunks"])}) for one in facts.get("wals", ()))
+    return Entry(**facts | {"chunks": tuple(facts["chunks"]), "wals": wals})
 
 
 def _demand_sound(manifest: Manifest, backup: Backup) -> None:
@@ -147,10 +199,20 @@ def _demand_sound(manifest: Manifest, backup: Backup) -> None:
             and kinds.get(parent) == FOLDER
             and entry.type in (FILE, FOLDER, LINK)
             and 0 <= entry.mode <= 0o7777
-            and all(_HASH.fullmatch(name) for name in entry.chunks)
+            and all(_HASH.fullmatch(name) for name in entry.pieces)
+            and _are_layers(entry)
         )
         if not sound:
             raise Damaged(f"The backup {backup.id[:27]}… has a path that cannot be: {entry.path[:80]!r}.")
         kinds[entry.path] = entry.type
-    if manifest.format != FORMAT or manifest.app != backup.app:
-        raise Damaged(f"The backup {backup.id[:27]}… is of another format, or another app.")
+
+
+def _are_layers(entry: Entry) -> bool:
+    """Whether it has none, or such as can be folded."""
+    try:
+        marks = [one.at for one in entry.wals]
+    except BadInput:
+        return False
+    return not marks or (
+        entry.type == FILE and bool(entry.base) and all(one.page_size in wal.PAGE_SIZES for one in marks)
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lazycloud.blobs.store import Missing, Store
 from lazycloud.data import durable
-from lazycloud.data.backup import chunks
+from lazycloud.data.backup import chunks, layering
 from lazycloud.data.backup.chunks import Damaged
 from lazycloud.data.backup.making import fingerprint_of
 from lazycloud.data.backup.manifest import (
@@ -22,6 +22,7 @@ from lazycloud.data.backup.manifest import (
     Entry,
     Manifest,
     Untrusted,
+    Wal,
     shown,
     unpack,
 )
@@ -59,6 +60,7 @@ def verify(
         for missing in sorted(set(expected) - {one.id for one in wanted})
     ]
     known: dict[str, bool] = {}
+    sound: set[Wal] = set()
     whole = 0
     for backup in wanted:
         try:
@@ -74,10 +76,13 @@ def verify(
             if not known[place]:
                 lacking.append(name)
         if lacking:
-            paths = [shown(entry.path) for entry in manifest.entries if set(lacking) & set(entry.chunks)]
+            paths = [shown(entry.path) for entry in manifest.entries if set(lacking) & entry.pieces]
             named = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
             troubles.append(f"The backup {backup.id[:27]}… lacks {len(lacking)} pieces, of {named}.")
-        whole += not lacking
+            continue
+        if unfit := [why for entry in manifest.entries if (why := _unfit(store, backup, entry, sound))]:
+            troubles.append(f"The backup {backup.id[:27]}…: {unfit[0]}")
+        whole += not unfit
     damaged = tuple(sorted(place.rpartition("/")[2] for place, good in known.items() if not good))
     return Verdict(len(wanted), whole, len(known), tuple(troubles), damaged)
 
@@ -96,6 +101,7 @@ def unfold(store: Store, backup: Backup, trusted: Iterable[bytes], target: Path)
         elif entry.type == FILE:
             _write(store, backup, entry, aside / entry.path)
     _demand_same(manifest.databases, aside)
+    _demand_sound(manifest, aside)
     for entry in reversed(manifest.entries):  # links last, and the times of folders after what is in them
         _finish(entry, aside / entry.path)
     durable.persist(aside)
@@ -130,11 +136,12 @@ def forget(store: Store, scope: str, ids: Iterable[str], trusted: Iterable[bytes
 
 
 def _write(store: Store, backup: Backup, entry: Entry, place: Path) -> None:
+    piece = _pieces(store, backup)
     with place.open("xb") as file:
         for name in entry.chunks:
-            file.write(chunks.unpacked(name, _get(store, f"{backup.scope}/chunks/{name}")))
-        size = file.tell()
-    if size != entry.size:
+            file.write(piece(name))
+    layering.fold(entry, place, piece)
+    if place.stat().st_size != entry.size:
         raise Damaged(f"{shown(entry.path)} of the backup is not what it was.")
 
 
@@ -155,6 +162,29 @@ def _demand_same(databases: Mapping[str, str], folder: Path) -> None:
             raise Damaged(f"The database {shown(path)} of the backup cannot be read: {problem}.") from problem
         if found != expected:
             raise Damaged(f"The database {shown(path)} of the backup does not hold what it held.")
+
+
+def _demand_sound(manifest: Manifest, folder: Path) -> None:
+    """Of databases in layers, of which there is no fingerprint: only those were kept so that were sound before."""
+    for path in layering.paths(manifest.entries):
+        if wrong := layering.complaints(folder / path):
+            raise Damaged(
+                f"The database {shown(path)} of the backup does not fit together: {shown(wrong[0])}",
+                "Take another one: there is one an hour that was read as a whole.",
+            )
+
+
+def _unfit(store: Store, backup: Backup, entry: Entry, sound: set[Wal]) -> str:
+    """Why what an entry is made of, all of which is there, cannot be put together, or ""."""
+    try:
+        layering.walk(entry, _pieces(store, backup), sound)
+    except (Damaged, Missing) as problem:
+        return f"{shown(entry.path)}: {problem.sentence}"
+    return ""
+
+
+def _pieces(store: Store, backup: Backup) -> layering.Piece:
+    return lambda name: chunks.unpacked(name, _get(store, f"{backup.scope}/chunks/{name}"))
 
 
 def _is_whole(store: Store, place: str, name: str) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lazycloud.blobs.store import BACKUPS, StoreFailed, open_store
 from lazycloud.data import durable
@@ -21,6 +22,9 @@ class Standing:
 
     `at` and `id` are of the last backup that is whole, in `store`; `seconds` what it took. `problem` is why there is
     none newer, since `since`, "" for none; `damaged` are pieces that are to be put anew.
+
+    `full_at` and `full_seconds` are of the last that was read as a whole; `sound` are the large databases, by their
+    paths in the version's folder, that were whole then. `layered` is the name of the last that has some in layers.
     """
 
     at: float = 0.0
@@ -34,17 +38,24 @@ class Standing:
     since: float = 0.0
     damaged: tuple[str, ...] = ()
     verified: float = 0.0
+    full_at: float = 0.0
+    full_seconds: float = 0.0
+    sound: tuple[str, ...] = ()
+    layered: str = ""
 
 
 def read(home: Path) -> dict[str, Standing]:
     """By app; nothing where there is none yet, or of another lazycloud."""
     try:
         stored = json.loads((home / FILE).read_text())
-        return {
-            name: Standing(**facts | {"damaged": tuple(facts["damaged"])}) for name, facts in stored.items()
-        }
+        return {name: _standing(facts) for name, facts in stored.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
+
+
+def _standing(facts: dict[str, Any]) -> Standing:
+    lists: dict[str, Any] = {name: tuple(facts[name]) for name in ("damaged", "sound") if name in facts}
+    return Standing(**facts | lists)
 
 
 def write(home: Path, standing: Mapping[str, Standing]) -> None:

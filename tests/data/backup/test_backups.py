@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,17 @@ from lazycloud.blobs.store import BACKUPS, Missing, StoreFailed
 from lazycloud.data.backup import chunks, reading
 from lazycloud.data.backup.chunks import Damaged
 from lazycloud.data.backup.making import Making, fingerprint_of
-from lazycloud.data.backup.manifest import FILE, FOLDER, LINK, Backup, Entry, Manifest, Untrusted, scope
+from lazycloud.data.backup.manifest import (
+    FILE,
+    FOLDER,
+    LINK,
+    PLAIN,
+    Backup,
+    Entry,
+    Manifest,
+    Untrusted,
+    scope,
+)
 from tests.waiting import until
 
 KEY = SigningKey(bytes(range(32)))
@@ -348,3 +360,31 @@ def test_a_piece_that_would_grow_without_end_is_damaged() -> None:
     data = bytes(50 * chunks.SIZE)
     with pytest.raises(Damaged):
         chunks.unpacked(chunks.name_of(data), chunks.packed(data))
+
+
+def test_what_was_made_before_databases_came_in_layers_is_read_as_ever(tmp_path: Path) -> None:
+    """Made by the lazycloud of then, whose format goes on being that of all that has no layers."""
+    shutil.copytree(Path(__file__).with_name("format_1"), tmp_path / "store")
+    store = FolderStore(tmp_path / "store", BACKUPS)
+    (backup,) = reading.backups(store)
+    assert reading.verify(store, [backup], [KEY.public]) == reading.Verdict(1, 1, 2, (), ())
+    manifest = reading.unfold(store, backup, [KEY.public], tmp_path / "restored")
+    assert (manifest.format, manifest.note, manifest.facts) == (PLAIN, "noted", {"commit": "3f2a"})
+    assert (tmp_path / "restored/data/files/text").read_text() == "words"
+    with closing(sqlite3.connect(tmp_path / "restored/data/database.sqlite")) as database:
+        assert database.execute("SELECT * FROM notes").fetchall() == [(1, "of before")]
+    blob = io.BytesIO()
+    store.get(backup.name, blob)
+    assert blob.getvalue()[:8] == b"lazybak\1" == manifest.pack(KEY)[:8]
+    assert reading.load(store, backup, [KEY.public]) == manifest
+
+
+def test_a_format_that_is_not_known_is_said_to_be_one(place: Place) -> None:
+    backup, _ = place.make()
+    manifest = reading.load(place.store, backup, [KEY.public])
+    newer = replace(manifest, format=9).pack(KEY)
+    backup = Backup.of(OURS, 5.0, newer)
+    place.store.put(backup.name, io.BytesIO(newer))
+    with pytest.raises(Damaged, match="another format") as caught:
+        place.unfold(backup)
+    assert "newer lazycloud" in caught.value.advice
