@@ -23,7 +23,7 @@ from lazycloud.data.files import Copy
 from lazycloud.data.holding import PROGRAM, Enclosed
 from lazycloud.data.layers import Layers
 from lazycloud.data.line import COPIES, DATABASE, FILES, KEPT, Line, Marks
-from lazycloud.errors import Unavailable
+from lazycloud.errors import DiskFull, Unavailable
 
 ARCHIVE = ".archive"  # after a version's name
 MOMENT = "moment.json"  # in a frozen folder
@@ -44,10 +44,14 @@ Enclose = Callable[[tuple[Path, ...], tuple[Path, ...]], Enclosed]
 
 @dataclass
 class Layering:
-    """Which databases are wanted in layers, and the folder for links to these; then those that came, by name."""
+    """Which databases are wanted in layers, and the folder for links to these; then those that came, by name.
+
+    `both`: they come as files, too, of the same moment.
+    """
 
     wanted: frozenset[str]
     folder: Path
+    both: bool = False
     found: dict[str, Layers] = field(default_factory=dict)
 
 
@@ -105,14 +109,15 @@ class Lines:
     async def _copy(
         self, line: Line, version: str, making: Path, frozen: bool, layering: Layering | None
     ) -> str:
-        marks, layers = await self._mark(line), dict[str, Layers]()
+        marks = await self._mark(line)
         if layering and line is self._kept.get(version):
-            layers = layering.found = await self._layers(line, marks, making, layering)
+            layering.found = await self._layers(line, marks, making, layering)
+        without = layering.found if layering and not layering.both else ()
         if frozen and await line.is_costly():
             note = await line.freeze(marks, making)
             await asyncio.to_thread(self._write_moment, version, marks, making)
         else:
-            note = await line.image(marks, making, without=layers)
+            note = await line.image(marks, making, without=without)
         names = {at.name for at in marks.databases} | line.databases
         await asyncio.to_thread(self._copy_files, version, making, names)
         return note
@@ -122,9 +127,13 @@ class Lines:
         if not large:
             return {}
         kept = Marks(tuple(large), note=f"for layers {secrets.token_hex(8)}")  # as nobody else keeps
-        await line.keep(kept)
         try:
+            await line.keep(kept)
             found = await line.layers(kept, layering.folder)
+        except (Unavailable, DiskFull):
+            if layering.both:  # the files are what counts
+                return {}
+            raise
         finally:
             await line.forget(kept)
         for name in found:  # also of one whose folder goes just now

@@ -248,14 +248,15 @@ class Versions:
 
     @contextlib.asynccontextmanager
     async def layered(
-        self, version: str, wanted: Iterable[str]
+        self, version: str, wanted: Iterable[str], both: bool = False
     ) -> AsyncIterator[tuple[Path, dict[str, Layers]]]:
         """As `unfolded`, with all that it has beside it; but of large databases that are `wanted` there is no file.
 
         What these consist of is given by name, if the version is held: without reading what did not change since.
+        `both`: there is a file, too.
         """
         place = self._folder / f"{READING}{secrets.token_hex(8)}"
-        layering = Layering(frozenset(wanted), place.with_name(f"{place.name}-layers"))
+        layering = Layering(frozenset(wanted), place.with_name(f"{place.name}-layers"), both)
         await self._copying(lambda: layering.folder.mkdir(mode=0o700, parents=True))
         try:
             await self._through(self._make(place, version, self._origin(version, None), layering=layering))

@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +43,6 @@ ASIDE = "backup-"  # of an app's folder: what is about to be kept, or to be rest
 PAUSE = 0.5  # seconds between looks whether one is due
 SHARE = 10  # times as long as the last one took: they take a tenth of the time at the most
 LONGEST = 3600.0  # seconds between two tries of what fails
-FULL_EVERY = 3600.0  # seconds from one that was read as a whole to the next
 ROOT = "data"  # what a version's folder is called in a backup
 THIN_EVERY = 600.0
 MOST_NAMED = 500  # that one order to a job names: it is one argument of a command
@@ -100,11 +99,12 @@ class Backups:
         tries = self._tries[app.name]
         async with tries.lock:
             is_ours = store == self._upkeep.backup
-            again = self.standing.get(app.name, Standing()).damaged if is_ours else ()
+            standing = self.standing.get(app.name, Standing())
+            again = standing.damaged if is_ours else ()
             try:
-                if again and self.standing[app.name].sound:  # their layers have other pieces than all of them
+                if again and standing.sound:  # their layers have other pieces than all of them
                     await self._made(app, await self._make(app, store, again, full=False), ())
-                full = full or bool(again) or not is_ours or self._is_full_due(app)
+                full = full or bool(again) or standing.is_full_due(store, time.time(), SHARE)
                 facts = await self._make(app, store, again, full)
             except (LazycloudError, OSError) as problem:
                 if is_ours:
@@ -191,18 +191,13 @@ class Backups:
             f"It has backups of {', '.join(apps)}: give one as --of." if apps else "It is empty.",
         )
 
-    def _is_full_due(self, app: App) -> bool:
-        """Whether the next is to read all; it would anyway where there is nothing large."""
-        standing, now = self.standing.get(app.name, Standing()), time.time()
-        pause = max(FULL_EVERY, SHARE * standing.full_seconds)
-        return standing.store != self._upkeep.backup or not 0 <= now - standing.full_at < pause
-
     async def _make(self, app: App, store: str, again: Collection[str], full: bool) -> Json:
         at, standing = time.time(), self.standing.get(app.name, Standing())
-        async with app.versions.layered(PRODUCTION, () if full else standing.sound) as (place, layers):
+        sound = standing.sound if store == self._upkeep.backup else ()
+        async with app.versions.layered(PRODUCTION, sound, both=full) as (place, layers):
             return await self._job(
                 "make", store, app=app.name, at=at, roots={ROOT: str(place)}, note="", facts=self._facts(app),
-                again=again, examine=SMALL, known=standing.layered, layers=_written(layers),
+                again=again, examine=SMALL, full=full, known=standing.layered, layers=written(layers),
             )  # fmt: skip
 
     def _facts(self, app: App) -> dict[str, str]:
@@ -219,13 +214,17 @@ class Backups:
         )
         pause = max(self._upkeep.backup_every, SHARE * facts["seconds"])
         if facts["full"]:
-            sound = tuple(path.removeprefix(f"{ROOT}/") for path in facts["sound"])
+            sound = tuple(
+                path.removeprefix(f"{ROOT}/") for path in facts["sound"] if path not in facts["unlike"]
+            )
             now = replace(now, full_at=facts["at"], full_seconds=facts["seconds"], sound=sound)
             pause = self._upkeep.backup_every if sound else pause  # the next costs what changed
         else:
             now = replace(now, layered=facts["name"])
         tries.failures = 0
         tries.next = time.monotonic() + pause
+        if facts["unlike"]:
+            self._tell_unlike(app, facts["unlike"], before.full_at)
         if damaged:
             tries.next = 0.0
             now = replace(now, problem=before.problem, advice=before.advice, since=before.since)
@@ -235,6 +234,17 @@ class Backups:
         if time.monotonic() - tries.thinned >= THIN_EVERY:
             tries.thinned = time.monotonic()
             await self._thin(app)
+
+    def _tell_unlike(self, app: App, paths: Sequence[str], since: float) -> None:
+        """Never seen, and the one thing that must not go unnoticed."""
+        last = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(since))
+        named = ", ".join(paths)
+        problem = f"What backups after {last} UTC have of {named} may be wrong: it is not what the app has."
+        advice = "The one of just now is right, and that of then. Please report this."
+        log.error("%s: %s", app.name, problem)
+        self._events.append(
+            BackupFailed(app=app.name, store=self._upkeep.backup, problem=problem, advice=advice)
+        )
 
     async def _failed(self, app: App, problem: LazycloudError | OSError) -> None:
         tries, before = self._tries[app.name], self.standing.get(app.name, Standing())
@@ -321,7 +331,7 @@ class Backups:
         return self._upkeep.backup
 
 
-def _written(layers: Mapping[str, Layers]) -> str:
+def written(layers: Mapping[str, Layers]) -> str:
     """A file that says them, beside those that they are: they may be too many for a command."""
     if not layers:
         return ""

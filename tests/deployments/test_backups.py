@@ -1,14 +1,18 @@
 """What a backup held, on its way into a version."""
 
 import asyncio
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from lazycloud.deployments.backups import _Unfolded
+from lazycloud.data.backup.standing import Standing
+from lazycloud.deployments.backups import Backups, _Unfolded
 from lazycloud.errors import StepFailed
+from lazycloud.events import BackupFailed
+from lazycloud.upkeep import Upkeep
 
 
 def unfolded(folder: Path, taking: asyncio.Event) -> tuple[_Unfolded, Path]:
@@ -44,3 +48,27 @@ async def test_what_was_given_up_before_is_filled_into_nothing(tmp_path: Path) -
     with pytest.raises(StepFailed, match="given up"):
         await made.fill(place)
     assert list(place.iterdir()) == []
+
+
+async def test_that_layers_are_not_what_the_app_has_is_told_and_ends_them(tmp_path: Path) -> None:
+    told: list[BackupFailed] = []
+    config: Any = SimpleNamespace(home=tmp_path, data=Upkeep(backup="file:///x", backup_every=60))
+    events: Any = SimpleNamespace(append=told.append)
+    nothing: Any = None
+    app: Any = SimpleNamespace(name="shop")
+    backups = Backups(config, nothing, events, nothing)
+    backups.standing["shop"] = Standing(1.0, store="file:///x", full_at=86400.0, sound=("database.sqlite",))
+    backups._tries["shop"].thinned = time.monotonic()
+    facts = {"at": 90000.0, "id": "id", "name": "name", "seconds": 1.0, "size": 1, "note": "", "full": True}
+    await backups._made(
+        app,
+        facts | {"sound": ["data/database.sqlite", "data/other"], "unlike": ["data/database.sqlite"]},
+        (),
+    )
+    assert (
+        "1970-01-02 00:00:00 UTC" in told[0].problem
+        and "data/database.sqlite may be wrong" in told[0].problem
+    )
+    assert (backups.standing["shop"].sound, backups.standing["shop"].full_at) == (("other",), 90000.0)
+    await backups._made(app, facts | {"full": False, "unlike": [], "name": "later"}, ())
+    assert backups.standing["shop"].layered == "later" and backups.standing["shop"].full_at == 90000.0

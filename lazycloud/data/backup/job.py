@@ -20,7 +20,7 @@ from lazycloud.data.backup.chunks import Damaged
 from lazycloud.data.backup.making import Making
 from lazycloud.data.backup.manifest import Backup, Entry, Untrusted, scope
 from lazycloud.data.layers import Layers
-from lazycloud.errors import LazycloudError, NotFound
+from lazycloud.errors import LazycloudError, NotFound, Unavailable
 
 Json = dict[str, Any]
 
@@ -29,13 +29,19 @@ def make(order: Mapping[str, Any]) -> Json:
     """`roots` into the store; facts of it.
 
     `layers`: a file that has those of databases by path, or ""; `known`: the name of an earlier backup with such.
+    `full`: these databases are files, too, and are kept as such; `unlike` are those whose layers say something else.
     """
     began = time.monotonic()
     making = Making(_store(order), order["app"], _key(order), frozenset(order["again"]), order["examine"])
     roots = {name: Path(place) for name, place in order["roots"].items()}
-    layers, known = _layers(order["layers"]), _known(order)
-    backup = making.make(roots, order["at"], order["note"], order["facts"], layers, known)
+    layers, full = _layers(order["layers"]), order["full"]
+    kept, known = ({}, {}) if full else (layers, _known(order))
+    backup = making.make(roots, order["at"], order["note"], order["facts"], kept, known)
     manifest = reading.load(_store(order), backup, [_key(order).public])
+    told = [
+        path for path in layers if path in manifest.databases
+    ]  # those that are files, too, and can be read
+    unlike = [path for path in told if not _are(layers[path], roots, path)]
     return {
         **_view(backup),
         "size": manifest.size,
@@ -43,7 +49,8 @@ def make(order: Mapping[str, Any]) -> Json:
         "put": making.put,
         "put_bytes": making.put_bytes,
         "note": manifest.note,
-        "full": not layers,
+        "full": full or not layers,
+        "unlike": unlike,
         "sound": making.sound,
         "seconds": time.monotonic() - began,
     }
@@ -86,6 +93,17 @@ def forget(order: Mapping[str, Any]) -> Json:
 def _layers(place: str) -> dict[str, Layers]:
     stored = json.loads(Path(place).read_text()) if place else {}
     return {path: Layers.from_json(text) for path, text in stored.items()}
+
+
+def _are(layers: Layers, roots: Mapping[str, Path], path: str) -> bool:
+    """Whether they say what the file does that was read from what the app uses; or there is no room to ask."""
+    root, _, name = path.partition("/")
+    try:
+        return layering.are(layers, roots[root] / name)
+    except Unavailable:
+        return False
+    except OSError:
+        return True
 
 
 def _known(order: Mapping[str, Any]) -> dict[str, Entry]:

@@ -8,21 +8,24 @@ the same WAL. Out of pieces, all of it is checked from its first frame on.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import itertools
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from urllib.parse import quote
 
-from lazycloud.data import image, wal
+from lazycloud.data import blocks, image, wal
 from lazycloud.data.backup import chunks
 from lazycloud.data.backup.chunks import Damaged
 from lazycloud.data.backup.manifest import FILE, Entry, Wal
 from lazycloud.data.fingerprint import fingerprint
 from lazycloud.data.layers import Layer, Layers
+from lazycloud.data.wal import Mark
 from lazycloud.errors import Unavailable
 
 TOGETHER = 64  # WALs that are folded at a time: each is an open file
@@ -50,6 +53,7 @@ def kept(path: str, at: float, layers: Layers, known: Entry | None, there: set[s
     if known:
         before = {one.generation: one for one in known.wals if there >= set(one.chunks)}
     wals = tuple(_kept_wal(one, before.get(one.generation), keep) for one in layers.wals)
+    _demand_one_line([one.mark for one in layers.wals])
     last = layers.wals[-1].mark if layers.wals else None
     size = last.pages * last.page_size if last else facts.st_size
     mode, mtime = facts.st_mode & 0o7777, int(at * 1e9)
@@ -121,17 +125,35 @@ def _read(file: BinaryIO, size: int) -> Iterator[bytes]:
 def fold(entry: Entry, place: Path, piece: Piece) -> None:
     """Write what the WALs of an entry say into `place`, which has its base. Raises Damaged, Missing, OSError."""
     try:
-        _demand_one_line(entry.wals)
-        for begin in range(0, len(entry.wals), TOGETHER):
-            with contextlib.ExitStack() as opened, place.open("r+b") as base:
-                segments = []
-                for one in entry.wals[begin : begin + TOGETHER]:
-                    file = opened.enter_context(tempfile.TemporaryFile(dir=place.parent))
-                    _write(one, file, piece)
-                    segments.append((file.fileno(), one.at))
-                image.fold(base.fileno(), segments)
+        _fold(place, [(one.at, partial(_written, one, piece, place.parent)) for one in entry.wals])
     except Unavailable as problem:
         raise Damaged(f"What is kept of a database does not fit together: {problem.sentence}") from problem
+
+
+def are(layers: Layers, database: Path) -> bool:
+    """Whether layers say what a database holds that nobody writes, and that has no WAL. Makes a copy beside them."""
+    together = layers.base.with_name(f"{layers.base.name}-together")
+    try:
+        with layers.base.open("rb") as base, together.open("xb") as made:
+            blocks.give(base.fileno(), made.fileno())
+        _fold(together, [(one.mark, partial(_open, one.place)) for one in layers.wals])
+        # The same bytes, in all but a few cases: what free pages have depends on when they were written.
+        return filecmp.cmp(together, database, shallow=False) or _contents(together) == _contents(database)
+    finally:
+        together.unlink(missing_ok=True)
+
+
+def _open(place: Path) -> BinaryIO:
+    return place.open("rb")
+
+
+def _fold(place: Path, wals: Sequence[tuple[Mark, Callable[[], BinaryIO]]]) -> None:
+    """WALs up to marks, by what opens each, into a base. Raises Unavailable."""
+    _demand_one_line([mark for mark, _ in wals])
+    for begin in range(0, len(wals), TOGETHER):
+        with contextlib.ExitStack() as opened, place.open("r+b") as base:
+            some = wals[begin : begin + TOGETHER]
+            image.fold(base.fileno(), [(opened.enter_context(log()).fileno(), mark) for mark, log in some])
 
 
 def walk(entry: Entry, piece: Piece, sound: set[Wal]) -> None:
@@ -140,30 +162,32 @@ def walk(entry: Entry, piece: Piece, sound: set[Wal]) -> None:
     `sound`: those of which that is known; what is found to be joins them.
     """
     try:
-        _demand_one_line(entry.wals)
+        _demand_one_line([one.at for one in entry.wals])
         for one in [one for one in entry.wals if one not in sound]:
-            with tempfile.TemporaryFile() as file:
-                _write(one, file, piece)
+            with _written(one, piece) as file:
                 wal.verify(file.fileno(), one.at)
             sound.add(one)
     except Unavailable as problem:
         raise Damaged(f"What is kept of a database does not fit together: {problem.sentence}") from problem
 
 
-def _demand_one_line(wals: Sequence[Wal]) -> None:
-    for before, after in itertools.pairwise(wals):
-        if not wal.follows(before.at, after.at):
-            raise Damaged("What is kept of a database does not fit together: a WAL is missing between two.")
+def _demand_one_line(marks: Sequence[Mark]) -> None:
+    for before, after in itertools.pairwise(marks):
+        if not wal.follows(before, after):
+            raise Unavailable("A WAL is missing between two: their salts do not follow.")
 
 
-def _write(one: Wal, file: BinaryIO, piece: Piece) -> None:
-    for name in one.chunks:
-        file.write(piece(name))
-    file.flush()
-    if file.tell() != one.at.end:
-        raise Damaged(
-            "What is kept of a database does not fit together: a WAL is shorter or longer than it was."
-        )
+def _written(one: Wal, piece: Piece, folder: Path | None = None) -> BinaryIO:
+    """A file without a name that has a WAL."""
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(tempfile.TemporaryFile(dir=folder))
+        for name in one.chunks:
+            file.write(piece(name))
+        file.flush()
+        if file.tell() != one.at.end:
+            raise Unavailable("A WAL is shorter or longer than it was.")
+        opened.pop_all()
+        return cast(BinaryIO, file)
 
 
 def complaints(database: Path) -> list[str]:
@@ -171,8 +195,7 @@ def complaints(database: Path) -> list[str]:
 
     It cannot where a constraint, or an index, is made with functions of the app. Then all rows are read at least.
     """
-    uri = f"file:{quote(str(database))}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+    with _opened(database) as connection:
         connection.execute("PRAGMA trusted_schema=OFF")
         try:
             found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
@@ -181,6 +204,20 @@ def complaints(database: Path) -> list[str]:
                 return [str(problem)]
             return _unreadable(connection)
     return [] if found == ["ok"] else found
+
+
+def _contents(database: Path) -> str:
+    """The fingerprint; why there is none, where it cannot be read."""
+    try:
+        with _opened(database) as connection:
+            return fingerprint(connection, rowids=True)
+    except sqlite3.Error as problem:
+        return str(problem)
+
+
+def _opened(database: Path) -> closing[sqlite3.Connection]:
+    uri = f"file:{quote(str(database))}?mode=ro&immutable=1"
+    return closing(sqlite3.connect(uri, uri=True, isolation_level=None))
 
 
 def _unreadable(connection: sqlite3.Connection) -> list[str]:

@@ -14,6 +14,7 @@ from lazycloud.data import durable
 from lazycloud.findings import Finding, Weight
 
 FILE = "backups.json"  # of the home
+FULL_EVERY = 3600.0  # seconds from one that was read as a whole to the next
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Standing:
     full_seconds: float = 0.0
     sound: tuple[str, ...] = ()
     layered: str = ""
+
+    def is_full_due(self, store: str, now: float, share: float) -> bool:
+        """Whether the next into a store is to be read as a whole: once an hour, or in `share` times what it takes."""
+        pause = max(FULL_EVERY, share * self.full_seconds)
+        return store != self.store or not 0 <= now - self.full_at < pause
 
 
 def read(home: Path) -> dict[str, Standing]:

@@ -22,10 +22,12 @@ from lazycloud.blobs.folder_store import FolderStore
 from lazycloud.blobs.keys import SigningKey
 from lazycloud.blobs.store import BACKUPS, Missing
 from lazycloud.data import held
+from lazycloud.data.archive import Archive
 from lazycloud.data.backup import job, layering, reading
 from lazycloud.data.backup.chunks import Damaged
 from lazycloud.data.backup.making import fingerprint_of
 from lazycloud.data.backup.manifest import LAYERED, PLAIN, Backup, Entry, Manifest
+from lazycloud.data.fingerprint import fingerprint
 from lazycloud.data.line import Line
 from lazycloud.data.versions import Versions
 from lazycloud.errors import Unavailable
@@ -34,6 +36,7 @@ from tests.data.numbered import Ledger, wrong
 from tests.waiting import until
 
 DATABASE, PATH = "database.sqlite", "data/database.sqlite"
+MOST = 100  # backups until something must have come about
 
 
 @dataclass
@@ -61,21 +64,25 @@ class Continuous:
     def line(self) -> Line:
         return self.versions.lines._kept["production"]
 
-    def order(self, place: Path, layers: dict[str, Any], again: Iterable[str] = ()) -> dict[str, Any]:
+    def order(
+        self, place: Path, layers: dict[str, Any], again: Iterable[str] = (), full: bool = False
+    ) -> dict[str, Any]:
         written = self.folder / f"layers {self.at}.json"
         written.write_text(json.dumps({f"data/{name}": one.as_json() for name, one in layers.items()}))
         self.at += 1
         return {
             "do": "make", "store": f"file://{self.folder}/store", "key_file": str(self.folder / "key"),
             "app": "shop", "at": self.at, "roots": {"data": str(place)}, "note": "", "facts": {},
-            "again": list(again), "examine": 0, "known": self.layered, "layers": str(written) if layers else "",
+            "again": list(again), "examine": 0, "full": full, "known": self.layered,
+            "layers": str(written) if layers else "",
         }  # fmt: skip
 
     async def make(self, full: bool = False, again: Iterable[str] = ()) -> dict[str, Any]:
         least = self.ledger.done()
-        async with self.versions.layered("production", () if full else {DATABASE}) as (place, layers):
+        async with self.versions.layered("production", {DATABASE}, both=full) as (place, layers):
             most = self.ledger.tried()
-            facts = await asyncio.to_thread(job.make, self.order(place, layers, again))
+            facts = await asyncio.to_thread(job.make, self.order(place, layers, again, full))
+        assert facts["unlike"] == []
         self.taken[facts["name"]] = least, most
         if not facts["full"]:
             self.layered = facts["name"]
@@ -149,7 +156,7 @@ def writer(continuous: Continuous, *options: str) -> subprocess.Popen[bytes]:
     [
         ("--pause", "0.001"),
         ("--autocheckpoint", "20", "--reopen", "30"),
-        ("--vacuum", "60", "--synchronous", "OFF"),
+        ("--vacuum", "150", "--synchronous", "OFF"),
     ],
     ids=" ".join,
 )
@@ -160,24 +167,27 @@ async def test_each_is_exactly_what_was_committed_whatever_happens_meanwhile(
     monkeypatch.setattr(held, "ROTATE_AT", 150)
     await fill(continuous, 3_000_000)
     process = writer(continuous, *options)
+    names, wals, bases, number = list[str](), dict[str, int](), set[str](), 0
     try:
         await until(lambda: continuous.ledger.done() > 20)
-        for number in range(12):
-            before = continuous.ledger.done()
-            await continuous.make(full=number % 6 == 5)
+        # Until some went through rotations, on a base that is shared: how soon is up to the machine.
+        while number < 12 or ((max(wals.values()) < 3 or len(bases) > len(names) - 4) and number < MOST):
+            before, number = continuous.ledger.done(), number + 1
+            names.append((await continuous.make(full=number % 6 == 5))["name"])
+            entry = continuous.entry(names[-1])
+            wals[names[-1]] = len(entry.wals)
+            bases |= {entry.base} - {""}
             await until(lambda least=before: continuous.ledger.done() > least + 20)  # type: ignore[misc]
     finally:
         process.kill()
         process.wait()
-    names = list(continuous.taken)
-    entries = [continuous.entry(name) for name in names]
-    assert max(len(entry.wals) for entry in entries) > 2  # through rotations
-    assert len({entry.base for entry in entries if entry.base}) < len(names) - 3  # which is shared
+    longest = max(names, key=lambda name: wals[name])
+    assert wals[longest] > 2 and len(bases) < len(names) - 3
     assert continuous.verdict().whole == len(names) and not continuous.verdict().troubles
     assert [continuous.fault(name) for name in names] == [""] * len(names)
-    by_sqlite = put_together(continuous, names[-2])
-    assert wrong(by_sqlite, continuous.ledger, *continuous.taken[names[-2]]) == ""
-    assert fingerprint_of(by_sqlite) == fingerprint_of(continuous.unfold(names[-2]))
+    by_sqlite = put_together(continuous, longest)
+    assert wrong(by_sqlite, continuous.ledger, *continuous.taken[longest]) == ""
+    assert fingerprint_of(by_sqlite) == fingerprint_of(continuous.unfold(longest))
     gone, left = names[1::2], names[::2]
     ids = [named(name).id for name in gone]
     reading.forget(continuous.store, named(names[0]).scope, ids, [continuous.key.public])
@@ -298,8 +308,8 @@ async def test_layers_that_do_not_fit_together_are_no_database(continuous: Conti
     one, two, three_ = entry.wals
     cut = replace(two, chunks=two.chunks[:-1])
     wrongly = {
-        "a WAL is missing": (one, three_),
-        "missing between": (two, one, three_),
+        "A WAL is missing": (one, three_),
+        "salts do not follow": (two, one, three_),
         "shorter or longer": (one, cut, three_),
         "salts are others": (replace(one, mark=str(one.at._replace(salt2=1))),),
         "not what was committed": (one, two, replace(three_, mark=str(three_.at._replace(checksum1=1)))),
@@ -390,3 +400,56 @@ def test_a_database_is_complained_of_when_it_does_not_hold_together_and_not_for_
     assert layering.complaints(place)  # pages that belong to nothing
     place.write_bytes(place.read_bytes()[:4096])
     assert layering.complaints(place)
+
+
+async def test_where_files_share_blocks_one_base_goes_on_all_the_same(
+    continuous: Continuous, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clone costs nothing; to read it as another base would."""
+    monkeypatch.setattr(Archive, "can_clone", lambda self: True)
+    names = await three(continuous)
+    entries = [continuous.entry(name) for name in names]
+    assert [len(entry.wals) for entry in entries] == [1, 2, 3]
+    assert len({(entry.base, entry.chunks) for entry in entries}) == 1
+    snapshot = await continuous.versions.snapshot("production")
+    assert list(continuous.place.parent.parent.glob(f"*/{snapshot.id}/{DATABASE}"))
+
+
+async def test_backups_and_snapshots_do_not_forget_for_each_other(continuous: Continuous) -> None:
+    """They are of one moment here."""
+    await fill(continuous, 100_000)
+    with Client(continuous.place) as client:
+        client.run("UPDATE bulk SET content = randomblob(4000) WHERE id = 1")
+        expected = fingerprint_of_live(client, continuous.folder)
+        snapshot = await continuous.versions.snapshot("production")
+        facts = await continuous.make()
+        client.run("UPDATE bulk SET content = randomblob(4000) WHERE id = 1")
+    assert fingerprint_of(continuous.unfold(facts["name"])) == expected
+    await continuous.versions.close()
+    again = Versions(continuous.place.parent.parent)
+    again.clear_leftovers()
+    try:
+        await again.fork("1234567", "production", at=snapshot.id)
+        with closing(sqlite3.connect(again.place("1234567") / DATABASE)) as database:
+            assert fingerprint(database, rowids=True) == expected
+    finally:
+        await again.close()
+    assert not list(continuous.place.parent.parent.glob(".reading-*"))
+
+
+async def test_a_full_one_says_when_layers_are_not_what_the_app_has(continuous: Continuous) -> None:
+    await three(continuous)
+    with Client(continuous.place) as client:
+        client.run("UPDATE bulk SET content = randomblob(4000) WHERE id < 9")
+        expected = fingerprint_of_live(client, continuous.folder)
+    async with continuous.versions.layered("production", {DATABASE}, both=True) as (place, layers):
+        whole = layers[DATABASE]
+        less = replace(whole, wals=whole.wals[:-1])  # as if an archive had gone wrong
+        gap = replace(whole, wals=(whole.wals[0], *whole.wals[2:]))
+        orders = [continuous.order(place, {DATABASE: one}, full=True) for one in (less, gap, whole)]
+        facts = [await asyncio.to_thread(job.make, order) for order in orders]
+        assert [one["unlike"] for one in facts] == [[PATH], [PATH], []]
+        assert not list(whole.base.parent.glob("*-together"))
+    for one in facts:  # which is right all the same
+        assert continuous.load(one["name"]).format == PLAIN
+        assert fingerprint_of(continuous.unfold(one["name"])) == expected
