@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from command import Command
-from figures import held, images, marks
+from figures import backups, held, images, marks
 from kept import Kept
 
-_ALL = (marks, images, held)
+_ALL = (marks, images, held, backups)
 
 
 def main() -> int:

@@ -91,7 +91,7 @@ def test_a_fork_in_postgres_is_measured_beside_a_copy_by_hand(postgres: Postgres
 
 
 @pytest.mark.parametrize(
-    ("command", "count"), [("router", 7), ("deploy", 6), ("data", 4), ("data_postgres", 2)]
+    ("command", "count"), [("router", 7), ("deploy", 6), ("data", 5), ("data_postgres", 2)]
 )
 def test_the_page_has_a_place_for_each_figure(command: str, count: int) -> None:
     names = bench("?", command=command).stderr.rpartition("there are ")[2].split(", ")
