@@ -17,6 +17,7 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from lazycloud.findings import Finding, Weight
@@ -40,10 +41,14 @@ NO_RIGHT = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL
 
 @dataclass(frozen=True)
 class Wall:
-    """`workers`: the ports of workers; `kept`: those on which the server itself listens."""
+    """`workers`: the ports of workers; `kept`: those on which the server itself listens.
+
+    `networks`: where only workers are, which nobody behind the wall connects to, whatever the port.
+    """
 
     workers: range
     kept: tuple[int, ...] = ()
+    networks: tuple[IPv4Network, ...] = ()
 
     def attach(self, group: Group, own: int, reaches: Sequence[int] = ()) -> None:
         """From now on, what runs in the group may use only `own` of these ports; 0 for none. Raises OSError.
@@ -83,8 +88,8 @@ class Wall:
         return [
             (BIND4, bind),
             (BIND6, bind),
-            (CONNECT4, self._connect((own, *reaches), Code.ours4(four))),
-            (CONNECT6, self._connect((own, *reaches), Code.ours6(four, six))),
+            (CONNECT4, self._connect((own, *reaches), Code.within4(self.networks), Code.ours4(four))),
+            (CONNECT6, self._connect((own, *reaches), Code.within6(self.networks), Code.ours6(four, six))),
         ]
 
     def _bind(self, own: int) -> bytes:
@@ -96,13 +101,14 @@ class Wall:
         code.outside(self.workers, "allow")
         return code.end("refuse")
 
-    def _connect(self, allowed: Sequence[int], tail: Code) -> bytes:
+    def _connect(self, allowed: Sequence[int], elsewhere: Code, ours: Code) -> bytes:
         code = Code()
         code.port()
         for port in allowed:
             code.equal(port, "allow")
+        code.followed_by(elsewhere)
         code.outside(self.workers, "allow")
-        return code.followed_by(tail).end("allow")
+        return code.followed_by(ours).end("allow")
 
 
 class Code:
@@ -132,10 +138,24 @@ class Code:
                 code._unequal(word, f"next {number}")
             code._jump("refuse")
             code._label(f"next {number}")
-        for at, word in enumerate((0, 0, MAPPED)):
-            code._load(IP6 + 4 * at)
-            code._unequal(word, "allow")
+        code._unless_mapped("allow")
         code._address4(IP6 + 12, local4)
+        return code
+
+    @classmethod
+    def within4(cls, networks: Iterable[IPv4Network]) -> Code:
+        """Refuse if the address of IPv4 is of one of those."""
+        code = cls()
+        code._within(IP4, networks)
+        return code
+
+    @classmethod
+    def within6(cls, networks: Iterable[IPv4Network]) -> Code:
+        """The same of IPv4 within IPv6."""
+        code = cls()
+        code._unless_mapped("no IPv4")
+        code._within(IP6 + 12, networks)
+        code._label("no IPv4")
         return code
 
     def port(self) -> None:
@@ -176,6 +196,21 @@ class Code:
             self._add(0x16, to=3, offset="refuse", value=struct.unpack("=I", address)[0])
         self._add(0x54, to=3, value=struct.unpack("=I", b"\xff\0\0\0")[0])
         self._add(0x16, to=3, offset="refuse", value=struct.unpack("=I", b"\x7f\0\0\0")[0])
+
+    def _unless_mapped(self, label: str) -> None:
+        """Go there if the address of IPv6 is none of IPv4 within it."""
+        for at, word in enumerate((0, 0, MAPPED)):
+            self._load(IP6 + 4 * at)
+            self._unequal(word, label)
+
+    def _within(self, offset: int, networks: Iterable[IPv4Network]) -> None:
+        for one in networks:
+            mask, network = (
+                struct.unpack("=I", each.packed)[0] for each in (one.netmask, one.network_address)
+            )
+            self._load(offset)
+            self._add(0x54, to=3, value=mask)
+            self._add(0x16, to=3, offset="refuse", value=network)
 
     def _load(self, offset: int) -> None:
         self._add(0x61, to=3, source=1, offset=offset)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
 
@@ -26,9 +27,10 @@ from lazycloud.workers.worker import Launch, Worker
 
 
 class Engine(Protocol):
-    """`name` is what the setting `isolation` calls it."""
+    """`name` is what the setting `isolation` calls it. `networks`: where nobody is but its workers."""
 
     name: str
+    networks: tuple[IPv4Network, ...]
 
     async def start(self, launch: Launch, say: Output) -> Worker:
         """Start a worker; it is not ready yet. Raises StepFailed if it cannot be started, Busy without a port."""
@@ -69,6 +71,7 @@ class Processes:
     """Workers that are processes of this machine, and see all of it."""
 
     name = "none"
+    networks: tuple[IPv4Network, ...] = ()
 
     def __init__(self, bounds: Bounds = NO_BOUNDS, walls: Sandbox | None = None) -> None:
         self._bounds = bounds

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
 import pytest
 
+from lazycloud.walls.groups import Groups
+from lazycloud.walls.ports import missing
 from tests.dockerd import Dockerd, base_image
 from tests.e2e.conftest import Up
 from tests.e2e.repository import Checkout, counter
@@ -179,6 +183,35 @@ async def test_containers_outlive_control_and_are_started_again_when_the_engine_
 
     await server.until(is_another)
     assert (await server.get()).json["notes"] == ["kept"]
+
+
+CALLING = """
+import socket
+with socket.socket() as one:
+    try: one.connect(({host!r}, {port}))
+    except OSError as problem: print("worker:", problem.strerror)
+    else: print("worker: done")
+"""
+
+
+@needs("bwrap")
+async def test_a_build_with_a_network_reaches_no_worker_in_a_container(
+    contained: Callable[..., Server], checkout: Checkout
+) -> None:
+    good = checkout.commit(counter("good"))
+    server = contained(checkout.path, "--production", good)
+    if why := missing(Groups(server.home)):
+        pytest.skip(f"no wall between ports: {why}")
+    assert await server.named("good")
+    (row,) = await server.api("ps")
+    host, _, port = row["listens"].rpartition(":")
+    assert not ip_address(host).is_loopback
+    socket.create_connection((host, int(port))).close()
+    build = "[build]\nnetwork = true\ncommand = 'python3 call.py'\n"
+    files = {"call.py": CALLING.format(host=host, port=port), "lazycloud.toml": build}
+    bad = checkout.commit(counter("bad", **files))
+    assert await server.named("bad", bad)
+    assert "worker: Operation not permitted" in server.cli("logs", bad, folder=checkout.path)
 
 
 def test_a_server_without_an_engine_refuses_to_start(checkout: Checkout, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,26 @@ def test_ports_of_other_machines_are_none_of_the_walls_business(group: Group) ->
     Wall(range(20_000, 30_000)).attach(group, 20_000)
     said = attempts(group, ("connect SOCK_DGRAM", "192.0.2.77", 20_001))
     assert REFUSED not in said
+
+
+def test_nobody_reaches_a_network_where_only_workers_are(group: Group, listening: socket.socket) -> None:
+    networks = tuple(map(IPv4Network, ("192.0.2.64/26", "198.51.100.0/24", "203.0.113.128/25")))
+    Wall(range(20_000, 30_000), networks=networks).attach(group, 20_000)
+    within = ("192.0.2.77", "::ffff:192.0.2.127", "198.51.100.255", "203.0.113.128", "::ffff:203.0.113.255")
+    beside = (
+        "192.0.2.63",
+        "::ffff:192.0.2.128",
+        "198.51.101.0",
+        "203.0.113.127",
+        "2001:db8::c000:24d",
+        "::1",
+    )
+    wanted = [(f"connect {DATAGRAM}", host, 80) for host in (*within, *beside)]
+    said = attempts(group, *wanted)
+    assert said[: len(within)] == [REFUSED] * len(within)
+    assert REFUSED not in said[len(within) :]
+    port = listening.getsockname()[1]
+    assert attempts(group, (f"connect {STREAM}", "127.0.0.1", port)) == ["done"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])

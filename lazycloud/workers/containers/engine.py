@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ class Containers:
         self._found: set[str] = set()  # containers of an earlier control that nobody has claimed yet
         self._image = settings.image
         self._home = home
+        self.networks: tuple[IPv4Network, ...] = ()
         self.images = Images(self._daemon, self._server, self._network)
 
     async def open(self) -> None:
@@ -203,12 +205,14 @@ class Containers:
             "Options": NETWORK_OPTIONS,
             "Labels": {SERVER: self._server},
         }
-        with suppress(Refused):
+        try:
             async with self._daemon.asked("for a network"):
-                await self._daemon.client.networks.get(self._network)
-                return
-        async with self._daemon.asked("to make a network"):
-            await self._daemon.client.networks.create(wish)
+                network = await self._daemon.client.networks.get(self._network)
+        except Refused:
+            async with self._daemon.asked("to make a network"):
+                network = await self._daemon.client.networks.create(wish)
+        async with self._daemon.asked("about a network"):
+            self.networks = subnets(await network.show())
 
     async def _start(self, launch: Launch, port: int, say: Output) -> ContainerWorker:
         with open_log(launch.log) as log:
@@ -331,6 +335,13 @@ class Containers:
     def _worker(self, record: Record, since: int = 0) -> ContainerWorker:
         gone = partial(self._ports.give_back, record.port)
         return ContainerWorker(record, self._daemon, self._removals, gone, since)
+
+
+def subnets(network: Mapping[str, Any]) -> tuple[IPv4Network, ...]:
+    """Of IPv4, of what an engine says of a network."""
+    told = network.get("IPAM", {}).get("Config") or []
+    found = (ip_network(one["Subnet"], strict=False) for one in told if "Subnet" in one)
+    return tuple(one for one in found if isinstance(one, IPv4Network))
 
 
 def _called(name: str) -> str:
