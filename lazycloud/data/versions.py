@@ -16,7 +16,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -484,9 +484,9 @@ class Versions:
         _demand_database(origin)
         _demand_files(origin)
         note = await self.lines.copy(source, making, frozen, layering)
-        is_elsewhere = (making / MOMENT).exists() or bool(layering and DATABASE in layering.found)
-        if not (making / DATABASE).exists() and not is_elsewhere:
-            _stand_in(origin, making)
+        layered = layering.found if layering else ()
+        if not (making / DATABASE).exists() and not (making / MOMENT).exists() and DATABASE not in layered:
+            _stand_in(origin, making, layered)
         return note
 
     def _full(self, origin: Path | None) -> DiskFull:
@@ -519,14 +519,15 @@ async def _ended(task: asyncio.Task[Any]) -> None:
             await asyncio.wait([task])
 
 
-def _stand_in(origin: Path, making: Path) -> None:
+def _stand_in(origin: Path, making: Path, layered: Container[str] = ()) -> None:
     """For a database that was not copied: an empty one if there is none, or a link to another that was.
 
-    One that is no database any more is an error to tell, and not an empty one to go on with. Raises StepFailed.
+    `layered`: others, that come in layers. One that is no database any more is an error to tell, and not an empty one
+    to go on with. Raises StepFailed.
     """
     there = origin / DATABASE
     inside = os.path.relpath(there.resolve(), origin.resolve())
-    if there.is_symlink() and (making / inside).is_file():
+    if there.is_symlink() and ((making / inside).is_file() or inside in layered):
         (making / DATABASE).symlink_to(inside)
     elif there.exists() and there.stat().st_size > 0:
         raise StepFailed(

@@ -26,7 +26,7 @@ from lazycloud.config import Config
 from lazycloud.data import durable
 from lazycloud.data.archive import SMALL
 from lazycloud.data.backup.jobs import run_job
-from lazycloud.data.backup.standing import Standing, read, write
+from lazycloud.data.backup.standing import FULL_EVERY, Standing, read, write
 from lazycloud.data.layers import Layers
 from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.app import App
@@ -34,7 +34,7 @@ from lazycloud.deployments.changes import Changes, Replaced
 from lazycloud.deployments.fleet import Fleet
 from lazycloud.deployments.snapshots import changed_since
 from lazycloud.deployments.thinning import Aged, thin
-from lazycloud.errors import Ambiguous, BadInput, LazycloudError, NotFound, StepFailed
+from lazycloud.errors import Ambiguous, BadInput, DiskFull, LazycloudError, NotFound, StepFailed
 from lazycloud.events import BackupFailed, BackupMade, EventLog
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,11 @@ class _Tries:
     failures: int = 0
     thinned: float = -THIN_EVERY
     told: bool = False  # since this control began
+    crowded: float = 0.0  # monotonic: until then there is no room for one that is read as a whole
+
+    @property
+    def is_crowded(self) -> bool:
+        return time.monotonic() < self.crowded
 
 
 class Backups:
@@ -103,15 +108,19 @@ class Backups:
             again = standing.damaged if is_ours else ()
             try:
                 if again and standing.sound:  # their layers have other pieces than all of them
-                    await self._made(app, await self._make(app, store, again, full=False), ())
+                    await self._made(app, await self._make(app, store, again, full=False), (), False)
+                may_be_layered = (
+                    is_ours and bool(standing.sound) and not (full or again or standing.begin_anew)
+                )
                 full = full or bool(again) or standing.is_full_due(store, time.time(), SHARE)
-                facts = await self._make(app, store, again, full)
+                full = full and not (may_be_layered and tries.is_crowded)
+                facts = await self._make_in_room(app, store, again, full, may_be_layered)
             except (LazycloudError, OSError) as problem:
                 if is_ours:
                     await self._failed(app, problem)
                 raise
             if is_ours:
-                await self._made(app, facts, again)
+                await self._made(app, facts, again, full)
             made = BackupMade(
                 app=app.name, backup=facts["id"], store=store, who=who, size=facts["size"],
                 put=facts["put_bytes"], seconds=facts["seconds"], note=facts["note"],
@@ -191,6 +200,19 @@ class Backups:
             f"It has backups of {', '.join(apps)}: give one as --of." if apps else "It is empty.",
         )
 
+    async def _make_in_room(
+        self, app: App, store: str, again: Collection[str], full: bool, may_be_layered: bool
+    ) -> Json:
+        """A full one takes room beside the data for a while: without it, one in layers is better than none."""
+        try:
+            return await self._make(app, store, again, full)
+        except DiskFull as problem:
+            if not (full and may_be_layered):
+                raise
+            log.warning("%s cannot be backed up as a whole: %s", app.name, problem)
+            self._tries[app.name].crowded = time.monotonic() + FULL_EVERY
+            return await self._make(app, store, again, full=False)
+
     async def _make(self, app: App, store: str, again: Collection[str], full: bool) -> Json:
         at, standing = time.time(), self.standing.get(app.name, Standing())
         sound = standing.sound if store == self._upkeep.backup else ()
@@ -204,8 +226,13 @@ class Backups:
         host = socket.gethostname()
         return {"app": app.name, "commit": app.production, "host": host, "lazycloud": __version__}
 
-    async def _made(self, app: App, facts: Mapping[str, Any], again: Collection[str]) -> None:
-        """What was found to be damaged meanwhile may be a piece of this one, too: it is put anew by another."""
+    async def _made(
+        self, app: App, facts: Mapping[str, Any], again: Collection[str], was_asked: bool
+    ) -> None:
+        """What was found to be damaged meanwhile may be a piece of this one, too: it is put anew by another.
+
+        `was_asked`: that it be full; else it was so because no large database is held.
+        """
         tries, before = self._tries[app.name], self.standing.get(app.name, Standing())
         damaged = tuple(name for name in before.damaged if name not in again)
         kept = {name: facts[name] for name in ("at", "id", "seconds", "size", "note")}
@@ -217,8 +244,11 @@ class Backups:
             sound = tuple(
                 path.removeprefix(f"{ROOT}/") for path in facts["sound"] if path not in facts["unlike"]
             )
-            now = replace(now, full_at=facts["at"], full_seconds=facts["seconds"], sound=sound)
-            pause = self._upkeep.backup_every if sound else pause  # the next costs what changed
+            now = replace(
+                now, full_at=facts["at"], full_seconds=facts["seconds"], sound=sound, begin_anew=False
+            )
+            if was_asked and sound:
+                pause = self._upkeep.backup_every  # the next costs what changed
         else:
             now = replace(now, layered=facts["name"])
         tries.failures = 0
@@ -260,7 +290,7 @@ class Backups:
         since = before.since if before.problem else time.time()
         now = replace(before, problem=sentence, advice=advice, since=since)
         if not isinstance(problem, StoreFailed):  # it may be of what did not change: so all is read again
-            now = replace(now, full_at=0.0)
+            now = replace(now, begin_anew=before.begin_anew or not isinstance(problem, DiskFull))
         await self._note(app.name, now)
 
     async def _verified(self, verdict: Mapping[str, Any]) -> None:
@@ -270,7 +300,7 @@ class Backups:
             if verdict["troubles"] and app in self._fleet.apps:
                 problem = f"What was kept is damaged: {verdict['troubles'][0]}"
                 advice = "`lazycloud data backup --verify` says all; the next backup puts anew what it can."
-                standing = replace(standing, problem=problem, advice=advice, since=now, full_at=0.0)
+                standing = replace(standing, problem=problem, advice=advice, since=now, begin_anew=True)
                 self._tries[app].next = 0.0
                 self._events.append(
                     BackupFailed(app=app, store=self._upkeep.backup, problem=problem, advice=advice)

@@ -374,10 +374,12 @@ async def test_a_long_transaction_only_delays(
     assert await faults(line, app, moment(line, app)) == []
 
 
+@pytest.mark.parametrize("together", [64, 1])
 async def test_a_large_base_is_not_archived_each_time_but_the_wals_are_folded_into_it(
-    app: App, opened: Opens, monkeypatch: pytest.MonkeyPatch
+    app: App, opened: Opens, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
     monkeypatch.setattr(held_module, "SMALL", 0)
+    monkeypatch.setattr("lazycloud.data.archive.TOGETHER", together)
     app.writes("database.sqlite", "--cells", "1", "--size", "30000")
     await app.has_written(500)
     line = await opened()

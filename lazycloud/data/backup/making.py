@@ -27,6 +27,7 @@ from lazycloud.data.backup.manifest import (
 )
 from lazycloud.data.fingerprint import fingerprint
 from lazycloud.data.layers import Layers
+from lazycloud.errors import Unavailable
 
 MAGIC = b"SQLite format 3\0"
 TOGETHER = 64  # pieces that are settled at a time: so many are put in vain when it is ended
@@ -77,6 +78,8 @@ class Making:
         entries = [entry for name, root in sorted(roots.items()) for entry in self._entries(name, root)]
         for path, one in sorted((layers or {}).items()):
             entries.append(layering.kept(path, at, one, (known or {}).get(path), self._there, self._keep))
+        if len({entry.path for entry in entries}) < len(entries):
+            raise Unavailable("A large database was exchanged while it was to be copied.", "Try again.")
         said = " ".join(filter(None, [note, *self._notes]))
         kind = LAYERED if layers else PLAIN
         manifest = Manifest(self._app, at, said, facts, tuple(entries), self._databases, kind)

@@ -26,6 +26,7 @@ class Standing:
 
     `full_at` and `full_seconds` are of the last that was read as a whole; `sound` are the large databases, by their
     paths in the version's folder, that were whole then. `layered` is the name of the last that has some in layers.
+    `begin_anew`: something was wrong since, so that the next is read as a whole.
     """
 
     at: float = 0.0
@@ -43,11 +44,12 @@ class Standing:
     full_seconds: float = 0.0
     sound: tuple[str, ...] = ()
     layered: str = ""
+    begin_anew: bool = False
 
     def is_full_due(self, store: str, now: float, share: float) -> bool:
         """Whether the next into a store is to be read as a whole: once an hour, or in `share` times what it takes."""
         pause = max(FULL_EVERY, share * self.full_seconds)
-        return store != self.store or not 0 <= now - self.full_at < pause
+        return self.begin_anew or store != self.store or not 0 <= now - self.full_at < pause
 
 
 def read(home: Path) -> dict[str, Standing]:

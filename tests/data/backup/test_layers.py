@@ -453,3 +453,31 @@ async def test_a_full_one_says_when_layers_are_not_what_the_app_has(continuous: 
     for one in facts:  # which is right all the same
         assert continuous.load(one["name"]).format == PLAIN
         assert fingerprint_of(continuous.unfold(one["name"])) == expected
+
+
+async def test_a_database_that_is_a_link_to_one_in_layers_is_a_link(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "SMALL", 0)
+    await versions.fork("production", None)
+    place, real = versions.place("production"), "files/real.sqlite"
+    (place / DATABASE).rename(place / real)
+    (place / DATABASE).symlink_to(real)
+    await versions.lines.hold("production")
+    with Client(place / real) as client:
+        client.run("CREATE TABLE t AS SELECT 1 AS n")
+    async with versions.layered("production", {real}) as (made, layers):
+        assert list(layers) == [real]
+        assert (made / DATABASE).readlink() == Path(real)
+
+
+async def test_a_path_that_is_there_twice_is_no_backup(continuous: Continuous) -> None:
+    """Its database was exchanged while it was copied, and is there as a file, too."""
+    with Client(continuous.place) as client:
+        client.run("CREATE TABLE t AS SELECT 1 AS n")
+    async with continuous.versions.layered("production", {DATABASE}) as (place, layers):
+        assert layers
+        (place / DATABASE).write_bytes(b"another")
+        with pytest.raises(Unavailable, match="was exchanged"):
+            job.make(continuous.order(place, layers))
+    assert not list((continuous.folder / "store").glob("*/backups/*"))

@@ -60,6 +60,4 @@ def test_all_is_read_once_an_hour_or_less_often_where_that_takes_long() -> None:
     slow = replace(standing, full_seconds=1000.0)
     assert not slow.is_full_due("file:///x", 10_900.0, 10)
     assert slow.is_full_due("file:///x", 11_100.0, 10)
-    assert replace(standing, full_at=0.0).is_full_due(
-        "file:///x", time.time(), 10
-    )  # as after one that failed
+    assert replace(standing, begin_anew=True).is_full_due("file:///x", 1001.0, 10)  # after one that failed
