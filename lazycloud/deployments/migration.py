@@ -18,7 +18,7 @@ from lazycloud.data.names import MIGRATION, PRODUCTION, REHEARSAL
 from lazycloud.deployments.app import App
 from lazycloud.deployments.deployment import Deployment
 from lazycloud.deployments.fleet import Fleet
-from lazycloud.deployments.schemas import Schemas, changes
+from lazycloud.deployments.schemas import Outline, Schemas, changes
 from lazycloud.deployments.snapshots import Snapshots
 from lazycloud.deployments.steps import StepName
 from lazycloud.errors import LazycloudError
@@ -57,17 +57,22 @@ class Migration:
     async def rehearse(self) -> None:
         """On a fork of production's data, up to workers that are ready. Raises StepFailed."""
         rehearsal = self.fleet.get(self.app, self.commit.id, f"{REHEARSAL}{self.commit.id}")
-        before = await self.schemas.outline(self.app, PRODUCTION)
+        before = await self._outline(PRODUCTION)
         await self._demand_none(rehearsal)
         try:
             await self.start(rehearsal)
-            after = await self.schemas.outline(self.app, rehearsal.key.version)
+            after = await self._outline(rehearsal.key.version)
+            if isinstance(before, Outline) and isinstance(after, Outline):
+                told = changes(before, after)
+            else:  # which is no reason not to go on
+                problem = next(one for one in (before, after) if not isinstance(one, Outline))
+                told = [f"what it changes is not known ({str(problem).rstrip('.')})"]
             self.events.append(
                 MigrationRehearsed(
                     app=self.app.name,
                     commit=self.commit.id,
                     seconds=rehearsal.steps[StepName.RELEASE].seconds or 0.0,
-                    changes=changes(before, after),
+                    changes=told,
                 )
             )
         finally:
@@ -107,6 +112,14 @@ class Migration:
                 snapshot=taken["id"],
             )
         )
+
+    async def _outline(self, version: str) -> Outline | Exception:
+        """Why there is none, where data cannot be looked at just now."""
+        try:
+            return await self.schemas.outline(self.app, version)
+        except (LazycloudError, OSError) as problem:
+            log.warning("What %s changes is not known: %s", self.commit.short, problem)
+            return problem
 
     async def _demand_none(self, fork: Deployment) -> None:
         """Nothing is left of an earlier try, which would be taken for production's data of now."""

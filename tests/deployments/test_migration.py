@@ -14,6 +14,8 @@ from lazycloud.data.names import MIGRATION, PRODUCTION
 from lazycloud.data.versions import Versions
 from lazycloud.deployments.migration import Migration
 from lazycloud.deployments.steps import fresh
+from lazycloud.errors import StepFailed
+from lazycloud.events import MigrationRehearsed
 
 NEW = "1" * 40
 
@@ -30,7 +32,8 @@ class Fleet:
         yield
 
     def get(self, app: Any, commit: str, version: str) -> Any:
-        return SimpleNamespace(key=SimpleNamespace(version=version), released="", steps=fresh())
+        key = SimpleNamespace(version=version)
+        return SimpleNamespace(key=key, released="", forked_at=None, steps=fresh())
 
     async def start(self, deployment: Any) -> None:
         version = deployment.key.version
@@ -58,28 +61,33 @@ async def versions(tmp_path: Path) -> AsyncIterator[Versions]:
     await versions.close()
 
 
+def migration_of(versions: Versions, told: list[Any], schemas: Any = None) -> Migration:
+    """Of a new commit."""
+    fleet: Any = Fleet(versions)
+    app: Any = SimpleNamespace(name="shop", versions=versions)
+    commit: Any = SimpleNamespace(id=NEW, short=NEW[:10])
+    candidate: Any = SimpleNamespace(released="")
+    snapshots: Any = Snapshots(versions)
+    events: Any = SimpleNamespace(append=told.append)
+    return Migration(app, commit, candidate, "Ada", fleet, snapshots, schemas, events, fleet.start)
+
+
 async def test_what_an_earlier_one_left_is_not_taken_for_the_data_of_now(versions: Versions) -> None:
     await versions.fork(f"{MIGRATION}{NEW}", PRODUCTION)  # its disk was full when it should have gone
     (versions.place(PRODUCTION) / "files" / "since").touch()
-    fleet: Any = Fleet(versions)
-    app: Any = SimpleNamespace(name="shop", versions=versions)
-    commit: Any = SimpleNamespace(id=NEW)
-    candidate: Any = SimpleNamespace(released="")
-    snapshots: Any = Snapshots(versions)
-    events: Any = SimpleNamespace(append=lambda event: None)
-    migration = Migration(
-        app,
-        commit,
-        candidate,
-        "Ada",
-        fleet,
-        snapshots,
-        SimpleNamespace(),
-        events,
-        fleet.start,  # type: ignore[arg-type]
-    )
+    migration = migration_of(versions, [])
     async with migration.carried_out():
         pass
     found = {place.name for place in (versions.place(PRODUCTION) / "files").iterdir()}
     assert found == {"since", "migrated"}
+    assert versions.all() == [PRODUCTION]
+
+
+async def test_what_cannot_be_told_of_a_rehearsal_ends_no_promote(versions: Versions) -> None:
+    async def outline(app: Any, version: str) -> None:
+        raise StepFailed("No connection is left.")
+
+    told: list[MigrationRehearsed] = []
+    await migration_of(versions, told, SimpleNamespace(outline=outline)).rehearse()
+    assert told[0].changes == ["what it changes is not known (No connection is left)"]
     assert versions.all() == [PRODUCTION]

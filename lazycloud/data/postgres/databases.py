@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import psycopg
 from psycopg import errors, sql
 
 from lazycloud.data.names import PRODUCTION
@@ -170,8 +171,8 @@ class Databases:
                 counting = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, name))
                 try:
                     row = await (await inside.execute(counting)).fetchone()
-                except (errors.QueryCanceled, errors.LockNotAvailable, errors.InsufficientPrivilege):
-                    continue
+                except (psycopg.ProgrammingError, errors.QueryCanceled, errors.LockNotAvailable):
+                    continue  # it takes too long, is locked, or was dropped just now
                 if row:
                     found[in_schema(schema, name)] = int(row[0])
         return found

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def _outline(dump: Path) -> Outline:
 
 def _columns(text: Iterable[str]) -> Iterator[Column]:
     """Of a table, as pg_restore writes them: each on a line. What their keys are is said elsewhere."""
-    for line in text:
+    for line in takewhile(lambda line: not line.startswith(")"), text):
         if match := _COLUMN.match(line):
             yield Column(_plain(match[1]), match[2], bool(match[4]), match[3], 0)
 

@@ -63,9 +63,9 @@ def _table(database: Database, name: str, rows: bool, taken: int | None) -> Tabl
 
 def _told(outline: Outline) -> Iterator[TableSummary]:
     """The tables of a dump that has no rows."""
-    statements = {one.name: one.sql for one in outline.schema if one.kind == "table"}
+    statements = {one.name: one.sql for one in outline.schema if one.kind in ("table", "foreign table")}
     for name, columns in sorted(outline.columns.items()):
-        yield TableSummary(readable(name), "table", readable(statements[name]), columns, None, None)
+        yield TableSummary(readable(name), "table", readable(statements.get(name, "")), columns, None, None)
 
 
 def _table_bytes(database: Database) -> dict[str, int]:

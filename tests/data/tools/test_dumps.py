@@ -157,9 +157,12 @@ def test_a_dump_without_rows_tells_tables_and_columns(fold: Fold) -> None:
     clauses = (
         'n int DEFAULT 1 NOT NULL, "CONSTRAINT" numeric(10,2) DEFAULT 1.5, CONSTRAINT positive CHECK (n > 0)'
     )
-    folder = fold("a", *RICH, f"CREATE TABLE more ({clauses})", words=["--schema-only"])
+    foreign = ("CREATE EXTENSION file_fdw", "CREATE SERVER files FOREIGN DATA WRAPPER file_fdw")
+    foreign += ("CREATE FOREIGN TABLE far (n int) SERVER files OPTIONS (filename '/dev/null')",)
+    folder = fold("a", *RICH, f"CREATE TABLE more ({clauses})", *foreign, words=["--schema-only"])
     database = sum_up(folder, rows=True, sizes=False).databases[-1]
     columns = {table.name: [one.name for one in table.columns] for table in database.tables}
+    assert columns["far"] == ["n"]
     assert columns["entry"] == ["id", "text", "at", "size", "raw", "more"]
     assert columns['other one.Odd "table'] == ["a b", "A B", "c,d"]
     assert columns["Zed"] == ["ID"] and columns["zed"] == ["id"] and columns["nothing"] == []
