@@ -41,7 +41,9 @@ class Handover:
     routers: Sequence[int]
     leaving: Sequence[int]
     pulses: Mapping[str, int] = field(default_factory=dict)  # by pid, in digits, of routers
-    leaves_in: int = 3700  # looks within which a router that is told to leave is gone
+    leaves_in: int = (
+        0  # looks within which a router that is told to leave is gone; 0 of code that did not say
+    )
 
     @property
     def _descriptors(self) -> list[int]:

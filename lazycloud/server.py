@@ -218,7 +218,7 @@ class Server:
         answer = await self._start_new(self._control)
         if "ready" not in answer:
             self._failed(f"Control does not start. {answer.get('error', {}).get('sentence', '')}".rstrip())
-        elif await self._replace_routers(old.leaves_in):
+        elif await self._replace_routers(old.leaves_in or max(3700, self._leaves_in)):
             versions = " → ".join(dict.fromkeys((old.version, __version__)))
             count = self.config.routers
             sentence = f"lazycloud {versions}: control and {count} router{'s' * (count > 1)} were replaced."

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,8 +136,9 @@ class Control:
         self._keep_workers = True  # until the start is complete: a start that fails stops nobody's worker
         self._walls = await self._make_walls()
         engine, self._images = await open_engine(config, self._walls, self._environ)
-        wall = replace(_port_wall(config), networks=engine.networks)
-        self._fence = Fence(Groups(config.home), wall) if self._walls else None
+        self._fence = None
+        if self._walls:
+            self._fence = Fence(Groups(config.home), _port_wall(config), lambda: engine.networks)
         self._hosting = hosting(engine, config.home, config.workers.limits)
         self._closing.push_async_callback(engine.close)
         if self._fence:

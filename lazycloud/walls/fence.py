@@ -8,7 +8,9 @@ Where the kernel allows none (ports.py says when), there is none.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Network
 
 from lazycloud.walls.groups import Group, Groups, entering
 from lazycloud.walls.ports import Wall
@@ -20,10 +22,13 @@ log = logging.getLogger(__name__)
 
 
 class Fence:
-    """Of one server. Thread-safe."""
+    """Of one server. Thread-safe. `networks`: where only workers are, asked for each build."""
 
-    def __init__(self, groups: Groups, wall: Wall) -> None:
+    def __init__(
+        self, groups: Groups, wall: Wall, networks: Callable[[], tuple[IPv4Network, ...]] = tuple
+    ) -> None:
         self._groups = groups
+        self._networks = networks
         self._wall: Wall | None = wall
 
     def make(self, name: str) -> Group | None:
@@ -33,7 +38,7 @@ class Fence:
         if wall is None or group is None:
             return None
         try:
-            why_not = wall.try_attach(group, 0)
+            why_not = replace(wall, networks=self._networks()).try_attach(group, 0)
         except OSError:
             self._groups.drop(group)
             raise

@@ -103,10 +103,10 @@ class Wall:
 
     def _connect(self, allowed: Sequence[int], elsewhere: Code, ours: Code) -> bytes:
         code = Code()
+        code.followed_by(elsewhere)
         code.port()
         for port in allowed:
             code.equal(port, "allow")
-        code.followed_by(elsewhere)
         code.outside(self.workers, "allow")
         return code.followed_by(ours).end("allow")
 

@@ -13,7 +13,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from lazycloud.workers.logs import cut
@@ -65,14 +65,25 @@ class Cutter:
 
     def _open(self) -> bool:
         if self._thread is None:
+            try:
+                self._begin()
+            except (OSError, RuntimeError) as problem:  # there may be no thread, either
+                log.warning("Logs are cut a few times a second only: %s.", problem)
+                return False
+        return True
+
+    def _begin(self) -> None:
+        with ExitStack() as opened:
             self._events = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
             if self._events < 0:
-                log.warning("Logs are cut a few times a second only: %s.", os.strerror(ctypes.get_errno()))
-                return False
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            opened.callback(os.close, self._events)
             self._end = os.eventfd(0)
-            self._thread = threading.Thread(target=self._run, name="cut logs", daemon=True)
-            self._thread.start()
-        return True
+            opened.callback(os.close, self._end)
+            thread = threading.Thread(target=self._run, name="cut logs", daemon=True)
+            thread.start()
+            opened.pop_all()
+        self._thread = thread
 
     def _run(self) -> None:
         written, end = select.poll(), select.poll()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Network
 from pathlib import Path
 from threading import Barrier
 
@@ -61,6 +62,17 @@ def test_what_is_behind_it_reaches_no_worker_and_listens_on_no_port_of_ours(
         assert attempts(list(words(group)), server) == told
         one.end(group)
         assert not any(folder.exists() for folder in group.folders)
+
+
+def test_networks_of_workers_are_those_of_when_a_build_begins(groups: Groups, server: int) -> None:
+    networks: list[IPv4Network] = []
+    fence = Fence(groups, Wall(range(1, 2)), lambda: tuple(networks))
+    for told in ("done", REFUSED):
+        group = fence.make("build")
+        assert group
+        assert attempts(list(words(group)), server)[0] == told
+        fence.end(group)
+        networks.append(IPv4Network("127.0.0.0/24"))
 
 
 def test_a_build_and_workers_may_begin_at_once(groups: Groups, tmp_path: Path) -> None:

@@ -70,6 +70,19 @@ def test_one_that_is_not_there_is_left_to_the_watch(cutter: Cutter, tmp_path: Pa
     cutter.remove(-1)
 
 
+def test_without_a_thread_it_does_nothing_and_keeps_nothing_open(
+    cutter: Cutter, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert cutter.add(log, MOST) == -1
+    cutter.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_without_inotify_it_does_nothing(cutter: Cutter, log: Path, caplog: pytest.LogCaptureFixture) -> None:
     none: Any = SimpleNamespace(inotify_init1=lambda flags: -1)
     cutter._libc = none

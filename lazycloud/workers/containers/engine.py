@@ -339,8 +339,8 @@ class Containers:
 
 def subnets(network: Mapping[str, Any]) -> tuple[IPv4Network, ...]:
     """Of IPv4, of what an engine says of a network."""
-    told = network.get("IPAM", {}).get("Config") or []
-    found = (ip_network(one["Subnet"], strict=False) for one in told if "Subnet" in one)
+    told = (network.get("IPAM") or {}).get("Config") or []
+    found = (ip_network(one["Subnet"], strict=False) for one in told if one.get("Subnet"))
     return tuple(one for one in found if isinstance(one, IPv4Network))
 
 
