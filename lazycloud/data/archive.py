@@ -18,6 +18,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lazycloud.data import blocks, durable, image, wal
@@ -25,7 +26,6 @@ from lazycloud.data.layers import Layer, Layers
 from lazycloud.data.wal import FRAME, HEADER, Mark
 from lazycloud.errors import Unavailable
 
-TOGETHER = 64  # WALs that are folded at a time: each is an open file
 BASE, WAL, FACTS = "base", "wal", "facts.json"
 # Bytes of a base that is copied for each generation where the file system cannot clone it: some times its WAL, which
 # has to be kept otherwise.
@@ -227,11 +227,9 @@ class Archive:
             with place.open("x+b") as made:
                 with self._opened(first, BASE) as base:
                     blocks.give(base, made.fileno())
-                for begin in range(0, len(segments), TOGETHER):
-                    with contextlib.ExitStack() as opened:
-                        some = segments[max(begin - 1, 0) : begin + TOGETHER]  # that they follow is seen, too
-                        logs = [(opened.enter_context(self._opened(one, WAL)), end) for one, end in some]
-                        image.fold(made.fileno(), logs)
+                image.fold_all(
+                    made.fileno(), [(partial(self._opened, one, WAL), end) for one, end in segments]
+                )
         except BaseException:
             place.unlink(missing_ok=True)
             raise

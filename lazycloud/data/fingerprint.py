@@ -18,7 +18,9 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote
 
 _LONG = 1 << 12  # characters or bytes of a value, from which on its digest stands for it
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
@@ -32,6 +34,18 @@ def fingerprint(connection: sqlite3.Connection, *, rowids: bool = False) -> str:
     `rowids`: also of the hidden ones, which VACUUM may number anew. Raises sqlite3.Error for what cannot be read.
     """
     return _digest(parts(connection, rowids=rowids).items())
+
+
+def resting(database: Path) -> closing[sqlite3.Connection]:
+    """A connection to read one that nobody writes to."""
+    uri = f"file:{quote(str(database))}?mode=ro&immutable=1"
+    return closing(sqlite3.connect(uri, uri=True, isolation_level=None))
+
+
+def fingerprint_of(database: Path) -> str:
+    """Of one that nobody writes to, with its rowids. Raises sqlite3.Error."""
+    with resting(database) as connection:
+        return fingerprint(connection, rowids=True)
 
 
 def parts(connection: sqlite3.Connection, *, rowids: bool = False) -> dict[str, str]:

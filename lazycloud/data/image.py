@@ -19,7 +19,8 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,7 @@ LOCKED = 1 << 30  # the page with this byte is never written: its bytes are what
 _WAL_MODE = b"\x02\x02"  # at byte 18: what writes and what reads it must know
 _EMPTY = struct.Struct(">16sH2s4B2I60x2I")  # the header of a page, up to byte 100
 _PAGE = 4096
+TOGETHER = 64  # WALs that are folded at a time: each is an open file
 
 
 def make(
@@ -93,6 +95,16 @@ def fold(base: int, segments: Iterable[tuple[int, Mark]]) -> int:
     for page, (wal, at) in sorted(newest.items()):
         os.pwrite(base, os.pread(wal, size, at), (page - 1) * size)
     return len(newest) * size
+
+
+def fold_all(base: int, wals: Sequence[tuple[Callable[[], AbstractContextManager[int]], Mark]]) -> None:
+    """`fold` a chain of any length, each WAL by what opens it. When this raises the base may be half-written."""
+    for begin in range(0, len(wals), TOGETHER):
+        with contextlib.ExitStack() as opened:
+            some = wals[
+                max(begin - 1, 0) : begin + TOGETHER
+            ]  # the one before once more: that they follow is asked
+            fold(base, [(opened.enter_context(open_wal()), mark) for open_wal, mark in some])
 
 
 def empty(place: Path) -> None:

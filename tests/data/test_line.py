@@ -379,7 +379,7 @@ async def test_a_large_base_is_not_archived_each_time_but_the_wals_are_folded_in
     app: App, opened: Opens, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
     monkeypatch.setattr(held_module, "SMALL", 0)
-    monkeypatch.setattr("lazycloud.data.archive.TOGETHER", together)
+    monkeypatch.setattr("lazycloud.data.image.TOGETHER", together)
     app.writes("database.sqlite", "--cells", "1", "--size", "30000")
     await app.has_written(500)
     line = await opened()

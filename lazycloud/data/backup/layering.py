@@ -13,22 +13,19 @@ import itertools
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
-from urllib.parse import quote
 
 from lazycloud.data import blocks, image, wal
 from lazycloud.data.backup import chunks
 from lazycloud.data.backup.chunks import Damaged
 from lazycloud.data.backup.manifest import FILE, Entry, Wal
-from lazycloud.data.fingerprint import fingerprint
+from lazycloud.data.fingerprint import fingerprint, fingerprint_of, resting
 from lazycloud.data.layers import Layer, Layers
 from lazycloud.data.wal import Mark
 from lazycloud.errors import Unavailable
 
-TOGETHER = 64  # WALs that are folded at a time: each is an open file
 CHECKED = 1 << 20  # bytes of frames that are checked at a time
 
 Keep = Callable[[bytes], str]
@@ -149,11 +146,14 @@ def _open(place: Path) -> BinaryIO:
 
 def _fold(place: Path, wals: Sequence[tuple[Mark, Callable[[], BinaryIO]]]) -> None:
     """WALs up to marks, by what opens each, into a base. Raises Unavailable."""
-    _demand_one_line([mark for mark, _ in wals])
-    for begin in range(0, len(wals), TOGETHER):
-        with contextlib.ExitStack() as opened, place.open("r+b") as base:
-            some = wals[begin : begin + TOGETHER]
-            image.fold(base.fileno(), [(opened.enter_context(log()).fileno(), mark) for mark, log in some])
+    with place.open("r+b") as base:
+        image.fold_all(base.fileno(), [(partial(_descriptor, log), mark) for mark, log in wals])
+
+
+@contextlib.contextmanager
+def _descriptor(log: Callable[[], BinaryIO]) -> Iterator[int]:
+    with log() as file:
+        yield file.fileno()
 
 
 def walk(entry: Entry, piece: Piece, sound: set[Wal]) -> None:
@@ -195,7 +195,7 @@ def complaints(database: Path) -> list[str]:
 
     It cannot where a constraint, or an index, is made with functions of the app. Then all rows are read at least.
     """
-    with _opened(database) as connection:
+    with resting(database) as connection:
         connection.execute("PRAGMA trusted_schema=OFF")
         try:
             found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
@@ -209,15 +209,9 @@ def complaints(database: Path) -> list[str]:
 def _contents(database: Path) -> str:
     """The fingerprint; why there is none, where it cannot be read."""
     try:
-        with _opened(database) as connection:
-            return fingerprint(connection, rowids=True)
+        return fingerprint_of(database)
     except sqlite3.Error as problem:
         return str(problem)
-
-
-def _opened(database: Path) -> closing[sqlite3.Connection]:
-    uri = f"file:{quote(str(database))}?mode=ro&immutable=1"
-    return closing(sqlite3.connect(uri, uri=True, isolation_level=None))
 
 
 def _unreadable(connection: sqlite3.Connection) -> list[str]:

@@ -8,7 +8,6 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
 from lazycloud.blobs.keys import SigningKey
 from lazycloud.blobs.store import Store
@@ -25,7 +24,7 @@ from lazycloud.data.backup.manifest import (
     scope,
     shown,
 )
-from lazycloud.data.fingerprint import fingerprint
+from lazycloud.data.fingerprint import fingerprint_of
 from lazycloud.data.layers import Layers
 from lazycloud.errors import Unavailable
 
@@ -147,10 +146,3 @@ def _fingerprint(database: Path) -> str:
         with closing(sqlite3.connect(database, isolation_level=None)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return fingerprint_of(database)
-
-
-def fingerprint_of(database: Path) -> str:
-    """Of one that nobody writes to. Raises sqlite3.Error."""
-    uri = f"file:{quote(str(database))}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
-        return fingerprint(connection, rowids=True)

@@ -13,7 +13,6 @@ from lazycloud.blobs.store import Missing, Store
 from lazycloud.data import durable
 from lazycloud.data.backup import chunks, layering
 from lazycloud.data.backup.chunks import Damaged
-from lazycloud.data.backup.making import fingerprint_of
 from lazycloud.data.backup.manifest import (
     FILE,
     FOLDER,
@@ -26,6 +25,7 @@ from lazycloud.data.backup.manifest import (
     shown,
     unpack,
 )
+from lazycloud.data.fingerprint import fingerprint_of
 
 
 def backups(store: Store, scope: str = "") -> list[Backup]:

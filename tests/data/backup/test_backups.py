@@ -23,7 +23,7 @@ from lazycloud.blobs.keys import SigningKey
 from lazycloud.blobs.store import BACKUPS, Missing, StoreFailed
 from lazycloud.data.backup import chunks, reading
 from lazycloud.data.backup.chunks import Damaged
-from lazycloud.data.backup.making import Making, fingerprint_of
+from lazycloud.data.backup.making import Making
 from lazycloud.data.backup.manifest import (
     FILE,
     FOLDER,
@@ -35,6 +35,7 @@ from lazycloud.data.backup.manifest import (
     Untrusted,
     scope,
 )
+from lazycloud.data.fingerprint import fingerprint_of
 from tests.waiting import until
 
 KEY = SigningKey(bytes(range(32)))

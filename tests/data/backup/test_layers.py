@@ -25,9 +25,8 @@ from lazycloud.data import held
 from lazycloud.data.archive import Archive
 from lazycloud.data.backup import job, layering, reading
 from lazycloud.data.backup.chunks import Damaged
-from lazycloud.data.backup.making import fingerprint_of
 from lazycloud.data.backup.manifest import LAYERED, PLAIN, Backup, Entry, Manifest
-from lazycloud.data.fingerprint import fingerprint
+from lazycloud.data.fingerprint import fingerprint, fingerprint_of
 from lazycloud.data.line import Line
 from lazycloud.data.versions import Versions
 from lazycloud.errors import Unavailable
