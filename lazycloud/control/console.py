@@ -19,10 +19,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from lazycloud.build.commit import SHORT
 from lazycloud.control.progress import of_deployment
 from lazycloud.control.views import error_view
-from lazycloud.data.names import PRODUCTION
 from lazycloud.deployments.deployment import Deployment, Key
 from lazycloud.deployments.errands import Errands
 from lazycloud.errors import BadInput, LazycloudError
@@ -247,8 +245,7 @@ async def _read(errand: Errand, most: int, ended: asyncio.Task[int]) -> tuple[in
 
 def shell_line(key: Key) -> str:
     """A shell that says where it is."""
-    name = PRODUCTION if key.is_production else key.commit[:SHORT]
-    return f"PS1={shlex.quote(f'{key.app} {name} $ ')}; export PS1; {SHELL}"
+    return f"PS1={shlex.quote(f'{key.app} {key.ref} $ ')}; export PS1; {SHELL}"
 
 
 def read_wish(words: dict[str, Any]) -> Wish:

@@ -63,10 +63,9 @@ def advice_of(last: Sequence[str]) -> str:
 
 def advice_on_data(key: Key) -> str:
     """What to do about data that are larger than a worker may have."""
-    ref = PRODUCTION if key.is_production else key.commit[:SHORT]
-    anew = "" if key.is_production else f", or fork them anew (`lazycloud data reset {ref}`)"
+    anew = "" if key.is_production else f", or fork them anew (`lazycloud data reset {key.ref}`)"
     return (
-        f"Remove what it need not keep (`lazycloud run {ref} -- rm …`){anew}; "
+        f"Remove what it need not keep (`lazycloud run {key.ref} -- rm …`){anew}; "
         "or raise `disk` under [workers] in the server’s config.toml."
     )
 
@@ -84,6 +83,11 @@ class Key:
         """Fit for a file's name: `shop.3f2a…`, and `shop.3f2a….production`."""
         own = self.version == self.commit
         return f"{self.app}.{self.commit}" + ("" if own else f".{self.version}")
+
+    @property
+    def ref(self) -> str:
+        """What commands call it: `production`, or the first letters of its commit."""
+        return PRODUCTION if self.is_production else self.commit[:SHORT]
 
     @property
     def is_production(self) -> bool:
