@@ -32,15 +32,21 @@ async def count(server: Server) -> int:
     return len((await server.api("backups"))["backups"])
 
 
-async def test_what_is_written_is_backed_up_by_itself_and_comes_back_in_a_new_home(
-    up: Up, checkout: Checkout, tmp_path: Path
-) -> None:
+async def noting(up: Up, checkout: Checkout, tmp_path: Path) -> Server:
+    """One whose app has a note, which it backs up into the folder `store` by itself."""
     store = tmp_path / "store"
     store.mkdir()
     settings(tmp_path / "home", store)
     checkout.commit(counter("one"))
     server = up(checkout.path)
     await server.post("", "first")
+    return server
+
+
+async def test_what_is_written_is_backed_up_by_itself_and_comes_back_in_a_new_home(
+    up: Up, checkout: Checkout, tmp_path: Path
+) -> None:
+    server = await noting(up, checkout, tmp_path)
     await server.until(lambda: _is_backed_up(server, 1))
     for number in range(5):
         await server.post("", f"note {number}")
@@ -56,7 +62,7 @@ async def test_what_is_written_is_backed_up_by_itself_and_comes_back_in_a_new_ho
 
     new = up(checkout.path, home=tmp_path / "new")
     assert (await new.get()).json["notes"] == []
-    url = f"file://{store}"
+    url = f"file://{tmp_path}/store"
     said = await new.verb("data", "restore-from", url, "--yes", "--app", "shop", code=1)
     assert "signed by another server" in said and listed["key"] in said
     said = await new.verb("data", "restore-from", url, "--signed-by", listed["key"], "--yes", "--app", "shop")
@@ -133,16 +139,12 @@ async def _works(server: Server) -> bool:
 async def test_a_server_that_is_killed_in_a_backup_goes_on_with_them(
     up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
-    store = tmp_path / "store"
-    store.mkdir()
-    settings(tmp_path / "home", store)
-    checkout.commit(counter("one"))
-    server = up(checkout.path)
-    await server.post("", "first")
+    server = await noting(up, checkout, tmp_path)
     await server.until(lambda: _is_backed_up(server, 1))
     (tmp_path / "home/apps/shop/data/production/files/large").write_bytes(
         random.Random(1).randbytes(12_000_000)
     )
+    store = tmp_path / "store"
     before = len(list(store.rglob("chunks/*")))
     await server.until(lambda: _has_more(store, before + 20))
     server.children()["control"].kill()
@@ -154,12 +156,7 @@ async def test_a_server_that_is_killed_in_a_backup_goes_on_with_them(
 async def test_one_more_of_a_large_database_costs_what_was_written_and_comes_back(
     up: Up, checkout: Checkout, tmp_path: Path
 ) -> None:
-    store = tmp_path / "store"
-    store.mkdir()
-    settings(tmp_path / "home", store)
-    checkout.commit(counter("one"))
-    server = up(checkout.path)
-    await server.post("", "first")
+    server = await noting(up, checkout, tmp_path)
     place = tmp_path / "home/apps/shop/data/production/database.sqlite"
     with Client(place) as client:
         client.run("CREATE TABLE bulk AS SELECT randomblob(20000000) AS content")
