@@ -14,9 +14,7 @@ from lazycloud.store import Store
 from lazycloud.walls.sandbox import Sandbox
 
 TOLD = 20  # changes that are said one by one
-LARGE = (
-    1_000_000_000  # bytes: of a larger snapshot beside the folder nobody makes a copy to look at its schema
-)
+LARGE = 1_000_000_000  # bytes beside the folder: of a larger snapshot no copy is made to look at its schema
 Rows = dict[tuple[str, str], int | None]  # by database and table
 
 

@@ -38,10 +38,8 @@ def make(order: Mapping[str, Any]) -> Json:
     kept, known = ({}, {}) if full else (layers, _known(order))
     backup = making.make(roots, order["at"], order["note"], order["facts"], kept, known)
     manifest = reading.load(_store(order), backup, [_key(order).public])
-    told = [
-        path for path in layers if path in manifest.databases
-    ]  # those that are files, too, and can be read
-    unlike = [path for path in told if not _are(layers[path], roots, path)]
+    readable = [path for path in layers if path in manifest.databases]  # as files, which there are of `full`
+    unlike = [path for path in readable if not _are(layers[path], roots, path)]
     return {
         **_view(backup),
         "size": manifest.size,

@@ -21,11 +21,10 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-PLAIN, LAYERED = (
+FORMATS = PLAIN, LAYERED = (
     1,
     2,
-)  # formats: with databases in layers, an older lazycloud is to say that it cannot read it
-FORMATS = (PLAIN, LAYERED)
+)  # of one with databases in layers an older lazycloud says that it cannot read it
 MAGIC = b"lazybak"  # and one byte, the format
 KEY = len(MAGIC) + 1  # where the public key begins
 HEAD = KEY + LENGTH + SIGNATURE_LENGTH
@@ -154,12 +153,8 @@ def unpack(backup: Backup, blob: bytes, trusted: Iterable[bytes]) -> Manifest:
     """Nothing of it is read before it is whole, and signed by somebody trusted. Raises Damaged, Untrusted."""
     if hashlib.sha256(blob).hexdigest() != backup.id.partition("-")[2] or len(blob) < HEAD:
         raise Damaged(f"The backup {backup.id[:27]}… is damaged.")
-    magic, public, signature, body = (
-        blob[:KEY],
-        blob[KEY : KEY + LENGTH],
-        blob[KEY + LENGTH : HEAD],
-        blob[HEAD:],
-    )
+    magic, public = blob[:KEY], blob[KEY : KEY + LENGTH]
+    signature, body = blob[KEY + LENGTH : HEAD], blob[HEAD:]
     if magic[:-1] != MAGIC or magic[-1] not in FORMATS or not is_signed(magic + body, signature, public):
         raise Damaged(
             f"The backup {backup.id[:27]}… is of another format, or not signed by whom it says.",
